@@ -1,0 +1,51 @@
+"""Form fields that several pages share: each turns a string into our own type and says what is wrong in plain words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.forms.boundfield import BoundField
+from django.utils.translation import gettext_lazy as _
+
+from accounts.names import DISPLAY_NAME_MAX, PASSWORD_MAX, PASSWORD_MIN, validate_display_name, validate_username
+
+ECHO_MAX = 1000
+
+
+class ShortBoundField(BoundField):
+    """What was typed, as far as a person could have typed it: ten megabytes are not sent back."""
+
+    def value(self) -> Any:
+        value = super().value()
+        return value[:ECHO_MAX] if isinstance(value, str) else value
+
+
+class UsernameField(forms.CharField):
+    bound_field_class = ShortBoundField
+    default_validators = [validate_username]
+    default_error_messages = {"required": _("Enter a username.")}
+
+
+class DisplayNameField(forms.CharField):
+    bound_field_class = ShortBoundField
+    default_validators = [validate_display_name]
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=DISPLAY_NAME_MAX, required=False, **kwargs)
+        self.error_messages["max_length"] = self.validators[0].message = _("Use at most 80 characters.")
+
+
+class NewPasswordField(forms.CharField):
+    bound_field_class = ShortBoundField
+    default_error_messages = {"required": _("Enter a password.")}
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(strip=False, widget=forms.PasswordInput(render_value=True), **kwargs)
+
+    def validate(self, value: str) -> None:
+        super().validate(value)
+        if value and len(value) < PASSWORD_MIN:
+            raise forms.ValidationError(_("Use at least %(min)d characters."), "short", {"min": PASSWORD_MIN})
+        if len(value) > PASSWORD_MAX:
+            raise forms.ValidationError(_("Use at most %(max)d characters."), "long", {"max": PASSWORD_MAX})

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Lower
+from django.utils.crypto import salted_hmac
+from django.utils.translation import gettext_lazy as _
+
+from accounts.names import validate_display_name, validate_username
+from tenants.models import Space
+
+if TYPE_CHECKING:
+    from quotas.models import Wallet
+
+
+class Role(models.TextChoices):
+    OPERATOR = "operator", _("Operator")
+    MANAGER = "manager", _("Space Manager")
+    ADMIN = "admin", _("Admin")
+    NORMAL = "normal", _("Normal user")
+
+
+class LivingUsers(BaseUserManager["User"]):
+    """Everybody but the deleted, whose rows stay as tombstones because money and logs point at them."""
+
+    def get_queryset(self) -> models.QuerySet[User]:
+        return super().get_queryset().filter(deleted_at__isnull=True)
+
+    def get_by_natural_key(self, username: str | None) -> User:
+        """By username without case. Raises User.DoesNotExist."""
+        return self.alias(folded=Lower("username")).get(folded=(username or "").lower())
+
+    def create_superuser(self, username: str, password: str | None = None, **_fields: Any) -> User:
+        """An operator; the name is what Django's createsuperuser command calls."""
+        user = User(username=username, role=Role.OPERATOR)
+        user.set_password(password)
+        user.save(using=self._db)
+        return user
+
+
+class User(AbstractBaseUser):
+    """A person or a program that signs in: an operator, or the member of exactly one space."""
+
+    space = models.ForeignKey(
+        Space, on_delete=models.PROTECT, null=True, blank=True, related_name="people", db_index=False
+    )
+    number = models.PositiveIntegerField(null=True, blank=True)
+    role = models.CharField(max_length=10, choices=Role.choices, default=Role.NORMAL)
+    username = models.CharField(max_length=64, validators=[validate_username])
+    display_name = models.CharField(max_length=80, blank=True, validators=[validate_display_name])
+    is_active = models.BooleanField(default=True)
+    # Raised when sessions must end though the password stays: part of what a session is checked against.
+    session_epoch = models.PositiveIntegerField(default=0, editable=False)
+    deleted_at = models.DateTimeField(null=True, blank=True, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects: ClassVar[LivingUsers] = LivingUsers()
+    everyone: ClassVar[models.Manager[User]] = models.Manager()
+
+    wallet: Wallet
+
+    USERNAME_FIELD = "username"
+    REQUIRED_FIELDS: ClassVar[list[str]] = []
+
+    class Meta:
+        base_manager_name = "everyone"
+        constraints = [
+            models.UniqueConstraint(Lower("username"), condition=Q(deleted_at=None), name="username_unique"),
+            models.UniqueConstraint(fields=["space", "number"], name="user_number_unique"),
+            models.UniqueConstraint(fields=["space"], condition=Q(role=Role.MANAGER), name="one_manager_per_space"),
+            models.CheckConstraint(
+                condition=Q(role=Role.OPERATOR, space=None, number=None)
+                | Q(role=Role.MANAGER, space__isnull=False, number=1)
+                | Q(role__in=[Role.ADMIN, Role.NORMAL], space__isnull=False, number__gt=1),
+                name="user_role_matches_place",
+            ),
+            models.CheckConstraint(condition=Q(deleted_at=None) | Q(is_active=False), name="deleted_user_is_disabled"),
+        ]
+        indexes = [
+            models.Index("space", Lower("username"), "number", condition=Q(deleted_at=None), name="user_space_username")
+        ]
+
+    def __str__(self) -> str:
+        return self.username
+
+    @property
+    def is_operator(self) -> bool:
+        return self.role == Role.OPERATOR
+
+    @property
+    def is_manager(self) -> bool:
+        return self.role == Role.MANAGER
+
+    @property
+    def is_admin(self) -> bool:
+        return self.role == Role.ADMIN
+
+    @property
+    def name(self) -> str:
+        """What to call them on a screen."""
+        return self.display_name or self.username
+
+    @property
+    def may_sign_in(self) -> bool:
+        return (
+            self.is_active and self.deleted_at is None and not (self.space is not None and self.space.is_suspended)
+        )
+
+    def shares_space_with(self, other: User) -> bool:
+        return self.space_id is not None and self.space_id == other.space_id
+
+    def get_session_auth_hash(self) -> str:
+        """Sessions are bound to the password and the epoch: a change of either ends them all."""
+        return self._session_hash()
+
+    def get_session_auth_fallback_hash(self) -> Any:
+        from django.conf import settings
+
+        for secret in settings.SECRET_KEY_FALLBACKS:
+            yield self._session_hash(secret=secret)
+
+    def _session_hash(self, secret: str | None = None) -> str:
+        bound = f"{self.password}:{self.session_epoch}"
+        return salted_hmac("accounts.session", bound, secret=secret, algorithm="sha256").hexdigest()
+
+    # What Django admin asks: operators may open it, and each page there says itself what can be done.
+    @property
+    def is_staff(self) -> bool:
+        return self.is_operator
+
+    @property
+    def is_superuser(self) -> bool:
+        return self.is_operator
+
+    def has_perm(self, perm: str, obj: object = None) -> bool:
+        return self.is_active and self.is_operator
+
+    def has_module_perms(self, app_label: str) -> bool:
+        return self.is_active and self.is_operator

@@ -1,0 +1,56 @@
+"""How many wrong passwords, for one name and from one address, before sign-in is refused for a while."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from axes.handlers.database import AxesDatabaseHandler
+from django.db.models import QuerySet, Sum
+from django.http import HttpRequest, HttpResponse
+
+NAME_LIMIT = 5
+# An office shares one address.
+ADDRESS_LIMIT = 20
+COOL_OFF = timedelta(minutes=15)
+
+
+class Throttle(AxesDatabaseHandler):
+    """Axes with a limit of its own for addresses. A success forgives the name, never the address."""
+
+    def get_failures(self, request: HttpRequest, credentials: dict[str, Any] | None = None) -> int:
+        """Failures on the scale of NAME_LIMIT: the address's twenty weigh as much as the name's five."""
+        by_name, by_address = (_failures(attempts) for attempts in self.get_user_attempts(request, credentials))
+        return max(by_name, by_address * NAME_LIMIT // ADDRESS_LIMIT)
+
+    def reset_user_attempts(self, request: HttpRequest, credentials: dict[str, Any] | None = None) -> int:
+        return int(self.reset_attempts(username=throttled_name(request, credentials)))
+
+
+def _failures(attempts: QuerySet[Any]) -> int:
+    return attempts.aggregate(failures=Sum("failures_since_start", default=0))["failures"]
+
+
+def failure_limit(request: HttpRequest, credentials: dict[str, Any] | None) -> int:
+    return NAME_LIMIT
+
+
+def cool_off(request: HttpRequest | None) -> timedelta:
+    return COOL_OFF
+
+
+def throttled_name(request: HttpRequest, credentials: dict[str, Any] | None = None) -> str:
+    """One name however it is written, so that changing its case starts no new count."""
+    source = credentials or request.POST
+    return str(source.get("username", "")).lower().replace("\0", "")[:150]
+
+
+def client_address(request: HttpRequest) -> str:
+    return str(request.META["REMOTE_ADDR"])
+
+
+def refuse(request: HttpRequest, response: HttpResponse | None = None, credentials: Any = None) -> HttpResponse:
+    """The sign-in page again, saying how long to wait."""
+    from accounts.views import locked_out
+
+    return locked_out(request, minutes=int(COOL_OFF.total_seconds() // 60))

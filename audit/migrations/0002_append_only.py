@@ -1,0 +1,11 @@
+from __future__ import annotations
+
+from django.db import migrations
+
+from tenants.append_only import AppendOnly
+
+
+class Migration(migrations.Migration):
+    dependencies = [("audit", "0001_initial")]
+
+    operations = [AppendOnly("AuditEvent")]

@@ -1,0 +1,280 @@
+"""Hold, renew, settle, release, expire: what a request does to a wallet. With services.py the only writers of balances.
+
+A hold's id is the request's id and the key of every step's idempotency: a repeat moves nothing. Each step is one
+transaction; the wallet is locked first, and everything is decided under that lock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+from django.db import transaction
+from django.db.models import F, Q
+
+from accounts.models import User
+from audit import origin
+from quotas.errors import HoldUnknown, InsufficientQuota, NotSpending, QuotaError
+from quotas.models import Hold, Wallet
+from quotas.services import lock, return_free
+from tenants.ids import NIL, id_at
+from usage.models import HourlyUsage, UsageRecord
+
+log = structlog.get_logger(__name__)
+
+HOLD_LIFETIME_S = 60
+SWEPT = "hold_expired"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """What the log keeps of a request beside its money."""
+
+    model: str
+    key_id: UUID = NIL
+    key_name: str = ""
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    price: dict[str, Any] = field(default_factory=dict)
+    duration_ms: int = 0
+    first_token_ms: int | None = None
+    status: int = 200
+    code: str = ""
+    is_estimated: bool = False
+
+
+@transaction.atomic
+def hold(
+    *, request_id: UUID, user: User, amount_nanos: int, call: Call, lifetime_s: int = HOLD_LIFETIME_S
+) -> tuple[Hold, bool]:
+    """Set money aside for a request: (hold, True), or (the first one, False) when this id already holds.
+
+    Raises InsufficientQuota with what is free, NotSpending when user or space may not spend, HoldUnknown when a
+    request of this id was settled before.
+    """
+    if amount_nanos <= 0:
+        raise QuotaError("a hold is more than nothing")
+    wallet = _spending_wallet(user)
+    if earlier := Hold.objects.filter(space=user.space_id, pk=request_id).first():
+        return earlier, False
+    if UsageRecord.objects.filter(space=user.space_id, request_id=request_id).exists():
+        raise HoldUnknown(request_id)
+    if wallet.available < amount_nanos:
+        raise InsufficientQuota(available=wallet.available, amount=amount_nanos)
+    _shift(wallet, held=amount_nanos, spent=0)
+    now = origin.now()
+    made = Hold.objects.create(
+        id=request_id,
+        space_id=wallet.space_id,
+        wallet=wallet,
+        user_id=user.pk,
+        key_id=call.key_id,
+        key_name=call.key_name,
+        model=call.model,
+        amount=amount_nanos,
+        created_at=now,
+        expires_at=now + timedelta(seconds=lifetime_s),
+    )
+    return made, True
+
+
+def renew(
+    *, space_id: int, request_id: UUID, delivered_bytes: int, accrued_nanos: int, lifetime_s: int = HOLD_LIFETIME_S
+) -> bool:
+    """Keep a hold alive and note what its answer has come to; False when it is gone (settled or swept)."""
+    return bool(
+        Hold.objects.filter(space=space_id, pk=request_id, amount__gte=accrued_nanos).update(
+            delivered_bytes=delivered_bytes,
+            accrued=accrued_nanos,
+            expires_at=origin.now() + timedelta(seconds=lifetime_s),
+        )
+    )
+
+
+@transaction.atomic
+def settle(*, space_id: int, request_id: UUID, cost_nanos: int, call: Call) -> UsageRecord:
+    """Charge a request what it cost and let go of the rest of its hold.
+
+    Beyond the hold it charges as far as the wallet's available goes; the rest is the record's shortfall. A repeat
+    returns the first record. After a sweep it charges what the sweep had not. Raises HoldUnknown.
+    """
+    if cost_nanos < 0:
+        raise QuotaError("a cost is not negative")
+    locked = _lock_hold(space_id, request_id)
+    if locked is None:
+        return _settle_late(space_id, request_id, cost_nanos, call)
+    return _close(locked, cost_nanos, call)
+
+
+@transaction.atomic
+def release(*, space_id: int, request_id: UUID, call: Call | None = None) -> bool:
+    """Let go of a hold without a charge; with `call` the log gets an Error row. A repeat does nothing: False."""
+    locked = _lock_hold(space_id, request_id)
+    if locked is None:
+        return False
+    _free(locked, 0)
+    if call is not None:
+        _log(locked.wallet, locked.hold, 0, 0, call)
+    _return_rest(locked)
+    return True
+
+
+def expire_holds(*, now: datetime | None = None, most: int = 1000) -> int:
+    """Sweep holds that nobody renewed: charge what they had accrued, release the rest. Returns how many.
+
+    Any number of sweepers may run at once; each hold is swept by one of them.
+    """
+    now = now or origin.now()
+    due = Hold.objects.filter(expires_at__lte=now).order_by("expires_at").values_list("space_id", "pk")
+    return sum(_sweep(space_id, request_id, now) for space_id, request_id in list(due[:most]))
+
+
+@transaction.atomic
+def _sweep(space_id: int, request_id: UUID, now: datetime) -> bool:
+    locked = _lock_hold(space_id, request_id)
+    if locked is None or locked.hold.expires_at > now:
+        return False
+    held = locked.hold
+    call = Call(model=held.model, key_id=held.key_id, key_name=held.key_name, status=504, code=SWEPT, is_estimated=True)
+    _close(locked, held.accrued, call)
+    log.warning("hold_swept", space=space_id, request=str(request_id), charged_nanos=held.accrued)
+    return True
+
+
+@dataclass(frozen=True)
+class _Locked:
+    """A hold with its wallet locked; and the pool, where the wallet is a deleted member's and its rest goes back."""
+
+    hold: Hold
+    wallet: Wallet
+    pool: Wallet | None
+
+
+class _ClosedError(Exception):
+    """The wallet turned out to be a deleted member's: the pool must be locked before it."""
+
+
+def _spending_wallet(user: User) -> Wallet:
+    """The locked wallet that this user spends from: the manager's is the pool. Raises NotSpending."""
+    owner = Q(kind=Wallet.Kind.POOL) if user.is_manager else Q(user=user)
+    wallet = Wallet.objects.select_for_update(no_key=True).get(owner, space=user.space_id)
+    # Asked under the lock: what `user` carries may be older than the act that disabled them.
+    if not User.objects.filter(pk=user.pk, is_active=True, space__suspended_at=None).exists():
+        raise NotSpending
+    return wallet
+
+
+def _lock_hold(space_id: int, request_id: UUID) -> _Locked | None:
+    """The hold under its wallet's lock, or None when it has been settled, released or swept."""
+    wallet_id = Hold.objects.filter(space=space_id, pk=request_id).values_list("wallet_id", flat=True).first()
+    if wallet_id is None:
+        return None
+    wallet, pool = _lock_wallet(space_id, wallet_id)
+    held = Hold.objects.filter(space=space_id, pk=request_id).first()
+    return _Locked(held, wallet, pool) if held else None
+
+
+def _lock_wallet(space_id: int, wallet_id: UUID) -> tuple[Wallet, Wallet | None]:
+    try:
+        with transaction.atomic():
+            wallet = lock(space_id, wallet_id)[wallet_id]
+            if wallet.is_closed:
+                raise _ClosedError
+            return wallet, None
+    except _ClosedError:
+        # Going back to the savepoint let go of the wallet, so both are now locked in id order.
+        pool_id = Wallet.objects.values_list("pk", flat=True).get(space=space_id, kind=Wallet.Kind.POOL)
+        both = lock(space_id, pool_id, wallet_id)
+        return both[wallet_id], both[pool_id]
+
+
+def _close(locked: _Locked, cost_nanos: int, call: Call) -> UsageRecord:
+    """End a hold with a charge: the balance, the log row and the roll-up; what is left goes free."""
+    charged = min(cost_nanos, locked.hold.amount + locked.wallet.available)
+    _free(locked, charged)
+    record = _log(locked.wallet, locked.hold, charged, cost_nanos - charged, call)
+    _return_rest(locked)
+    return record
+
+
+def _free(locked: _Locked, charged: int) -> None:
+    _shift(locked.wallet, held=-locked.hold.amount, spent=charged)
+    Hold.objects.filter(space=locked.hold.space_id, pk=locked.hold.pk).delete()
+
+
+def _return_rest(locked: _Locked) -> None:
+    if locked.pool is not None:
+        member = User.everyone.get(pk=locked.hold.user_id)
+        key = f"release:{locked.hold.pk}"
+        return_free(pool=locked.pool, wallet=locked.wallet, member=member, actor=None, key=key)
+
+
+def _settle_late(space_id: int, request_id: UUID, cost_nanos: int, call: Call) -> UsageRecord:
+    """The hold is gone. Settled before: that record. Swept: charge what is available of what the sweep had not."""
+    records = UsageRecord.objects.filter(space=space_id, request_id=request_id).order_by("id")
+    first = records.first()
+    if first is None:
+        raise HoldUnknown(request_id)
+    wallet, _pool = _lock_wallet(space_id, first.wallet_id)
+    last = records.last()
+    assert last is not None
+    if last.code != SWEPT:
+        return last
+    due = max(0, cost_nanos - last.cost)
+    charged = min(due, wallet.available)
+    _shift(wallet, held=0, spent=charged)
+    gone = Hold(id=request_id, space_id=space_id, wallet=wallet, user_id=last.user_id, amount=0)
+    return _log(wallet, gone, charged, due - charged, call)
+
+
+def _shift(wallet: Wallet, *, held: int, spent: int) -> None:
+    """Change a locked wallet's held and spent, in the database by what it holds there, and in `wallet` alike."""
+    Wallet.objects.filter(space=wallet.space_id, pk=wallet.pk).update(held=F("held") + held, spent=F("spent") + spent)
+    wallet.held += held
+    wallet.spent += spent
+
+
+def _log(wallet: Wallet, held: Hold, charged: int, shortfall: int, call: Call) -> UsageRecord:
+    """The log row and the roll-up of one charge, in its transaction, so that logs and wallets cannot disagree."""
+    at = origin.now()
+    record = UsageRecord.objects.create(
+        id=id_at(at),
+        space_id=wallet.space_id,
+        wallet_id=wallet.pk,
+        user_id=held.user_id,
+        username=User.everyone.values_list("username", flat=True).get(pk=held.user_id),
+        kind=UsageRecord.Kind.CONSUME if charged or call.status < 400 else UsageRecord.Kind.ERROR,
+        request_id=held.pk,
+        held=held.amount,
+        cost=charged,
+        shortfall=shortfall,
+        available_after=wallet.available,
+        **asdict(call),
+    )
+    _roll_up(record, at.replace(minute=0, second=0, microsecond=0))
+    return record
+
+
+def _roll_up(record: UsageRecord, hour: datetime) -> None:
+    """Raise the hour's figures. The wallet's lock keeps others from making the same row meanwhile."""
+    place = {
+        "space_id": record.space_id,
+        "user_id": record.user_id,
+        "key_id": record.key_id,
+        "model": record.model,
+        "hour": hour,
+    }
+    figures = {
+        "requests": 1,
+        "errors": int(record.kind == UsageRecord.Kind.ERROR),
+        "input_tokens": record.input_tokens,
+        "output_tokens": record.output_tokens,
+        "cost": record.cost,
+    }
+    raised = {name: F(name) + value for name, value in figures.items()}
+    if not HourlyUsage.objects.filter(**place).update(**raised):
+        HourlyUsage.objects.create(**place, **figures)

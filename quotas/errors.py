@@ -1,0 +1,66 @@
+"""What can be wrong with a movement of money. Each carries the figures that a person needs to mend it."""
+
+from __future__ import annotations
+
+
+class QuotaError(Exception):
+    """Nothing moved."""
+
+
+class InsufficientPool(QuotaError):
+    """The pool has `available` nanos free, fewer than `amount`."""
+
+    def __init__(self, *, available: int, amount: int) -> None:
+        super().__init__(f"the pool has {available} nanos available, {amount} were asked for")
+        self.available = available
+        self.amount = amount
+
+
+class InsufficientQuota(QuotaError):
+    """The wallet has `available` nanos free, fewer than `amount`."""
+
+    def __init__(self, *, available: int, amount: int) -> None:
+        super().__init__(f"the wallet has {available} nanos available, {amount} were asked for")
+        self.available = available
+        self.amount = amount
+
+
+class BelowHeld(QuotaError):
+    """`held` nanos are in flight; a member's remaining cannot be set below that."""
+
+    def __init__(self, *, held: int) -> None:
+        super().__init__(f"{held} nanos are in flight")
+        self.held = held
+
+
+class StaleTotal(QuotaError):
+    """Somebody else changed the allocation since the form was shown."""
+
+    def __init__(self, *, total: int, remaining: int) -> None:
+        super().__init__(f"the total is {total} nanos by now")
+        self.total = total
+        self.remaining = remaining
+
+
+class PoolLimit(QuotaError):
+    """A pool holds at most MAX_AMOUNT_NANOS; `room` nanos still fit."""
+
+    def __init__(self, *, room: int) -> None:
+        super().__init__(f"{room} nanos still fit")
+        self.room = room
+
+
+class KeyReused(QuotaError):
+    """This idempotency key already moved something else."""
+
+
+class WalletClosed(QuotaError):
+    """The member has been deleted."""
+
+
+class NotSpending(QuotaError):
+    """The user is disabled or deleted, or the space is suspended."""
+
+
+class HoldUnknown(QuotaError):
+    """No hold of this id was ever made here, or it was released without a charge."""

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.utils.translation import gettext_lazy as _
+
+from accounts.fields import ShortBoundField
+from quotas.money import AmountError, parse_usd
+
+_WORDS = {
+    "not_a_number": _("Enter an amount in dollars, like 12.50, in the digits 0-9."),
+    "negative": _("Enter an amount of $0.00 or more."),
+    "too_fine": _("Use at most nine decimals."),
+    "too_large": _("Enter at most $1,000,000,000.00."),
+}
+
+
+class AmountField(forms.CharField):
+    """Dollars as a person writes them, to an int of nano-dollars; None when blank and not required."""
+
+    bound_field_class = ShortBoundField
+
+    def clean(self, value: Any) -> int | None:  # type: ignore[override]  # an amount, not its text
+        text: str = super().clean(value)
+        if not text:
+            return None
+        try:
+            return parse_usd(text)
+        except AmountError as error:
+            raise forms.ValidationError(_WORDS[error.code], error.code) from None

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from quotas.errors import InsufficientPool, KeyReused, PoolLimit
+from quotas.money import AmountError, format_balance, parse_usd
+from quotas.pool import pool_of
+from quotas.services import grant, revoke
+from tenants.models import Space
+
+
+class Command(BaseCommand):
+    help = "Grant quota to a space's pool, or with a negative amount take it back."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--space", required=True, metavar="NAME")
+        parser.add_argument("--amount", required=True, metavar="USD", help="like 100.00 or -20.00")
+        parser.add_argument("--reason", required=True, metavar="TEXT")
+        parser.add_argument("--key", default="", help="repeating a grant with the same key moves nothing")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        space = Space.objects.filter(name__iexact=options["space"]).first()
+        if space is None:
+            raise CommandError(f"--space: there is no space “{options['space']}”")
+        amount: str = options["amount"]
+        move = revoke if amount.startswith("-") else grant
+        try:
+            nanos = parse_usd(amount.removeprefix("-"))
+        except AmountError as error:
+            raise CommandError(f"--amount: {error.code.replace('_', ' ')}") from error
+        if nanos == 0:
+            raise CommandError("--amount: more than nothing")
+        if len(options["reason"]) > 200 or len(options["key"]) > 80:
+            raise CommandError("--reason: at most 200 characters, --key: at most 80")
+        try:
+            move(space=space, amount_nanos=nanos, reason=options["reason"], actor=None, key=options["key"])
+        except InsufficientPool as error:
+            raise CommandError(f"only {format_balance(error.available)} is available in this space") from error
+        except PoolLimit as error:
+            raise CommandError(f"at most {format_balance(error.room)} more fits into this pool") from error
+        except KeyReused as error:
+            raise CommandError("--key: it was used for another amount") from error
+        pool = pool_of(space)
+        self.stdout.write(
+            f"{space.name}: total {format_balance(pool.total)}, available {format_balance(pool.available)}"
+        )

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+from django.db.models import F, Q
+from django.utils.translation import gettext_lazy as _
+
+from accounts.models import User
+from quotas.money import MAX_AMOUNT_NANOS
+from tenants.ids import NIL, new_id
+from tenants.models import Space
+
+
+class WalletQuerySet(models.QuerySet["Wallet"]):
+    def with_available(self) -> WalletQuerySet:
+        """Adds what the database itself counts as free, to decide by in one statement."""
+        return self.annotate(free=F("total") - F("allocated") - F("spent") - F("held"))
+
+
+class Wallet(models.Model):
+    """Money of a space's pool, or of one member. All figures are nano-dollars.
+
+    The manager spends from the pool. A deleted member's wallet stays, closed, with what they spent and still hold.
+    Written by quotas/services.py and quotas/charging.py alone.
+    """
+
+    class Kind(models.TextChoices):
+        POOL = "pool", _("Pool")
+        MEMBER = "member", _("Member")
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    space = models.ForeignKey(Space, on_delete=models.PROTECT, related_name="wallets", db_index=False)
+    kind = models.CharField(max_length=6, choices=Kind.choices)
+    user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, related_name="wallet")
+    total = models.BigIntegerField(default=0)
+    allocated = models.BigIntegerField(default=0)
+    spent = models.BigIntegerField(default=0)
+    held = models.BigIntegerField(default=0)
+    is_closed = models.BooleanField(default=False)
+
+    objects = WalletQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["space"], condition=Q(kind="pool"), name="one_pool_per_space"),
+            models.UniqueConstraint(fields=["space", "user"], name="one_wallet_per_member"),
+            models.CheckConstraint(
+                condition=Q(kind="pool", user=None) | Q(kind="member", user__isnull=False, allocated=0),
+                name="wallet_kind_matches_owner",
+            ),
+            models.CheckConstraint(
+                condition=Q(total__gte=0, allocated__gte=0, spent__gte=0, held__gte=0), name="wallet_not_negative"
+            ),
+            models.CheckConstraint(
+                condition=Q(total__gte=F("allocated") + F("spent") + F("held")), name="wallet_covers_what_it_gave"
+            ),
+            models.CheckConstraint(condition=Q(total__lte=MAX_AMOUNT_NANOS), name="wallet_within_limit"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()} {self.pk}"
+
+    @property
+    def available(self) -> int:
+        """What can be handed out or spent now."""
+        return self.total - self.allocated - self.spent - self.held
+
+    @property
+    def remaining(self) -> int:
+        """What a member has not spent, in flight or not: the first figure of `$2.00 / $5.00`."""
+        return self.total - self.spent
+
+
+class Transfer(models.Model):
+    """One movement of money between an operator, a pool and a member. Append-only: the database refuses changes.
+
+    `source` is empty for a grant and `target` for a revoke: that money comes from and goes to the operator. Names
+    and balances are as they were at that moment.
+    """
+
+    class Kind(models.TextChoices):
+        GRANT = "grant", _("Granted")
+        REVOKE = "revoke", _("Taken back")
+        ALLOCATE = "allocate", _("Allocated")
+        RECLAIM = "reclaim", _("Reclaimed")
+        RETURN = "return", _("Returned")
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    space = models.ForeignKey(Space, on_delete=models.PROTECT, related_name="transfers", db_index=False)
+    at = models.DateTimeField()
+    kind = models.CharField(max_length=8, choices=Kind.choices)
+    amount = models.BigIntegerField()
+    # No constraint in the database between tenant tables (docs/decisions/004): reconcile finds orphans.
+    source = models.ForeignKey(
+        Wallet, on_delete=models.DO_NOTHING, null=True, db_constraint=False, db_index=False, related_name="+"
+    )
+    target = models.ForeignKey(
+        Wallet, on_delete=models.DO_NOTHING, null=True, db_constraint=False, db_index=False, related_name="+"
+    )
+    member_number = models.PositiveIntegerField(null=True)
+    member_name = models.CharField(max_length=64, blank=True)
+    actor = models.ForeignKey(User, on_delete=models.PROTECT, null=True, related_name="+", db_index=False)
+    actor_name = models.CharField(max_length=64, blank=True)
+    reason = models.CharField(max_length=200, blank=True)
+    pool_total_after = models.BigIntegerField()
+    pool_available_after = models.BigIntegerField()
+    member_total_after = models.BigIntegerField(null=True)
+    member_remaining_after = models.BigIntegerField(null=True)
+    idempotency_key = models.CharField(max_length=80)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["space", "idempotency_key"], name="transfer_key_unique"),
+            models.CheckConstraint(condition=Q(amount__gt=0), name="transfer_amount_positive"),
+            models.CheckConstraint(
+                condition=Q(kind="grant", source=None, target__isnull=False)
+                | Q(kind="revoke", source__isnull=False, target=None)
+                | Q(kind__in=["allocate", "reclaim", "return"], source__isnull=False, target__isnull=False),
+                name="transfer_kind_matches_ends",
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["space", "id"], name="transfer_space_id"),
+            models.Index(fields=["space", "member_number", "id"], name="transfer_space_member_id"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()} {self.amount}"
+
+
+class Hold(models.Model):
+    """Money set aside for a request in flight. Renewed by its worker, gone when settled, released or swept.
+
+    Its id is the request's id and the key of its idempotency.
+    """
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    space = models.ForeignKey(Space, on_delete=models.PROTECT, related_name="holds", db_index=False)
+    wallet = models.ForeignKey(
+        Wallet, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="holds"
+    )
+    user_id = models.BigIntegerField()
+    key_id = models.UUIDField(default=NIL)
+    key_name = models.CharField(max_length=80, blank=True)
+    model = models.CharField(max_length=100)
+    amount = models.BigIntegerField()
+    # What the answer had cost by the last renewal: charged when nobody settles.
+    accrued = models.BigIntegerField(default=0)
+    delivered_bytes = models.BigIntegerField(default=0)
+    created_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(amount__gt=0, accrued__gte=0, accrued__lte=F("amount")), name="hold_amount_positive"
+            )
+        ]
+        indexes = [
+            models.Index(fields=["space", "wallet"], name="hold_space_wallet"),
+            models.Index(fields=["expires_at"], name="hold_expires_at"),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+
+class Reconciliation(models.Model):
+    """The outcome of one comparison of a space's balances with its journal, holds and usage."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    space = models.ForeignKey(Space, on_delete=models.PROTECT, related_name="reconciliations", db_index=False)
+    at = models.DateTimeField()
+    is_balanced = models.BooleanField()
+    differences = models.JSONField(default=list)
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [models.Index(fields=["space", "is_balanced", "id"], name="reconciliation_space")]
+
+    def __str__(self) -> str:
+        return f"{self.space_id} {self.at:%Y-%m-%d %H:%M}"

@@ -1,0 +1,91 @@
+"""Nano-dollars and the words for them. The only place where money is read, written out or rounded.
+
+Money is an int of nano-dollars everywhere: 1 USD = 1,000,000,000.
+"""
+
+from __future__ import annotations
+
+import re
+
+NANOS_PER_USD = 1_000_000_000
+NANOS_PER_CENT = NANOS_PER_USD // 100
+
+# No wallet ever holds more; all sums over one space then fit a BIGINT (9.2e18) with room to spare.
+MAX_AMOUNT_NANOS = 1_000_000_000 * NANOS_PER_USD
+
+MINUS = "\N{MINUS SIGN}"
+
+_AMOUNT = re.compile(r"\$?(?P<whole>[0-9]+|[0-9]{1,3}(?:,[0-9]{3})+)(?:\.(?P<part>[0-9]+))?", re.ASCII)
+
+
+class AmountError(ValueError):
+    """The text is not an amount. `code` is one of: not_a_number, negative, too_fine, too_large."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def parse_usd(text: str) -> int:
+    """Nano-dollars of `12.50`, `$1,000` or `0.000000001`.
+
+    Raises AmountError on anything else: signs, exponents, digits of other scripts, more than nine decimals, more
+    than MAX_AMOUNT_NANOS.
+    """
+    text = text.strip()
+    if text.startswith(("-", MINUS)) and _AMOUNT.fullmatch(text[1:]):
+        raise AmountError("negative")
+    match = _AMOUNT.fullmatch(text)
+    if not match:
+        raise AmountError("not_a_number")
+    part = (match["part"] or "").rstrip("0")
+    if len(part) > 9:
+        raise AmountError("too_fine")
+    whole = match["whole"].replace(",", "").lstrip("0") or "0"
+    # Before int(), which refuses texts of thousands of digits in an error of its own.
+    if len(whole) > len(str(MAX_AMOUNT_NANOS // NANOS_PER_USD)):
+        raise AmountError("too_large")
+    nanos = int(whole) * NANOS_PER_USD + int(part.ljust(9, "0"))
+    if nanos > MAX_AMOUNT_NANOS:
+        raise AmountError("too_large")
+    return nanos
+
+
+def format_exact(nanos: int) -> str:
+    """`12.50` or `0.000425`: every digit, at least two decimals, no sign of currency. What an edited field holds."""
+    whole, part = divmod(abs(nanos), NANOS_PER_USD)
+    decimals = f"{part:09d}".rstrip("0").ljust(2, "0")
+    return f"{'-' if nanos < 0 else ''}{whole}.{decimals}"
+
+
+def format_balance(nanos: int) -> str:
+    """`$2.00`: rounded down to cents, so that a screen never shows money that is not there."""
+    cents = abs(nanos) // NANOS_PER_CENT if nanos >= 0 else -(nanos // NANOS_PER_CENT)
+    return _dollars(cents, negative=nanos < 0)
+
+
+def format_cost(nanos: int) -> str:
+    """`$1.24`: rounded up to cents; below a cent with as many decimals as it needs (`$0.000425`)."""
+    if 0 < nanos < NANOS_PER_CENT:
+        return f"${format_exact(nanos)}"
+    return _dollars(-(-nanos // NANOS_PER_CENT), negative=False)
+
+
+def format_sum(*nanos: int) -> list[str]:
+    """The figures of `first = second + third + …`: in cents where those add up, else each to the finest digit."""
+    cents = [value // NANOS_PER_CENT for value in nanos]
+    if cents and cents[0] == sum(cents[1:]):
+        return [format_balance(value) for value in nanos]
+    decimals = max((len(format_exact(value).partition(".")[2]) for value in nanos), default=2)
+    return [f"{MINUS if value < 0 else ''}${_fixed(abs(value), decimals)}" for value in nanos]
+
+
+def _fixed(nanos: int, decimals: int) -> str:
+    whole, part = divmod(nanos, NANOS_PER_USD)
+    fraction = f"{part:09d}"[:decimals]
+    return f"{whole:,}.{fraction}"
+
+
+def _dollars(cents: int, *, negative: bool) -> str:
+    whole, rest = divmod(abs(cents), 100)
+    return f"{MINUS if negative else ''}${whole:,}.{rest:02d}"

@@ -1,0 +1,40 @@
+"""Figures for screens; nothing here writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.db.models import Count, Q, Sum
+
+from quotas.models import Wallet
+from tenants.models import Space
+
+
+@dataclass(frozen=True)
+class MembersShare:
+    """Where the allocated money of a space is, in nano-dollars. `used` includes what deleted members had spent."""
+
+    used: int
+    left: int
+    deleted_used: int
+    deleted_count: int
+
+
+def pool_of(space: Space) -> Wallet:
+    return Wallet.objects.get(space=space, kind=Wallet.Kind.POOL)
+
+
+def members_share(space: Space) -> MembersShare:
+    closed = Q(is_closed=True)
+    sums = Wallet.objects.filter(space=space, kind=Wallet.Kind.MEMBER).aggregate(
+        total=Sum("total", default=0),
+        used=Sum("spent", default=0),
+        deleted_used=Sum("spent", filter=closed, default=0),
+        deleted_count=Count("pk", filter=closed & Q(spent__gt=0)),
+    )
+    return MembersShare(
+        used=sums["used"],
+        left=sums["total"] - sums["used"],
+        deleted_used=sums["deleted_used"],
+        deleted_count=sums["deleted_count"],
+    )

@@ -1,0 +1,119 @@
+"""Recompute every balance from the journal, the holds and the usage records, and name what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from django.db import connection, transaction
+
+from audit import origin
+from quotas.models import Reconciliation
+from tenants.ids import id_at
+from tenants.models import Space
+
+# One statement each, so that each sees one snapshot on both databases, whatever is charged meanwhile.
+_WALLETS = """
+WITH taken AS (
+    SELECT target_id AS wallet_id,
+           SUM(CASE WHEN kind = 'grant' THEN amount ELSE 0 END) AS granted,
+           SUM(CASE WHEN kind = 'allocate' THEN amount ELSE 0 END) AS allocated,
+           SUM(CASE WHEN kind IN ('reclaim', 'return') THEN amount ELSE 0 END) AS given_back
+    FROM quotas_transfer WHERE space_id = %(space)s AND target_id IS NOT NULL GROUP BY target_id
+), given AS (
+    SELECT source_id AS wallet_id,
+           SUM(CASE WHEN kind = 'revoke' THEN amount ELSE 0 END) AS revoked,
+           SUM(CASE WHEN kind = 'allocate' THEN amount ELSE 0 END) AS allocated,
+           SUM(CASE WHEN kind IN ('reclaim', 'return') THEN amount ELSE 0 END) AS given_back
+    FROM quotas_transfer WHERE space_id = %(space)s AND source_id IS NOT NULL GROUP BY source_id
+), used AS (
+    SELECT wallet_id, SUM(cost) AS spent FROM usage_usagerecord WHERE space_id = %(space)s GROUP BY wallet_id
+), flying AS (
+    SELECT wallet_id, SUM(amount) AS held FROM quotas_hold WHERE space_id = %(space)s GROUP BY wallet_id
+), known AS (
+    SELECT id, total, allocated, spent, held FROM quotas_wallet WHERE space_id = %(space)s
+    UNION ALL
+    SELECT wallet_id, 0, 0, 0, 0 FROM (
+        SELECT wallet_id FROM taken UNION SELECT wallet_id FROM given
+        UNION SELECT wallet_id FROM used UNION SELECT wallet_id FROM flying
+    ) AS named WHERE wallet_id NOT IN (SELECT id FROM quotas_wallet WHERE space_id = %(space)s)
+), books AS (
+    SELECT known.*,
+           COALESCE(granted, 0) - COALESCE(revoked, 0)
+               + COALESCE(taken.allocated, 0) - COALESCE(given.given_back, 0) AS total_c,
+           COALESCE(given.allocated, 0) - COALESCE(taken.given_back, 0) AS allocated_c,
+           COALESCE(used.spent, 0) AS spent_c,
+           COALESCE(flying.held, 0) AS held_c
+    FROM known
+    LEFT JOIN taken ON taken.wallet_id = known.id
+    LEFT JOIN given ON given.wallet_id = known.id
+    LEFT JOIN used ON used.wallet_id = known.id
+    LEFT JOIN flying ON flying.wallet_id = known.id
+)
+SELECT id, total, total_c, allocated, allocated_c, spent, spent_c, held, held_c FROM books
+WHERE total <> total_c OR allocated <> allocated_c OR spent <> spent_c OR held <> held_c
+ORDER BY id
+"""
+
+_ROLL_UPS = """
+SELECT user_id, key_id, model,
+       SUM(requests), SUM(requests_c), SUM(errors), SUM(errors_c), SUM(input_tokens), SUM(input_c),
+       SUM(output_tokens), SUM(output_c), SUM(cost), SUM(cost_c)
+FROM (
+    SELECT user_id, key_id, model, requests, 0 AS requests_c, errors, 0 AS errors_c, input_tokens, 0 AS input_c,
+           output_tokens, 0 AS output_c, cost, 0 AS cost_c
+    FROM usage_hourlyusage WHERE space_id = %(space)s
+    UNION ALL
+    SELECT user_id, key_id, model, 0, 1, 0, CASE WHEN kind = 'error' THEN 1 ELSE 0 END, 0, input_tokens,
+           0, output_tokens, 0, cost
+    FROM usage_usagerecord WHERE space_id = %(space)s
+) AS sides
+GROUP BY user_id, key_id, model
+HAVING SUM(requests) <> SUM(requests_c) OR SUM(errors) <> SUM(errors_c) OR SUM(cost) <> SUM(cost_c)
+    OR SUM(input_tokens) <> SUM(input_c) OR SUM(output_tokens) <> SUM(output_c)
+"""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One figure that is not what the records come to: nano-dollars, or a count."""
+
+    row: str
+    figure: str
+    stored: int
+    computed: int
+
+    def __str__(self) -> str:
+        return f"{self.row}: {self.figure} is {self.stored}, the records come to {self.computed}"
+
+
+@transaction.atomic
+def reconcile(space: Space) -> list[Difference]:
+    """Compare one space's books with its records and keep the outcome. Empty means balanced."""
+    differences = [
+        *_differing(_WALLETS, space, "wallet", 1, ("total", "allocated", "spent", "held")),
+        *_differing(_ROLL_UPS, space, "usage of", 3, ("requests", "errors", "input_tokens", "output_tokens", "cost")),
+    ]
+    at = origin.now()
+    Reconciliation.objects.create(
+        id=id_at(at),
+        space=space,
+        at=at,
+        is_balanced=not differences,
+        differences=[asdict(difference) for difference in differences[:100]],
+    )
+    return differences
+
+
+def _differing(sql: str, space: Space, what: str, names: int, figures: tuple[str, ...]) -> Iterator[Difference]:
+    """The rows of a statement that answers `names` columns of identity, then (stored, computed) for each figure."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql, {"space": space.pk})
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+    for row in rows:
+        identity = " ".join(str(part) for part in row[:names])
+        for index, figure in enumerate(figures):
+            stored, computed = row[names + 2 * index : names + 2 * index + 2]
+            if stored != computed:
+                yield Difference(f"{what} {identity}", figure, int(stored), int(computed))

@@ -1,0 +1,27 @@
+"""Django admin for operators: the same sign-in door as everybody's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.admin import AdminSite
+from django.contrib.auth.decorators import login_not_required
+from django.contrib.auth.views import redirect_to_login
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponseBase
+from django.utils.decorators import method_decorator
+from django.utils.translation import gettext_lazy as _
+
+
+class OperatorsSite(AdminSite):
+    site_title = _("Space Manage operators")
+    site_header = _("Space Manage operators")
+    index_title = _("Operations")
+
+    @method_decorator(login_not_required)
+    def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponseBase:
+        """There is one door: sign-in, its throttle included, is at /login/. People of a space get 403."""
+        if request.user.is_authenticated:
+            raise PermissionDenied
+        return redirect_to_login(request.GET.get("next", "/admin/"))
+

@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+from django.contrib import admin
+from django.urls import include, path
+
+from spacemanage import health
+
+urlpatterns = [
+    path("healthz", health.healthz),
+    path("readyz", health.readyz),
+    path("", include("accounts.urls")),
+    path("", include("tenants.urls")),
+    path("", include("quotas.urls")),
+    path("admin/", admin.site.urls),
+]

@@ -1,0 +1,77 @@
+"""Tables that only grow: a migration operation that makes the database itself refuse UPDATE and DELETE.
+
+SQLite drops a table's triggers when a later migration rebuilds it; such a migration ends with AppendOnly again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.migrations.operations.base import Operation
+from django.db.migrations.state import ProjectState
+
+_POSTGRES_FUNCTION = """
+CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '% is append-only: % refused', TG_TABLE_NAME, TG_OP
+        USING ERRCODE = 'integrity_constraint_violation';
+END $$
+"""
+
+
+def _install(vendor: str, table: str) -> list[str]:
+    if vendor == "postgresql":
+        return [
+            _POSTGRES_FUNCTION,
+            f"CREATE OR REPLACE TRIGGER {table}_no_change BEFORE UPDATE OR DELETE ON {table} "
+            "FOR EACH ROW EXECUTE FUNCTION refuse_change()",
+            f"CREATE OR REPLACE TRIGGER {table}_no_truncate BEFORE TRUNCATE ON {table} "
+            "FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()",
+        ]
+    return [
+        f"CREATE TRIGGER IF NOT EXISTS {table}_no_{deed} BEFORE {deed} ON {table} "
+        f"BEGIN SELECT RAISE(ABORT, '{table} is append-only: {deed} refused'); END"
+        for deed in ("update", "delete")
+    ]
+
+
+def _remove(vendor: str, table: str) -> list[str]:
+    if vendor == "postgresql":
+        return [f"DROP TRIGGER IF EXISTS {table}_no_{what} ON {table}" for what in ("change", "truncate")]
+    return [f"DROP TRIGGER IF EXISTS {table}_no_{what}" for what in ("update", "delete")]
+
+
+def install(schema_editor: BaseDatabaseSchemaEditor, table: str) -> None:
+    for statement in _install(schema_editor.connection.vendor, table):
+        schema_editor.execute(statement, params=None)
+
+
+def remove(schema_editor: BaseDatabaseSchemaEditor, table: str) -> None:
+    for statement in _remove(schema_editor.connection.vendor, table):
+        schema_editor.execute(statement, params=None)
+
+
+class AppendOnly(Operation):
+    """Refuse UPDATE, DELETE and (PostgreSQL) TRUNCATE on a model's table, in the database."""
+
+    reversible = True
+
+    def __init__(self, model_name: str) -> None:
+        self.model_name = model_name
+
+    def state_forwards(self, app_label: str, state: ProjectState) -> None:
+        """The tables stay as they are."""
+
+    def database_forwards(
+        self, app_label: str, schema_editor: Any, from_state: ProjectState, to_state: ProjectState
+    ) -> None:
+        install(schema_editor, to_state.apps.get_model(app_label, self.model_name)._meta.db_table)
+
+    def database_backwards(
+        self, app_label: str, schema_editor: Any, from_state: ProjectState, to_state: ProjectState
+    ) -> None:
+        remove(schema_editor, from_state.apps.get_model(app_label, self.model_name)._meta.db_table)
+
+    def describe(self) -> str:
+        return f"Make {self.model_name} append-only"

@@ -1,0 +1,30 @@
+"""UUIDv7: made by the client, ordered by time, so that a primary key is also the order of a log."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+NIL = UUID(int=0)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def id_at(moment: datetime) -> UUID:
+    """A new UUIDv7 of that moment, in order to the microsecond.
+
+    RFC 9562, section 5.7, with the fraction of the millisecond in rand_a (section 6.2, method 3).
+    """
+    milliseconds, micros = divmod((moment - _EPOCH) // timedelta(microseconds=1), 1000)
+    fraction = micros * 4096 // 1000
+    return UUID(int=milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | secrets.randbits(62))
+
+
+def new_id() -> UUID:
+    return id_at(datetime.now(UTC))
+
+
+def moment_of(identifier: UUID) -> datetime:
+    """The moment in a UUIDv7 of id_at, to the microsecond."""
+    micros = -(-(identifier.int >> 64 & 0xFFF) * 1000 // 4096)
+    return _EPOCH + timedelta(milliseconds=identifier.int >> 80, microseconds=micros)

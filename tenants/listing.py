@@ -1,0 +1,177 @@
+"""The list of a space's members: what its address says (search, filters, order, page), and the addresses it links to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+import django_filters
+from django.core.paginator import Page, Paginator
+from django.db.models import F, QuerySet
+from django.db.models.functions import Lower
+from django.http import QueryDict
+from django.utils.functional import cached_property
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from accounts.models import Role, User
+from tenants.models import Space
+
+ADDRESS = "/space/users/"
+SIZES = (10, 20, 50, 100)
+SORTS: dict[str, tuple[Any, Any]] = {
+    "id": (gettext_lazy("ID"), F("number")),
+    "username": (gettext_lazy("Username"), Lower("username")),
+    "status": (gettext_lazy("Status"), F("is_active")),
+    "remaining": (gettext_lazy("Remaining / Total"), F("wallet__total") - F("wallet__spent")),
+    "role": (gettext_lazy("Role"), F("role")),
+}
+_DEFAULTS = {"q": "", "status": "", "role": "", "sort": "id", "page": 1, "size": SIZES[0]}
+
+
+class MemberFilter(django_filters.FilterSet):
+    """Fields of the address; a value that is none of the choices is as if it were not there."""
+
+    q = django_filters.CharFilter(method="search")
+    status = django_filters.ChoiceFilter(
+        choices=[("enabled", gettext_lazy("Enabled")), ("disabled", gettext_lazy("Disabled"))], method="by_status"
+    )
+    role = django_filters.ChoiceFilter(choices=[(Role.ADMIN, Role.ADMIN.label), (Role.NORMAL, Role.NORMAL.label)])
+    sort = django_filters.ChoiceFilter(
+        choices=[(sign + key, key) for key in SORTS for sign in ("", "-")], method="unfiltered"
+    )
+
+    class Meta:
+        model = User
+        fields: list[str] = []
+
+    def search(self, members: QuerySet[User], _name: str, text: str) -> QuerySet[User]:
+        """Literally: % and _ are letters, which icontains escapes."""
+        return members.filter(username__icontains=text)
+
+    def by_status(self, members: QuerySet[User], _name: str, status: str) -> QuerySet[User]:
+        return members.filter(is_active=status == "enabled")
+
+    def unfiltered(self, members: QuerySet[User], _name: str, _value: str) -> QuerySet[User]:
+        return members
+
+
+@dataclass(frozen=True)
+class Link:
+    label: str
+    url: str
+    is_current: bool
+
+
+@dataclass(frozen=True)
+class Choice:
+    value: str
+    label: str
+    is_current: bool
+
+
+@dataclass(frozen=True)
+class Column:
+    key: str
+    label: str
+    sort_url: str
+    direction: str
+
+
+class Listing:
+    """One state of the list. `first`, if given, stands above the others, wherever its place would be."""
+
+    def __init__(self, space: Space, query: QueryDict, *, first: User | None = None) -> None:
+        self._query = query
+        self._first = first
+        self._filter = MemberFilter(query, queryset=members_of(space))
+        self._filter.is_valid()
+        given = self._filter.form.cleaned_data
+        self.q: str = given.get("q") or ""
+        self.status: str = given.get("status") or ""
+        self.role: str = given.get("role") or ""
+        self.sort: str = given.get("sort") or "id"
+        self.size = _whole(query.get("size"), SIZES, SIZES[0])
+
+    @cached_property
+    def page(self) -> Page[User]:
+        page = Paginator(self._ordered(), self.size).get_page(self._query.get("page"))
+        if self._first is not None:
+            others = [member for member in page.object_list if member != self._first]
+            page.object_list = [self._first, *others]  # type: ignore[assignment]  # a list serves as well
+        return page
+
+    @property
+    def is_filtered(self) -> bool:
+        return bool(self.q or self.status or self.role)
+
+    @property
+    def columns(self) -> list[Column]:
+        current, descending = self.sort.lstrip("-"), self.sort.startswith("-")
+        columns = []
+        for key, (label, _expression) in SORTS.items():
+            is_current = key == current
+            direction = ("descending" if descending else "ascending") if is_current else ""
+            toggled = f"-{key}" if is_current and not descending else key
+            columns.append(Column(key, str(label), self.url(sort=toggled, page=1), direction))
+        return columns
+
+    @property
+    def choices_status(self) -> list[Choice]:
+        options = [("", _("Any status")), ("enabled", _("Enabled")), ("disabled", _("Disabled"))]
+        return [Choice(value, label, value == self.status) for value, label in options]
+
+    @property
+    def choices_role(self) -> list[Choice]:
+        options = [("", _("Any role")), *((role.value, str(role.label)) for role in (Role.ADMIN, Role.NORMAL))]
+        return [Choice(value, label, value == self.role) for value, label in options]
+
+    @property
+    def sizes(self) -> list[Link]:
+        return [Link(str(size), self.url(size=size, page=1), size == self.size) for size in SIZES]
+
+    @property
+    def pages(self) -> list[tuple[int | None, str, bool]]:
+        """(number, address, is current); the number is None where some are left out."""
+        page = self.page
+        numbers = page.paginator.get_elided_page_range(page.number, on_each_side=1, on_ends=1)
+        return [
+            (number, self.url(page=number), number == page.number) if isinstance(number, int) else (None, "", False)
+            for number in numbers
+        ]
+
+    @property
+    def previous_url(self) -> str:
+        return self.url(page=self.page.previous_page_number()) if self.page.has_previous() else ""
+
+    @property
+    def next_url(self) -> str:
+        return self.url(page=self.page.next_page_number()) if self.page.has_next() else ""
+
+    @property
+    def clear_url(self) -> str:
+        return self.url(q="", status="", role="", page=1)
+
+    def url(self, **changes: Any) -> str:
+        """The address of this state with some of it changed; what is as usual is left out."""
+        state = {name: getattr(self, name) for name in ("q", "status", "role", "sort", "size")} | changes
+        said = {name: value for name, value in state.items() if value != _DEFAULTS[name]}
+        return f"{ADDRESS}?{urlencode(said)}" if said else ADDRESS
+
+    def _ordered(self) -> QuerySet[User]:
+        key, descending = self.sort.lstrip("-"), self.sort.startswith("-")
+        expression = SORTS[key][1]
+        members = self._filter.qs
+        if key == "id":
+            return members.order_by("-number" if descending else "number")
+        return members.order_by(expression.desc() if descending else expression.asc(), "number")
+
+
+def members_of(space: Space) -> QuerySet[User]:
+    """The living members of a space with their wallets, without the manager, in one query."""
+    return User.objects.filter(space=space, number__gt=1).select_related("wallet")
+
+
+def _whole(text: str | None, allowed: tuple[int, ...], otherwise: int) -> int:
+    return int(text) if text in {str(number) for number in allowed} else otherwise

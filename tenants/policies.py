@@ -1,0 +1,32 @@
+"""Who may do what: one small question about two people each, asked by the view and by the button alike."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from accounts.models import User
+
+
+def can_manage_users(actor: User) -> bool:
+    return actor.is_manager or actor.is_admin
+
+
+def can_edit(actor: User, target: User) -> bool:
+    """Managers and admins edit every member of their space, themself included. The manager is no member."""
+    return can_manage_users(actor) and actor.shares_space_with(target) and not target.is_manager
+
+
+def can_set_enabled(actor: User, target: User) -> bool:
+    """Nobody disables themself."""
+    return can_edit(actor, target) and actor != target
+
+
+def can_demote(actor: User, target: User) -> bool:
+    """Nobody demotes themself."""
+    return can_edit(actor, target) and actor != target
+
+
+def can_delete(actor: User, target: User) -> bool:
+    """Only the space manager deletes."""
+    return actor.is_manager and can_edit(actor, target)

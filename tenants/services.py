@@ -1,0 +1,247 @@
+"""What happens to spaces and their members. Each deed is one transaction with its audit event.
+
+A member's row is locked before wallets are, everywhere, so that deeds on one member queue instead of deadlocking.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.core.exceptions import PermissionDenied
+from django.db import IntegrityError, transaction
+from django.db.models import F
+
+from accounts.models import Role, User
+from audit import origin
+from audit.services import record
+from quotas.models import Transfer
+from quotas.services import close_wallet, grant, open_pool, open_wallet, set_remaining
+from tenants.models import Space
+from tenants.policies import can_delete, can_demote, can_edit, can_manage_users, can_set_enabled
+
+
+class NameTakenError(Exception):
+    """The username (or the space's name) belongs to somebody else; whose is nobody's business."""
+
+
+class MemberGoneError(Exception):
+    """The member was deleted meanwhile."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemberChanges:
+    """What an edit changes; None leaves a thing as it is. `remaining_nanos` is what remaining shall be."""
+
+    username: str | None = None
+    display_name: str | None = None
+    password: str | None = None
+    remaining_nanos: int | None = None
+    was_total_nanos: int | None = None
+    is_admin: bool | None = None
+
+
+@transaction.atomic
+def create_space(
+    *,
+    name: str,
+    manager_username: str,
+    manager_password: str,
+    manager_display_name: str = "",
+    grant_nanos: int = 0,
+    actor: User | None = None,
+    is_demo: bool = False,
+) -> Space:
+    """A space with its manager and, when more than nothing, its first grant. Raises NameTakenError, PoolLimit."""
+    try:
+        with transaction.atomic():
+            space = Space.objects.create(name=name, created_at=origin.now(), is_demo=is_demo)
+    except IntegrityError as error:
+        raise NameTakenError("name") from error
+    open_pool(space=space)
+    record("space.created", space=space, actor=actor, target=space, after={"name": name})
+    _create_person(
+        space=space,
+        username=manager_username,
+        display_name=manager_display_name,
+        password=manager_password,
+        role=Role.MANAGER,
+        actor=actor,
+    )
+    if grant_nanos:
+        grant(space=space, amount_nanos=grant_nanos, reason="First grant", actor=actor, key="first-grant")
+    return space
+
+
+@transaction.atomic
+def set_suspended(*, space: Space, is_suspended: bool, actor: User | None) -> bool:
+    """Stop or resume a whole space: nobody of it signs in or spends; nothing is lost. False when it already was."""
+    change = Space.objects.filter(pk=space.pk, suspended_at__isnull=is_suspended).update(
+        suspended_at=origin.now() if is_suspended else None
+    )
+    if change:
+        kind = "space.suspended" if is_suspended else "space.resumed"
+        record(kind, space=space, actor=actor, target=space)
+    return bool(change)
+
+
+@transaction.atomic
+def rename_space(*, space: Space, name: str, actor: User | None) -> None:
+    """Raises NameTakenError."""
+    before = space.name
+    if name == before:
+        return
+    space.name = name
+    try:
+        with transaction.atomic():
+            space.save(update_fields=["name"])
+    except IntegrityError as error:
+        raise NameTakenError("name") from error
+    record("space.renamed", space=space, actor=actor, target=space, before={"name": before}, after={"name": name})
+
+
+@transaction.atomic
+def create_member(*, space: Space, username: str, display_name: str, password: str, actor: User) -> User:
+    """A new Normal user, enabled, with an empty wallet and the space's next number. Raises NameTakenError."""
+    if not can_manage_users(actor) or actor.space_id != space.pk:
+        raise PermissionDenied
+    member = _create_person(
+        space=space, username=username, display_name=display_name, password=password, role=Role.NORMAL, actor=actor
+    )
+    open_wallet(member=member)
+    return member
+
+
+def edit_member(*, member: User, changes: MemberChanges, actor: User) -> User:
+    """Make the changes, all or none, and return the member as they are now.
+
+    Raises NameTakenError, MemberGoneError, PermissionDenied, and what set_remaining raises.
+    """
+    if not can_edit(actor, member) or (changes.is_admin is False and member.is_admin and not can_demote(actor, member)):
+        raise PermissionDenied
+    # Outside the transaction: hashing is slow on purpose, and a lock should be short.
+    hashed = _hashed(changes.password)
+    with transaction.atomic():
+        member = _locked(member)
+        _change_person(member, changes, hashed, actor)
+        if changes.remaining_nanos is not None:
+            set_remaining(
+                member=member,
+                remaining_nanos=changes.remaining_nanos,
+                was_total_nanos=changes.was_total_nanos,
+                actor=actor,
+            )
+    return member
+
+
+def reset_manager(*, manager: User, changes: MemberChanges, actor: User) -> User:
+    """An operator mends a manager's username, display name or password. Raises NameTakenError, PermissionDenied."""
+    if not (actor.is_operator and manager.is_manager):
+        raise PermissionDenied
+    hashed = _hashed(changes.password)
+    with transaction.atomic():
+        manager = _locked(manager)
+        _change_person(manager, changes, hashed, actor)
+    return manager
+
+
+@transaction.atomic
+def set_enabled(*, member: User, is_enabled: bool, actor: User) -> User:
+    """Says what shall be, so a repeat changes nothing. Disabling ends the member's sessions; money stays."""
+    if not can_set_enabled(actor, member):
+        raise PermissionDenied
+    member = _locked(member)
+    if member.is_active == is_enabled:
+        return member
+    member.is_active = is_enabled
+    if not is_enabled:
+        member.session_epoch += 1
+    member.save(update_fields=["is_active", "session_epoch"])
+    record("member.enabled" if is_enabled else "member.disabled", space=member.space, actor=actor, target=member)
+    return member
+
+
+@transaction.atomic
+def delete_member(*, member: User, actor: User) -> Transfer | None:
+    """Delete a member for good; what they had neither spent nor held returns to the pool.
+
+    Raises MemberGoneError when somebody else was faster.
+    """
+    if not can_delete(actor, member):
+        raise PermissionDenied
+    member = _locked(member)
+    returned = close_wallet(member=member, actor=actor)
+    member.deleted_at = origin.now()
+    member.is_active = False
+    member.session_epoch += 1
+    member.set_unusable_password()
+    member.save(update_fields=["deleted_at", "is_active", "session_epoch", "password"])
+    record("member.deleted", space=member.space, actor=actor, target=member)
+    return returned
+
+
+def _create_person(
+    *, space: Space, username: str, display_name: str, password: str, role: Role, actor: User | None
+) -> User:
+    person = User(space=space, username=username, display_name=display_name, role=role, created_at=origin.now())
+    person.set_password(password)
+    # The row lock of this update makes numbers unique; a rollback gives the number back unused.
+    Space.objects.filter(pk=space.pk).update(last_number=F("last_number") + 1)
+    person.number = Space.objects.values_list("last_number", flat=True).get(pk=space.pk)
+    _save_named(person)
+    record(
+        "member.created" if role == Role.NORMAL else "manager.created",
+        space=space,
+        actor=actor,
+        target=person,
+        after={"number": person.number, "username": username, "display_name": display_name, "role": role},
+    )
+    return person
+
+
+def _locked(member: User) -> User:
+    fresh = User.objects.select_for_update(no_key=True, of=("self",)).select_related("space").filter(pk=member.pk)
+    found = fresh.first()
+    if found is None:
+        raise MemberGoneError
+    return found
+
+
+def _hashed(password: str | None) -> str | None:
+    if not password:
+        return None
+    carrier = User()
+    carrier.set_password(password)
+    return carrier.password
+
+
+def _change_person(person: User, changes: MemberChanges, hashed_password: str | None, actor: User) -> None:
+    """Names, role and password of a locked person: saves and records what really changed."""
+    wanted = {"username": changes.username, "display_name": changes.display_name, "role": _role(person, changes)}
+    changed = {name: value for name, value in wanted.items() if value not in (None, getattr(person, name))}
+    before = {name: getattr(person, name) for name in changed}
+    for name, value in changed.items():
+        setattr(person, name, value)
+    if changed:
+        _save_named(person, fields=list(changed))
+        record("member.edited", space=person.space, actor=actor, target=person, before=before, after=changed)
+    if hashed_password:
+        person.password = hashed_password
+        person.save(update_fields=["password"])
+        record("member.password_set", space=person.space, actor=actor, target=person)
+
+
+def _role(person: User, changes: MemberChanges) -> str | None:
+    if changes.is_admin is None or person.is_manager:
+        return None
+    return Role.ADMIN if changes.is_admin else Role.NORMAL
+
+
+def _save_named(person: User, fields: list[str] | None = None) -> None:
+    """Save, telling a taken username from any other trouble. The savepoint keeps the outer transaction usable."""
+    try:
+        with transaction.atomic():
+            person.save(update_fields=fields)
+    except IntegrityError as error:
+        if "username_unique" in str(error) or "index 'username_unique'" in str(error):
+            raise NameTakenError("username") from error
+        raise

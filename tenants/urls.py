@@ -1,0 +1,14 @@
+from __future__ import annotations
+
+from django.urls import path
+
+from tenants import views
+
+urlpatterns = [
+    path("space/users/", views.user_list),
+    path("space/users/add/", views.user_add),
+    path("space/users/<int:number>/edit/", views.user_edit),
+    path("space/users/<int:number>/preview/", views.user_preview),
+    path("space/users/<int:number>/status/", views.user_status),
+    path("space/users/<int:number>/delete/", views.user_delete),
+]

@@ -1,0 +1,266 @@
+"""User Management: the list, its dialogs, and each of them as a plain page where there is no JavaScript."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.contrib import messages
+from django.contrib.auth import update_session_auth_hash
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
+from django.shortcuts import render
+from django.template.loader import render_to_string
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from django.views.decorators.vary import vary_on_headers
+
+from accounts.models import User
+from quotas.errors import QuotaError, WalletClosed
+from quotas.models import Wallet
+from quotas.money import AmountError, format_balance, parse_usd
+from quotas.pool import pool_of
+from quotas.preview import Preview, preview
+from tenants.forms import AddUserForm, DeleteUserForm, EditUserForm, PreviewForm, StatusForm
+from tenants.guards import manager_view, member_view
+from tenants.listing import ADDRESS, Listing, members_of
+from tenants.middleware import SpaceRequest
+from tenants.policies import can_delete, can_demote, can_edit, can_set_enabled
+from tenants.services import (
+    MemberGoneError,
+    NameTakenError,
+    create_member,
+    delete_member,
+    edit_member,
+    set_enabled,
+)
+from usage.models import UsageRecord
+
+get_or_post = require_http_methods(["GET", "HEAD", "POST"])
+
+
+@dataclass(frozen=True)
+class Toast:
+    text: str
+    undo_url: str = ""
+    undo_value: str = ""
+
+
+@require_safe
+@vary_on_headers("HX-Request", "HX-Target")
+@manager_view
+def user_list(request: SpaceRequest) -> HttpResponse:
+    listing = Listing(request.space, request.GET)
+    context = {"listing": listing, "page": listing.page}
+    if is_htmx(request) and request.htmx.target == "user-table":
+        return render(request, "tenants/user_list.html#table", context)
+    return render(request, "tenants/user_list.html", context | {"pool": pool_of(request.space)})
+
+
+@get_or_post
+@manager_view
+def user_add(request: SpaceRequest) -> HttpResponse:
+    form = AddUserForm(request.POST if request.method == "POST" else None)
+    if form.is_valid():
+        try:
+            member = create_member(space=request.space, actor=request.user, **form.cleaned_data)
+        except NameTakenError:
+            form.name_taken()
+        else:
+            return _user_created(request, _with_wallet(request, member), form.cleaned_data["password"])
+    return _dialog(request, "tenants/_user_add", "tenants/user_add.html", {"form": form})
+
+
+@get_or_post
+@member_view(can_edit)
+def user_edit(request: SpaceRequest, member: User) -> HttpResponse:
+    form = EditUserForm(request.POST if request.method == "POST" else None, member=member, actor=request.user)
+    if form.is_valid():
+        try:
+            edited = edit_member(member=member, changes=form.changes(), actor=request.user)
+        except NameTakenError:
+            form.name_taken()
+        except (MemberGoneError, WalletClosed):
+            raise Http404 from None
+        except QuotaError as error:
+            member = _with_wallet(request, member)
+            form.quota_refused(error, pool=pool_of(request.space), wallet=member.wallet)
+        else:
+            if edited == request.user:
+                update_session_auth_hash(request, edited)
+            toast = Toast(_("%(name)s saved.") % {"name": edited.username})
+            return _done(request, toast, row=_with_wallet(request, edited))
+    pool = pool_of(request.space)
+    context = {
+        "form": form,
+        "member": member,
+        "pool": pool,
+        "preview": _preview_of(form, pool, member),
+        "demotable": can_demote(request.user, member),
+    }
+    return _dialog(request, "tenants/_user_edit", "tenants/user_edit.html", context)
+
+
+@require_POST
+@member_view(can_edit)
+def user_preview(request: SpaceRequest, member: User) -> HttpResponse:
+    form = PreviewForm(request.POST)
+    pool = pool_of(request.space)
+    shown = _preview_of(form, pool, member)
+    context = {"member": member, "pool": pool, "preview": shown}
+    return render(request, "tenants/_quota_preview.html", context, status=422 if form.errors else 200)
+
+
+@require_POST
+@member_view(can_set_enabled)
+def user_status(request: SpaceRequest, member: User) -> HttpResponse:
+    form = StatusForm(request.POST)
+    if not form.is_valid():
+        return HttpResponse(form.errors["enabled"][0], status=422, content_type="text/plain; charset=utf-8")
+    try:
+        member = set_enabled(member=member, is_enabled=form.is_enabled(), actor=request.user)
+    except MemberGoneError:
+        raise Http404 from None
+    text = _("%(name)s is enabled.") if member.is_active else _("%(name)s is disabled. Sign-in and API keys are off.")
+    undo = "false" if member.is_active else "true"
+    toast = Toast(text % {"name": member.username}, undo_url=request.path, undo_value=undo)
+    return _done(request, toast, row=_with_wallet(request, member))
+
+
+@get_or_post
+@member_view(can_delete)
+def user_delete(request: SpaceRequest, member: User) -> HttpResponse:
+    form = DeleteUserForm(request.POST if request.method == "POST" else None, member=member)
+    if form.is_valid():
+        focus = _neighbour(request, member)
+        try:
+            returned = delete_member(member=member, actor=request.user)
+        except (MemberGoneError, WalletClosed):
+            raise Http404 from None
+        text = _("%(name)s deleted. %(amount)s returned to the pool.") % {
+            "name": member.username,
+            "amount": format_balance(returned.amount if returned else 0),
+        }
+        return _done(request, Toast(text), listing=_shown_listing(request), focus=focus)
+    context = {"form": form, "member": member, "facts": _delete_facts(request, member)}
+    return _dialog(request, "tenants/_user_delete", "tenants/user_delete.html", context)
+
+
+def is_htmx(request: SpaceRequest) -> bool:
+    """Whether a piece is asked for; going back in history asks for the whole page."""
+    return bool(request.htmx) and not request.htmx.history_restore_request
+
+
+def _dialog(request: SpaceRequest, stem: str, page: str, context: dict[str, Any]) -> HttpResponse:
+    """A dialog to open, its form again with what is wrong (422), or either as a page of its own."""
+    status = 422 if request.method == "POST" else 200
+    if not is_htmx(request):
+        return render(request, page, context, status=status)
+    template = f"{stem}_form.html" if request.method == "POST" else f"{stem}_dialog.html"
+    return render(request, template, context, status=status)
+
+
+def _done(
+    request: SpaceRequest,
+    toast: Toast,
+    *,
+    row: User | None = None,
+    listing: Listing | None = None,
+    focus: str = "",
+) -> HttpResponse:
+    """What a finished deed answers: the pieces of the page that changed, or the list again."""
+    if not is_htmx(request):
+        messages.success(request, toast.text)
+        return _back_to_list(request)
+    response = HttpResponse(_done_pieces(request, toast, row=row, listing=listing))
+    response["HX-Reswap"] = "none"
+    response["HX-Trigger-After-Settle"] = json.dumps({"dialog:close": {"focus": focus} if focus else {}})
+    return response
+
+
+def _done_pieces(
+    request: SpaceRequest, toast: Toast, *, row: User | None = None, listing: Listing | None = None
+) -> str:
+    context = {"toast": toast, "row": row, "member": row, "pool": pool_of(request.space), "oob": True}
+    if listing is not None:
+        context |= {"table_oob": True, "listing": listing, "page": listing.page}
+    return render_to_string("tenants/_users_done.html", context, request)
+
+
+def _user_created(request: SpaceRequest, member: User, password: str) -> HttpResponse:
+    toast = Toast(_("%(name)s added.") % {"name": member.username})
+    if not is_htmx(request):
+        return _done(request, toast)
+    context = {
+        "member": member,
+        "password": password,
+        "sign_in_url": request.build_absolute_uri("/login/"),
+        "new_number": member.number,
+    }
+    listing = _shown_listing(request, first=member)
+    pieces = _done_pieces(request, toast, listing=listing)
+    return HttpResponse(render_to_string("tenants/_user_created.html", context, request) + pieces)
+
+
+def _back_to_list(request: HttpRequest) -> HttpResponse:
+    """303 to the list, in the state that it was left in."""
+    came_from = urlsplit(request.headers.get("Referer", ""))
+    query = f"?{came_from.query}" if came_from.path == ADDRESS and came_from.query else ""
+    response = HttpResponseRedirect(ADDRESS + query)
+    response.status_code = 303
+    return response
+
+
+def _shown_listing(request: SpaceRequest, *, first: User | None = None) -> Listing:
+    """The list as the browser shows it behind the dialog."""
+    shown = urlsplit(request.htmx.current_url_abs_path or "") if request.htmx else urlsplit("")
+    query = QueryDict(shown.query if shown.path == ADDRESS else "")
+    return Listing(request.space, query, first=first)
+
+
+def _neighbour(request: SpaceRequest, member: User) -> str:
+    """Where focus goes when a row goes: the next row's pencil, else the one before, else Add User."""
+    numbers = [shown.number for shown in _shown_listing(request).page]
+    if member.number not in numbers:
+        return "add-user"
+    place = numbers.index(member.number)
+    others = numbers[place + 1 : place + 2] or numbers[max(place - 1, 0) : place]
+    return f"edit-{others[0]}" if others else "add-user"
+
+
+def _with_wallet(request: SpaceRequest, member: User) -> User:
+    return members_of(request.space).get(pk=member.pk)
+
+
+def _preview_of(form: EditUserForm | PreviewForm, pool: Wallet, member: User) -> Preview:
+    """What was typed would come to this; of something unreadable, what is now, and why it cannot be read."""
+    try:
+        remaining, error = parse_usd(str(form["remaining"].value() or "")), ""
+    except AmountError:
+        remaining, error = member.wallet.remaining, str((form.errors.get("remaining") or [""])[0])
+    return preview(pool=pool, wallet=member.wallet, remaining_nanos=remaining, error=error)
+
+
+@dataclass(frozen=True)
+class DeleteFacts:
+    returned_nanos: int
+    pool_before_nanos: int
+    pool_after_nanos: int
+    spent_nanos: int
+    held_nanos: int
+    key_count: int | None
+    record_count: int
+
+
+def _delete_facts(request: SpaceRequest, member: User) -> DeleteFacts:
+    pool, wallet = pool_of(request.space), member.wallet
+    return DeleteFacts(
+        returned_nanos=wallet.available,
+        pool_before_nanos=pool.available,
+        pool_after_nanos=pool.available + wallet.available,
+        spent_nanos=wallet.spent,
+        held_nanos=wallet.held,
+        key_count=None,
+        record_count=UsageRecord.objects.filter(space=request.space, user_id=member.pk).count(),
+    )

