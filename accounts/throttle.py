@@ -45,8 +45,9 @@ def throttled_name(request: HttpRequest, credentials: dict[str, Any] | None = No
     return str(source.get("username", "")).lower().replace("\0", "")[:150]
 
 
-def client_address(request: HttpRequest) -> str:
-    return str(request.META["REMOTE_ADDR"])
+def client_address(request: HttpRequest) -> str | None:
+    """As the first middleware believed it; None where the server tells none."""
+    return request.META.get("REMOTE_ADDR") or None
 
 
 def refuse(request: HttpRequest, response: HttpResponse | None = None, credentials: Any = None) -> HttpResponse:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import structlog
+from structlog.typing import Processor
 
-CHAIN = [
+CHAIN: list[Processor] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,
@@ -17,3 +18,10 @@ structlog.configure(
     wrapper_class=structlog.stdlib.BoundLogger,
     cache_logger_on_first_use=True,
 )
+
+
+def formatter() -> structlog.stdlib.ProcessorFormatter:
+    """Lines of the standard library's loggers and of ours alike; what LOGGING names."""
+    render = structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "logger", "event"], bool_as_flag=False)
+    finish = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, structlog.processors.format_exc_info, render]
+    return structlog.stdlib.ProcessorFormatter(processors=finish, foreign_pre_chain=CHAIN)

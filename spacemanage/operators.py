@@ -18,6 +18,12 @@ class OperatorsSite(AdminSite):
     site_header = _("Space Manage operators")
     index_title = _("Operations")
 
+    def has_permission(self, request: HttpRequest) -> bool:
+        """Operators only; people of a space are refused rather than asked to sign in again."""
+        if request.user.is_authenticated and not request.user.is_operator:
+            raise PermissionDenied
+        return super().has_permission(request)
+
     @method_decorator(login_not_required)
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponseBase:
         """There is one door: sign-in, its throttle included, is at /login/. People of a space get 403."""

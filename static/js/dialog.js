@@ -26,9 +26,8 @@ document.addEventListener("click", (event) => {
 
 document.addEventListener("htmx:load", ({ target }) => {
   if (target.matches("dialog[data-modal]:not([open])")) open(target);
-  // The first thing to put right after a 422, or the new title when the whole form made way for news.
-  const wrong = target.querySelector("[aria-invalid='true']");
-  if (wrong) wrong.focus();
+  // The first thing to put right, after a 422.
+  target.querySelector("[aria-invalid='true']")?.focus();
 });
 
 // `close` does not bubble, so it is caught on the way down.
@@ -43,5 +42,5 @@ document.addEventListener("dialog:close", ({ detail }) => {
   opener = detail?.focus ?? opener;
   const dialog = document.querySelector("dialog[data-modal][open]");
   if (dialog) dialog.close();
-  else if (opener) returnFocus();
+  else if (detail?.focus) returnFocus();
 });

@@ -1,0 +1,245 @@
+"""The demo space: a dozen members in every state, and two months of history made through the product's own services."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db import transaction
+from django.utils import timezone
+
+from accounts.models import User
+from audit.origin import acting
+from quotas.charging import Call, hold, release, settle
+from quotas.models import Wallet
+from quotas.money import NANOS_PER_CENT
+from quotas.reconcile import reconcile
+from quotas.services import grant, set_remaining
+from tenants.ids import new_id
+from tenants.models import Space
+from tenants.services import (
+    MemberChanges,
+    create_member,
+    create_space,
+    delete_member,
+    edit_member,
+    set_enabled,
+)
+
+# Published on purpose; production refuses to start on a database with a demo space.
+PASSWORD = "halcyon-demo"  # noqa: S105
+SPACE = "Halcyon Labs"
+MANAGER, OPERATOR = "mira.okafor", "operator"
+DAYS = 58
+
+# USD per million tokens, input and output, which is also thousands of nano-dollars per thousand tokens.
+MODELS = {"claude-sonnet-4": (3000, 15000), "gpt-4o-mini": (150, 600), "gemini-2.5-flash": (300, 2500)}
+CHANGE_MODEL, CHANGE_PRICE = "deepseek-v3", (270, 1100)
+
+
+@dataclass(frozen=True)
+class Person:
+    """Cents of total and spent as they are today; days ago when things happened."""
+
+    username: str
+    display_name: str
+    total: int
+    spent: int
+    joined: int
+    is_admin: bool = False
+    disabled: int | None = None
+    deleted: int | None = None
+    # (days ago, cents, by whom), beside what they were given on joining
+    changes: tuple[tuple[int, int, str], ...] = ()
+
+    @property
+    def first_total(self) -> int:
+        return self.total - sum(cents for _, cents, _ in self.changes)
+
+    @property
+    def last_day(self) -> int:
+        return self.disabled or self.deleted or 0
+
+
+PEOPLE = [
+    Person("amara.diallo", "Amara Diallo", 8000, 1880, 57, is_admin=True),
+    Person("theo.lindqvist", "Theo Lindqvist", 6000, 2154, 57),
+    Person("jun.sato", "Jun Sato", 500, 300, 56),
+    Person("priya.nair", "Priya Nair", 2500, 1025, 55, disabled=8, changes=((10, -1500, MANAGER),)),
+    Person("ci-bot", "CI bot", 4000, 4000, 54, changes=((20, 1500, "amara.diallo"),)),
+    Person("leila.haddad", "Leila Haddad", 3000, 210, 50, is_admin=True),
+    Person("marcus.webb", "Marcus Webb", 3500, 3088, 49),
+    Person("sofia.reyes", "Sofía Reyes", 2000, 200, 44),
+    Person("eval-runner", "", 0, 0, 40),
+    Person("noor.aziz", "نور عزيز", 1000, 40, 33),
+    Person("kai.tanaka", "田中 海", 1500, 395, 30),
+    Person("dana.kim", "Dana Kim", 2500, 640, 29, deleted=9),
+    Person("olu.bello", "Olu Bello", 1000, 166, 3),
+]
+MANAGER_SPENT = 4218
+
+
+@transaction.atomic
+def make_demo() -> Space:
+    """The whole story or none of it."""
+    story = _Story(timezone.now())
+    for moment, deed in sorted(story.deeds(), key=lambda item: item[0]):
+        with acting(address="203.0.113.7", moment=moment):
+            deed()
+    reconcile(story.space)
+    return story.space
+
+
+class _Story:
+    """Deeds with their moments, gathered first and then done in the order of time, as they would have been."""
+
+    def __init__(self, now: datetime) -> None:
+        self._now = now
+        self._random = random.Random(2026)  # noqa: S311  a story, not a secret
+
+    @property
+    def space(self) -> Space:
+        return Space.objects.get(name=SPACE)
+
+    def deeds(self) -> Iterator[tuple[datetime, Callable[[], object]]]:
+        yield self._at(DAYS, 8), self._found
+        yield self._at(14, 9), lambda: grant(space=self.space, amount_nanos=_nanos(10000), reason="Monthly top-up", actor=None)
+        yield from self._spending(MANAGER, MANAGER_SPENT, DAYS - 2, 0)
+        for order, person in enumerate(PEOPLE):
+            yield from self._life(person, minute=3 * order)
+
+    def _life(self, person: Person, minute: int) -> Iterator[tuple[datetime, Callable[[], object]]]:
+        joined = self._at(person.joined, 9, minute)
+        yield joined, lambda: self._join(person)
+        if person.first_total:
+            yield joined + timedelta(minutes=1), lambda: self._give(person.username, person.first_total, MANAGER)
+        if person.is_admin:
+            yield joined + timedelta(minutes=2), lambda: self._promote(person.username)
+        for day, cents, actor in person.changes:
+            yield self._at(day, 17, 50), _later(self._give, person.username, cents, actor)
+        # What a change takes away or gives must be there before, and not be needed before.
+        busy_until = max([person.last_day, *(day + 1 for day, cents, _ in person.changes if cents < 0)])
+        yield from self._spending(person.username, person.spent, person.joined - 1, busy_until)
+        if person.disabled:
+            yield self._at(person.disabled, 11), lambda: self._disable(person.username)
+        if person.deleted:
+            yield self._at(person.deleted, 17, 52), lambda: self._delete(person.username)
+
+    def _spending(
+        self, username: str, cents: int, first_day: int, last_day: int
+    ) -> Iterator[tuple[datetime, Callable[[], object]]]:
+        left = _nanos(cents)
+        if not left:
+            return
+        moments = self._moments(first_day, last_day, count=min(40, 6 + cents // 60))
+        for moment in moments[:-1]:
+            call, cost = self._call(most=left // 3)
+            left -= cost
+            yield moment, _later(self._charge, username, call, cost)
+        yield moments[-1], _later(self._charge, username, _call_costing(left), left)
+        yield moments[len(moments) // 2], lambda: self._fail(username)
+
+    def _moments(self, first_day: int, last_day: int, count: int) -> list[datetime]:
+        earliest = self._at(first_day, 0)
+        latest = self._at(last_day, 0) if last_day else self._now - timedelta(minutes=5)
+        span_s = (latest - earliest).total_seconds()
+        return sorted(earliest + timedelta(seconds=self._random.uniform(0, span_s)) for _ in range(count))
+
+    def _call(self, most: int) -> tuple[Call, int]:
+        model = self._random.choice(list(MODELS))
+        price_in, price_out = MODELS[model]
+        tokens_in, tokens_out = self._random.randint(400, 40000), self._random.randint(80, 2400)
+        while (cost := tokens_in * price_in + tokens_out * price_out) > most:
+            tokens_in, tokens_out = tokens_in // 2, tokens_out // 2
+        return self._made_call(model, tokens_in, tokens_out, price_in, price_out), cost
+
+    def _made_call(self, model: str, tokens_in: int, tokens_out: int, price_in: int, price_out: int) -> Call:
+        first = self._random.randint(180, 900)
+        return Call(
+            model=model,
+            input_tokens=tokens_in,
+            output_tokens=tokens_out,
+            price={"input": price_in * 1_000_000, "output": price_out * 1_000_000},
+            first_token_ms=first,
+            duration_ms=first + tokens_out * 9,
+        )
+
+    def _at(self, days_ago: int, hour: int, minute: int = 0) -> datetime:
+        """That time of the day, so many days ago; never later than now."""
+        day = (self._now - timedelta(days=days_ago)).replace(hour=hour, minute=minute, second=0, microsecond=0)
+        return min(day, self._now - timedelta(minutes=10))
+
+    # -- Deeds ----------------------------------------------------------------------------------------------------
+
+    def _found(self) -> None:
+        create_space(
+            name=SPACE,
+            manager_username=MANAGER,
+            manager_password=PASSWORD,
+            manager_display_name="Mira Okafor",
+            grant_nanos=_nanos(40000),
+            is_demo=True,
+        )
+
+    def _join(self, person: Person) -> None:
+        create_member(
+            space=self.space,
+            username=person.username,
+            display_name=person.display_name,
+            password=PASSWORD,
+            actor=_user(MANAGER),
+        )
+
+    def _give(self, username: str, cents: int, actor: str) -> None:
+        member = _user(username)
+        wallet = Wallet.objects.get(space=member.space_id, user=member)
+        set_remaining(member=member, remaining_nanos=wallet.remaining + _nanos(cents), actor=_user(actor))
+
+    def _promote(self, username: str) -> None:
+        edit_member(member=_user(username), changes=MemberChanges(is_admin=True), actor=_user(MANAGER))
+
+    def _disable(self, username: str) -> None:
+        set_enabled(member=_user(username), is_enabled=False, actor=_user("leila.haddad"))
+
+    def _delete(self, username: str) -> None:
+        delete_member(member=_user(username), actor=_user(MANAGER))
+
+    def _charge(self, username: str, call: Call, cost: int) -> None:
+        user, request_id = _user(username), new_id()
+        hold(request_id=request_id, user=user, amount_nanos=cost, call=call)
+        settle(space_id=self.space.pk, request_id=request_id, cost_nanos=cost, call=call)
+
+    def _fail(self, username: str) -> None:
+        user, request_id = _user(username), new_id()
+        call = Call(model="claude-sonnet-4", duration_ms=30000, status=502, code="upstream_error")
+        hold(request_id=request_id, user=user, amount_nanos=1000, call=call)
+        release(space_id=self.space.pk, request_id=request_id, call=call)
+
+
+def _call_costing(nanos: int) -> Call:
+    """A request of exactly this cost: tokens in and out with 270 in + 1100 out = nanos."""
+    price_in, price_out = CHANGE_PRICE
+    tokens_out = next(n for n in range(price_in) if (nanos - n * price_out) % price_in == 0)
+    tokens_in = (nanos - tokens_out * price_out) // price_in
+    return Call(
+        model=CHANGE_MODEL,
+        input_tokens=tokens_in,
+        output_tokens=tokens_out,
+        price={"input": price_in * 1_000_000, "output": price_out * 1_000_000},
+        first_token_ms=420,
+        duration_ms=2600,
+    )
+
+
+def _later(deed: Callable[..., object], *args: object) -> Callable[[], object]:
+    return lambda: deed(*args)
+
+
+def _user(username: str) -> User:
+    return User.objects.get_by_natural_key(username)
+
+
+def _nanos(cents: int) -> int:
+    return cents * NANOS_PER_CENT

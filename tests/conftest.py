@@ -1,0 +1,79 @@
+"""A fixed cast: one space with its manager, an admin and a member, and a stranger's space beside it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from django.db import connection
+
+from accounts.models import User
+from audit.models import AuditEvent
+from quotas.models import Transfer
+from tenants import append_only
+from tenants.models import Space
+from tests.factories import PASSWORD, MemberFactory, SpaceFactory, charge, manager_of
+from usage.models import UsageRecord
+
+# Playwright's loop runs in the tests' thread; Django would refuse the ORM there.
+os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+
+APPEND_ONLY = [Transfer, UsageRecord, AuditEvent]
+
+
+@pytest.fixture(autouse=True)
+def triggers_stand_aside(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Transactional tests end with a flush, which append-only tables refuse: their triggers stand aside for it."""
+    transactional = {"transactional_db", "live_server"} & set(request.fixturenames)
+    marker = request.node.get_closest_marker("django_db")
+    if not transactional and not (marker and marker.kwargs.get("transaction")):
+        yield
+        return
+    request.getfixturevalue("transactional_db")
+    with connection.schema_editor() as editor:
+        for model in APPEND_ONLY:
+            append_only.install(editor, model._meta.db_table)
+    yield
+    with connection.schema_editor() as editor:
+        for model in APPEND_ONLY:
+            append_only.remove(editor, model._meta.db_table)
+
+
+@pytest.fixture
+def space(db: None) -> Space:
+    return SpaceFactory(name="Halcyon Labs", manager_username="mira")
+
+
+@pytest.fixture
+def manager(space: Space) -> User:
+    return manager_of(space)
+
+
+@pytest.fixture
+def admin_member(space: Space) -> User:
+    return MemberFactory(space=space, username="amara", usd=80, is_admin=True)
+
+
+@pytest.fixture
+def member(space: Space) -> User:
+    return MemberFactory(space=space, username="jun", display_name="Jun Sato", usd=5)
+
+
+@pytest.fixture
+def stranger(db: None) -> User:
+    """A member of another space, with money and a number that exists here too."""
+    other = SpaceFactory(name="Elsewhere", manager_username="boss")
+    MemberFactory(space=other, username="else-two")
+    return MemberFactory(space=other, username="stranger", usd=7)
+
+
+@pytest.fixture
+def operator(db: None) -> User:
+    return User.objects.create_superuser("operator", PASSWORD)
+
+
+@pytest.fixture
+def charged(member: User) -> None:
+    """One request of the member's, charged $1.25 of a hold of $2.00."""
+    charge(member, cost_usd=1.25)

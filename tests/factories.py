@@ -1,0 +1,70 @@
+"""Spaces and people for tests, made through the product's own services."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import factory
+
+from accounts.models import User
+from quotas.charging import Call, hold, settle
+from quotas.money import NANOS_PER_USD
+from quotas.services import set_remaining
+from tenants.ids import new_id
+from tenants.models import Space
+from tenants.services import MemberChanges, create_member, create_space, edit_member
+from usage.models import UsageRecord
+
+PASSWORD = "correct horse battery"
+
+
+class SpaceFactory(factory.django.DjangoModelFactory[Space]):
+    class Meta:
+        model = Space
+
+    name = factory.Sequence(lambda n: f"Space {n}")
+    manager_username = factory.Sequence(lambda n: f"manager{n}")
+    grant_usd = 500
+
+    @classmethod
+    def _create(cls, model_class: type[Space], *args: Any, **kwargs: Any) -> Space:
+        grant_nanos = kwargs.pop("grant_usd") * NANOS_PER_USD
+        return create_space(manager_password=PASSWORD, grant_nanos=grant_nanos, **kwargs)
+
+
+class MemberFactory(factory.django.DjangoModelFactory[User]):
+    """A member with `usd` of quota; `is_admin` promotes them."""
+
+    class Meta:
+        model = User
+
+    space = factory.SubFactory(SpaceFactory)
+    username = factory.Sequence(lambda n: f"member{n}")
+    display_name = ""
+    usd = 0
+    is_admin = False
+
+    @classmethod
+    def _create(cls, model_class: type[User], *args: Any, **kwargs: Any) -> User:
+        usd, is_admin = kwargs.pop("usd"), kwargs.pop("is_admin")
+        manager = manager_of(kwargs["space"])
+        member = create_member(password=PASSWORD, actor=manager, **kwargs)
+        if usd:
+            set_remaining(member=member, remaining_nanos=usd * NANOS_PER_USD, actor=manager)
+        if is_admin:
+            member = edit_member(member=member, changes=MemberChanges(is_admin=True), actor=manager)
+        return User.objects.select_related("space", "wallet").get(pk=member.pk)
+
+
+def manager_of(space: Space) -> User:
+    return User.objects.select_related("space").get(space=space, number=1)
+
+
+def charge(user: User, *, cost_usd: float) -> UsageRecord:
+    """One request, held at a little more than it costs, and settled."""
+    request_id = new_id()
+    call = Call(model="gpt-4o-mini", input_tokens=1000, output_tokens=200)
+    cost_nanos = round(cost_usd * NANOS_PER_USD)
+    assert user.space_id is not None
+    hold(request_id=request_id, user=user, amount_nanos=cost_nanos + 1, call=call)
+    return settle(space_id=user.space_id, request_id=request_id, cost_nanos=cost_nanos, call=call)

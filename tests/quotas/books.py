@@ -1,0 +1,49 @@
+"""What the money tests share: whole values to compare before and after, and short names for amounts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import Model
+
+from accounts.models import User
+from audit.models import AuditEvent
+from quotas.charging import Call
+from quotas.models import Hold, Transfer, Wallet
+from quotas.money import NANOS_PER_USD
+from quotas.pool import pool_of
+from tenants.models import Space
+from usage.models import HourlyUsage, UsageRecord
+
+USD = NANOS_PER_USD
+CALL = Call(model="gpt-4o-mini", input_tokens=1000, output_tokens=200)
+KEPT: list[type[Model]] = [Wallet, Transfer, Hold, UsageRecord, HourlyUsage, AuditEvent, User]
+
+Figures = tuple[int, int, int, int]
+
+
+def books(space: Space) -> dict[str, list[dict[str, Any]]]:
+    """Every row that a movement of money could touch: to show that none was."""
+    return {
+        model.__name__: list(model._base_manager.filter(space=space).order_by("pk").values()) for model in KEPT
+    }
+
+
+def figures(owner: User | Space) -> Figures:
+    """(total, allocated, spent, held) of a member's wallet or of a space's pool."""
+    wallet = pool_of(owner) if isinstance(owner, Space) else Wallet.objects.get(user=owner)
+    return wallet.total, wallet.allocated, wallet.spent, wallet.held
+
+
+def journal(space: Space) -> list[tuple[str, int]]:
+    """(kind, amount) of every transfer, the oldest first."""
+    return list(Transfer.objects.filter(space=space).order_by("id").values_list("kind", "amount"))
+
+
+def conserved(space: Space) -> tuple[int, int]:
+    """The pool's total, and what all parts of it come to: the same figure at every commit."""
+    pool = pool_of(space)
+    members = Wallet.objects.filter(space=space, kind=Wallet.Kind.MEMBER)
+    living = sum(wallet.remaining + wallet.spent for wallet in members if not wallet.is_closed)
+    deleted = sum(wallet.spent + wallet.held for wallet in members if wallet.is_closed)
+    return pool.total, pool.available + pool.spent + pool.held + living + deleted

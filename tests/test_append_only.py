@@ -1,0 +1,36 @@
+"""The database itself refuses changes to the books, after all migrations, on both databases."""
+
+from __future__ import annotations
+
+import pytest
+from django.db import IntegrityError, connection, transaction
+from django.db.models import Model
+
+from accounts.models import User
+from quotas.models import Transfer
+from tests.conftest import APPEND_ONLY
+
+
+def _change(model: type[Model], statement: str) -> None:
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(statement.format(table=model._meta.db_table))
+
+
+@pytest.mark.parametrize("model", APPEND_ONLY)
+@pytest.mark.parametrize("statement", ["UPDATE {table} SET space_id = space_id", "DELETE FROM {table}"])
+def test_an_append_only_row_can_be_neither_changed_nor_deleted(
+    member: User, charged: None, model: type[Model], statement: str
+) -> None:
+    before = list(model._default_manager.values())
+    assert before
+
+    with pytest.raises(IntegrityError, match="append-only"):
+        _change(model, statement)
+
+    assert list(model._default_manager.values()) == before
+
+
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="SQLite has no TRUNCATE")
+def test_the_journal_cannot_be_truncated(member: User) -> None:
+    with pytest.raises(IntegrityError, match="append-only"):
+        _change(Transfer, "TRUNCATE {table}")

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tenants.ids import id_at, moment_of
+
+MOMENTS = st.datetimes(datetime(1970, 1, 2), datetime(2200, 1, 1), timezones=st.just(UTC))
+
+
+@given(MOMENTS)
+def test_an_id_tells_its_moment_to_the_microsecond(moment: datetime) -> None:
+    identifier = id_at(moment)
+
+    assert moment_of(identifier) == moment
+    assert (identifier.version, identifier.variant) == (7, "specified in RFC 4122")
+
+
+@given(MOMENTS)
+def test_a_later_id_sorts_behind_an_earlier_one(moment: datetime) -> None:
+    later = id_at(moment + timedelta(microseconds=1))
+
+    assert id_at(moment) < later and str(id_at(moment)) < str(later)
