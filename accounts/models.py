@@ -6,6 +6,7 @@ from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Lower
+from django.utils import timezone
 from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext_lazy as _
 
@@ -55,7 +56,7 @@ class User(AbstractBaseUser):
     # Raised when sessions must end though the password stays: part of what a session is checked against.
     session_epoch = models.PositiveIntegerField(default=0, editable=False)
     deleted_at = models.DateTimeField(null=True, blank=True, editable=False)
-    created_at = models.DateTimeField(auto_now_add=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     objects: ClassVar[LivingUsers] = LivingUsers()
     everyone: ClassVar[models.Manager[User]] = models.Manager()

@@ -25,9 +25,10 @@ def rename_self(*, user: User, display_name: str) -> None:
     )
 
 
-@transaction.atomic
 def change_own_password(*, user: User, password: str) -> None:
     """Every session of the user ends; the caller keeps its own with update_session_auth_hash."""
+    # Hashed before the transaction: slow on purpose, and a lock should be short.
     user.set_password(password)
-    user.save(update_fields=["password"])
-    record("self.password_changed", space=user.space, actor=user, target=user)
+    with transaction.atomic():
+        user.save(update_fields=["password"])
+        record("self.password_changed", space=user.space, actor=user, target=user)

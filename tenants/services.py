@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from django.contrib.auth.hashers import make_password
 from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError, transaction
 from django.db.models import F
@@ -40,7 +41,6 @@ class MemberChanges:
     is_admin: bool | None = None
 
 
-@transaction.atomic
 def create_space(
     *,
     name: str,
@@ -52,23 +52,20 @@ def create_space(
     is_demo: bool = False,
 ) -> Space:
     """A space with its manager and, when more than nothing, its first grant. Raises NameTakenError, PoolLimit."""
-    try:
-        with transaction.atomic():
-            space = Space.objects.create(name=name, created_at=origin.now(), is_demo=is_demo)
-    except IntegrityError as error:
-        raise NameTakenError("name") from error
-    open_pool(space=space)
-    record("space.created", space=space, actor=actor, target=space, after={"name": name})
-    _create_person(
-        space=space,
+    manager = User(
         username=manager_username,
         display_name=manager_display_name,
-        password=manager_password,
+        password=make_password(manager_password),
         role=Role.MANAGER,
-        actor=actor,
     )
-    if grant_nanos:
-        grant(space=space, amount_nanos=grant_nanos, reason="First grant", actor=actor, key="first-grant")
+    with transaction.atomic():
+        space = _found_space(name, is_demo=is_demo)
+        open_pool(space=space)
+        record("space.created", space=space, actor=actor, target=space, after={"name": name})
+        manager.space = space
+        _enrol(manager, actor)
+        if grant_nanos:
+            grant(space=space, amount_nanos=grant_nanos, reason="First grant", actor=actor, key="first-grant")
     return space
 
 
@@ -99,15 +96,21 @@ def rename_space(*, space: Space, name: str, actor: User | None) -> None:
     record("space.renamed", space=space, actor=actor, target=space, before={"name": before}, after={"name": name})
 
 
-@transaction.atomic
 def create_member(*, space: Space, username: str, display_name: str, password: str, actor: User) -> User:
     """A new Normal user, enabled, with an empty wallet and the space's next number. Raises NameTakenError."""
     if not can_manage_users(actor) or actor.space_id != space.pk:
         raise PermissionDenied
-    member = _create_person(
-        space=space, username=username, display_name=display_name, password=password, role=Role.NORMAL, actor=actor
+    # Outside the transaction, here and below: hashing is slow on purpose, and a lock should be short.
+    member = User(
+        space=space,
+        username=username,
+        display_name=display_name,
+        password=make_password(password),
+        role=Role.NORMAL,
     )
-    open_wallet(member=member)
+    with transaction.atomic():
+        _enrol(member, actor)
+        open_wallet(member=member)
     return member
 
 
@@ -118,8 +121,7 @@ def edit_member(*, member: User, changes: MemberChanges, actor: User) -> User:
     """
     if not can_edit(actor, member) or (changes.is_admin is False and member.is_admin and not can_demote(actor, member)):
         raise PermissionDenied
-    # Outside the transaction: hashing is slow on purpose, and a lock should be short.
-    hashed = _hashed(changes.password)
+    hashed = make_password(changes.password) if changes.password else None
     with transaction.atomic():
         member = _locked(member)
         _change_person(member, changes, hashed, actor)
@@ -137,7 +139,7 @@ def reset_manager(*, manager: User, changes: MemberChanges, actor: User) -> User
     """An operator mends a manager's username, display name or password. Raises NameTakenError, PermissionDenied."""
     if not (actor.is_operator and manager.is_manager):
         raise PermissionDenied
-    hashed = _hashed(changes.password)
+    hashed = make_password(changes.password) if changes.password else None
     with transaction.atomic():
         manager = _locked(manager)
         _change_person(manager, changes, hashed, actor)
@@ -179,23 +181,33 @@ def delete_member(*, member: User, actor: User) -> Transfer | None:
     return returned
 
 
-def _create_person(
-    *, space: Space, username: str, display_name: str, password: str, role: Role, actor: User | None
-) -> User:
-    person = User(space=space, username=username, display_name=display_name, role=role, created_at=origin.now())
-    person.set_password(password)
+def _found_space(name: str, *, is_demo: bool) -> Space:
+    try:
+        with transaction.atomic():
+            return Space.objects.create(name=name, created_at=origin.now(), is_demo=is_demo)
+    except IntegrityError as error:
+        raise NameTakenError("name") from error
+
+
+def _enrol(person: User, actor: User | None) -> None:
+    """Give a new person the space's next number and save them."""
     # The row lock of this update makes numbers unique; a rollback gives the number back unused.
-    Space.objects.filter(pk=space.pk).update(last_number=F("last_number") + 1)
-    person.number = Space.objects.values_list("last_number", flat=True).get(pk=space.pk)
+    Space.objects.filter(pk=person.space_id).update(last_number=F("last_number") + 1)
+    person.number = Space.objects.values_list("last_number", flat=True).get(pk=person.space_id)
+    person.created_at = origin.now()
     _save_named(person)
     record(
-        "member.created" if role == Role.NORMAL else "manager.created",
-        space=space,
+        "manager.created" if person.is_manager else "member.created",
+        space=person.space,
         actor=actor,
         target=person,
-        after={"number": person.number, "username": username, "display_name": display_name, "role": role},
+        after={
+            "number": person.number,
+            "username": person.username,
+            "display_name": person.display_name,
+            "role": person.role,
+        },
     )
-    return person
 
 
 def _locked(member: User) -> User:
@@ -204,14 +216,6 @@ def _locked(member: User) -> User:
     if found is None:
         raise MemberGoneError
     return found
-
-
-def _hashed(password: str | None) -> str | None:
-    if not password:
-        return None
-    carrier = User()
-    carrier.set_password(password)
-    return carrier.password
 
 
 def _change_person(person: User, changes: MemberChanges, hashed_password: str | None, actor: User) -> None:

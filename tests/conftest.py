@@ -62,9 +62,9 @@ def member(space: Space) -> User:
 
 @pytest.fixture
 def stranger(db: None) -> User:
-    """A member of another space, with money and a number that exists here too."""
+    """A member of another space, with money, and with a number that this space never gave."""
     other = SpaceFactory(name="Elsewhere", manager_username="boss")
-    MemberFactory(space=other, username="else-two")
+    Space.objects.filter(pk=other.pk).update(last_number=40)
     return MemberFactory(space=other, username="stranger", usd=7)
 
 

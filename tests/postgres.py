@@ -156,7 +156,7 @@ def running(programs: Path, data: Path, port: int, identity: dict[str, Any]) -> 
 
 def wait_until_ready(process: subprocess.Popen[bytes], programs: Path, home: Path, port: int) -> None:
     give_up_at = time.monotonic() + START_TIMEOUT_S
-    question = [programs / "pg_isready", "--quiet", "--host=127.0.0.1", f"--port={port}"]
+    question = [str(programs / "pg_isready"), "--quiet", "--host=127.0.0.1", f"--port={port}"]
     while subprocess.run(question, check=False, env=environment()).returncode != 0:
         if process.poll() is not None or time.monotonic() > give_up_at:
             raise SystemExit(f"PostgreSQL did not start:\n{(home / 'log').read_text(errors='replace')}")

@@ -2,6 +2,7 @@
 
 import accounts.names
 import django.db.models.deletion
+import django.utils.timezone
 import django.db.models.functions.text
 import django.db.models.manager
 from django.db import migrations, models
@@ -29,7 +30,7 @@ class Migration(migrations.Migration):
                 ('is_active', models.BooleanField(default=True)),
                 ('session_epoch', models.PositiveIntegerField(default=0, editable=False)),
                 ('deleted_at', models.DateTimeField(blank=True, editable=False, null=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
+                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
                 ('space', models.ForeignKey(blank=True, db_index=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='people', to='tenants.space')),
             ],
             options={

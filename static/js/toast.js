@@ -1,6 +1,7 @@
 // Toasts come from the server, in words. Here they are timed, dismissed, and cloned when a request fails.
 const SHORT_MS = 6000;
 const WITH_ACTION_MS = 12000;
+const AT_ONCE = 3;
 
 // What failed last, for its Retry button.
 let failed = null;
@@ -25,6 +26,7 @@ const arm = (toast) => {
   });
   toast.addEventListener("focusout", start);
   start();
+  while (toast.parentElement.childElementCount > AT_ONCE) toast.parentElement.firstElementChild.remove();
 };
 
 const dismiss = (toast) => {

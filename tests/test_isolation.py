@@ -1,0 +1,234 @@
+"""Every URL × every role × another space. A URL without a row here fails; a refusal also shows that nothing changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.contrib import admin
+from django.contrib.sessions.models import Session
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver
+
+from accounts.models import User
+from quotas.models import Hold, Transfer, Wallet
+from tenants.models import Space
+from tests.factories import PASSWORD, MemberFactory, manager_of
+from usage.models import UsageRecord
+
+ROLES = ["signed out", "normal", "admin", "manager", "operator", "disabled", "suspended"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What each role gets, in the order of ROLES. `N` stands for the member's number, `S` for the stranger's."""
+
+    path: str
+    method: str
+    statuses: str
+    data: dict[str, str] = field(default_factory=dict)
+
+    def expected(self, role: str) -> int:
+        return int(self.statuses.split()[ROLES.index(role)])
+
+
+# fmt: off
+ROWS = [
+    #   path                          method  out  norm admin mgr  oper disab susp
+    Row("/",                          "GET",  "302 302  302   302  302  302   302"),
+    Row("/healthz",                   "GET",  "200 200  200   200  200  200   200"),
+    Row("/readyz",                    "GET",  "200 200  200   200  200  200   200"),
+    Row("/login/",                    "GET",  "200 302  302   302  302  200   200"),
+    Row("/login/",                    "POST", "422 302  302   302  302  422   422", {"username": "x", "password": "y"}),
+    Row("/logout/",                   "POST", "302 302  302   302  302  302   302"),
+    Row("/logout/",                   "GET",  "302 405  405   405  405  302   302"),
+    Row("/space/users/",              "GET",  "302 403  200   200  403  302   302"),
+    Row("/space/users/",              "POST", "302 405  405   405  405  302   302"),
+    Row("/space/users/add/",          "GET",  "302 403  200   200  403  302   302"),
+    Row("/space/users/add/",          "POST", "302 403  303   303  403  302   302", {"username": "fresh", "password": "long enough"}),
+    Row("/space/users/N/edit/",       "GET",  "302 403  200   200  403  302   302"),
+    Row("/space/users/N/edit/",       "POST", "302 403  303   303  403  302   302", {"username": "renamed", "remaining": "9", "admin": "on"}),
+    Row("/space/users/1/edit/",       "POST", "302 403  403   403  403  302   302", {"username": "renamed"}),
+    Row("/space/users/S/edit/",       "GET",  "302 403  404   404  403  302   302"),
+    Row("/space/users/S/edit/",       "POST", "302 403  404   404  403  302   302", {"username": "renamed", "remaining": "0"}),
+    Row("/space/users/N/preview/",    "POST", "302 403  200   200  403  302   302", {"remaining": "9"}),
+    Row("/space/users/N/preview/",    "GET",  "302 405  405   405  405  302   302"),
+    Row("/space/users/S/preview/",    "POST", "302 403  404   404  403  302   302", {"remaining": "9"}),
+    Row("/space/users/N/status/",     "POST", "302 403  303   303  403  302   302", {"enabled": "false"}),
+    Row("/space/users/N/status/",     "GET",  "302 405  405   405  405  302   302"),
+    Row("/space/users/1/status/",     "POST", "302 403  403   403  403  302   302", {"enabled": "false"}),
+    Row("/space/users/S/status/",     "POST", "302 403  404   404  403  302   302", {"enabled": "false"}),
+    Row("/space/users/N/delete/",     "GET",  "302 403  403   200  403  302   302"),
+    Row("/space/users/N/delete/",     "POST", "302 403  403   303  403  302   302", {"confirm": "jun"}),
+    Row("/space/users/1/delete/",     "POST", "302 403  403   403  403  302   302", {"confirm": "mira"}),
+    Row("/space/users/S/delete/",     "GET",  "302 403  404   404  403  302   302"),
+    Row("/space/users/S/delete/",     "POST", "302 403  404   404  403  302   302", {"confirm": "stranger"}),
+    Row("/me/credits/",               "GET",  "302 200  200   200  403  302   302"),
+    Row("/me/settings/",              "GET",  "302 200  200   200  403  302   302"),
+    Row("/me/settings/",              "POST", "302 303  303   303  403  302   302", {"form": "profile", "display_name": "New"}),
+]
+# fmt: on
+
+# Django admin is one wall: no URL below it answers anybody but operators (tested apart, over all of them).
+ADMIN = "admin/"
+
+STATE: list[Any] = [User.everyone, Wallet.objects, Transfer.objects, Hold.objects, UsageRecord.objects, Space.objects]
+
+
+def snapshot() -> list[Any]:
+    """All that a refused request must leave as it was; last_login moves with the sign-in of the test itself."""
+    rows = [list(manager.order_by("pk").values()) for manager in STATE]
+    for user in rows[0]:
+        user.pop("last_login")
+    return rows
+
+
+@pytest.fixture
+def cast(
+    space: Space, manager: User, admin_member: User, member: User, stranger: User, operator: User
+) -> Callable[[str], User | None]:
+    def of(role: str) -> User | None:
+        if role == "disabled":
+            disabled = MemberFactory(space=space, username="gone", is_admin=True)
+            disabled.is_active = False
+            return disabled
+        if role == "suspended":
+            return manager_of(Space.objects.get(name="Elsewhere"))
+        people = {"normal": member, "admin": admin_member, "manager": manager, "operator": operator}
+        return people.get(role)
+
+    return of
+
+
+def sign_in(client: Client, role: str, user: User | None) -> None:
+    """The disabled and the suspended were signed in before it happened."""
+    if user is None:
+        return
+    User.objects.filter(pk=user.pk).update(is_active=True)
+    client.force_login(user, backend="accounts.backends.LivingUserBackend")
+    if role == "disabled":
+        User.objects.filter(pk=user.pk).update(is_active=False)
+    if role == "suspended":
+        Space.objects.filter(pk=user.space_id).update(suspended_at="2026-01-01T00:00Z")
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.method} {row.path}")
+def test_each_role_gets_what_the_table_says(
+    client: Client, cast: Callable[[str], User | None], member: User, stranger: User, row: Row, role: str
+) -> None:
+    sign_in(client, role, cast(role))
+    path = row.path.replace("N", str(member.number)).replace("S", str(stranger.number))
+    before = snapshot()
+
+    response = client.generic(row.method, path, **_body(row))
+
+    assert response.status_code == row.expected(role)
+    if response.status_code >= 400 or row.method == "GET" or _to_sign_in(response):
+        assert snapshot() == before
+    else:
+        assert _to_sign_in(response) or response.status_code in (200, 302, 303)
+
+
+def _body(row: Row) -> dict[str, Any]:
+    from urllib.parse import urlencode
+
+    return {"data": urlencode(row.data), "content_type": "application/x-www-form-urlencoded"} if row.data else {}
+
+
+def _to_sign_in(response: Any) -> bool:
+    return response.status_code == 302 and response["Location"].startswith(("/login/", "/admin/login/"))
+
+
+def routes(patterns: list[Any], prefix: str = "") -> Iterator[str]:
+    for pattern in patterns:
+        route = prefix + str(pattern.pattern)
+        if isinstance(pattern, URLResolver):
+            yield from routes(pattern.url_patterns, route)
+        elif isinstance(pattern, URLPattern):
+            yield route
+
+
+def test_every_url_has_a_row() -> None:
+    ours = {route for route in routes(get_resolver().url_patterns) if not route.startswith(ADMIN)}
+    rowed = {row.path.lstrip("/").replace("/N/", "/<int:number>/") for row in ROWS if "/1/" not in row.path}
+
+    assert ours == {path for path in rowed if "/S/" not in path}
+
+
+@pytest.mark.parametrize("role", ["signed out", "normal", "admin", "manager", "disabled", "suspended"])
+def test_django_admin_answers_operators_alone(
+    client: Client, cast: Callable[[str], User | None], space: Space, role: str
+) -> None:
+    sign_in(client, role, cast(role))
+    before = snapshot()
+    paths = ["/admin/", "/admin/jsi18n/", f"/admin/tenants/space/{space.pk}/move/"]
+    paths += [f"/admin/tenants/space/{space.pk}/suspend/", f"/admin/tenants/space/{space.pk}/change/"]
+    for model in admin.site._registry:
+        paths += [f"/admin/{model._meta.app_label}/{model._meta.model_name}/{end}" for end in ("", "add/")]
+
+    for path in paths:
+        for response in (client.get(path), client.post(path, {"deed": "grant", "amount": "5", "name": "Mine"})):
+            assert response.status_code == 403 or _to_sign_in(response), (path, response.status_code)
+
+    assert snapshot() == before
+
+
+def test_nobody_writes_the_books_in_django_admin(client: Client, operator: User, member: User, charged: None) -> None:
+    client.force_login(operator, backend="accounts.backends.LivingUserBackend")
+    before = snapshot()
+
+    for name in ("quotas.Wallet", "quotas.Transfer", "usage.UsageRecord", "audit.AuditEvent"):
+        model = apps.get_model(name)
+        row = model._default_manager.first()
+        base = f"/admin/{model._meta.app_label}/{model._meta.model_name}"
+        assert client.get(f"{base}/{row.pk}/change/").status_code == 200
+        for path in (f"{base}/add/", f"{base}/{row.pk}/change/", f"{base}/{row.pk}/delete/"):
+            assert client.post(path, {"total": "1", "post": "yes"}).status_code == 403, path
+
+    assert snapshot() == before
+
+
+def test_a_strangers_number_and_no_number_are_told_the_same(client: Client, manager: User, stranger: User) -> None:
+    """The stranger's number exists in their space and not in ours; 999 exists nowhere."""
+    client.force_login(manager, backend="accounts.backends.LivingUserBackend")
+
+    theirs = client.get(f"/space/users/{stranger.number}/edit/")
+    nobodys = client.get("/space/users/999/edit/")
+
+    assert theirs.status_code == nobodys.status_code == 404
+    assert theirs.content == nobodys.content.replace(b"999", str(stranger.number).encode())
+    assert b"stranger" not in theirs.content
+
+
+def test_a_list_shows_and_finds_no_stranger(client: Client, manager: User, member: User, stranger: User) -> None:
+    client.force_login(manager, backend="accounts.backends.LivingUserBackend")
+
+    page = client.get("/space/users/?size=100").content.decode()
+    found = client.get("/space/users/?q=stranger").content.decode()
+
+    assert "jun" in page and "stranger" not in page
+    assert "Nothing" in found or "No username" in found
+    assert "Elsewhere" not in page + found
+
+
+def test_a_taken_name_elsewhere_says_nothing_about_whose_it_is(client: Client, manager: User, stranger: User) -> None:
+    client.force_login(manager, backend="accounts.backends.LivingUserBackend")
+
+    response = client.post("/space/users/add/", {"username": "STRANGER", "password": PASSWORD})
+
+    assert response.status_code == 422
+    assert "This username is not available." in response.content.decode()
+    assert "Elsewhere" not in response.content.decode()
+
+
+def test_sessions_of_the_refused_are_not_revived_by_a_resume_of_another_space(
+    client: Client, stranger: User, member: User
+) -> None:
+    sign_in(client, "suspended", stranger)
+
+    assert client.get("/me/credits/").status_code == 302
+    assert Session.objects.count() <= 1
