@@ -6,6 +6,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.auth.models import Group
 from django.http import HttpRequest, HttpResponseRedirect
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -13,6 +14,9 @@ from django.utils.translation import gettext_lazy
 from accounts.fields import DisplayNameField, NewPasswordField, UsernameField
 from accounts.models import User
 from tenants.services import MemberChanges, NameTakenError, reset_manager
+
+# Roles are a space's own; Django's groups mean nothing here.
+admin.site.unregister(Group)
 
 
 class ManagerForm(forms.ModelForm[User]):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
+from django.core.validators import MaxLengthValidator
 from django.forms.boundfield import BoundField
+from django.forms.renderers import DjangoTemplates
 from django.utils.translation import gettext_lazy as _
 
 from accounts.names import DISPLAY_NAME_MAX, PASSWORD_MAX, PASSWORD_MIN, validate_display_name, validate_username
@@ -21,23 +23,26 @@ class ShortBoundField(BoundField):
         return value[:ECHO_MAX] if isinstance(value, str) else value
 
 
-class UsernameField(forms.CharField):
+class ShortEcho(DjangoTemplates):
+    """The renderer of every form here, for its bound fields."""
+
     bound_field_class = ShortBoundField
+
+
+class UsernameField(forms.CharField):
     default_validators = [validate_username]
     default_error_messages = {"required": _("Enter a username.")}
 
 
 class DisplayNameField(forms.CharField):
-    bound_field_class = ShortBoundField
     default_validators = [validate_display_name]
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(max_length=DISPLAY_NAME_MAX, required=False, **kwargs)
-        self.error_messages["max_length"] = self.validators[0].message = _("Use at most 80 characters.")
+        super().__init__(required=False, **kwargs)
+        self.validators.insert(0, MaxLengthValidator(DISPLAY_NAME_MAX, _("Use at most 80 characters.")))
 
 
 class NewPasswordField(forms.CharField):
-    bound_field_class = ShortBoundField
     default_error_messages = {"required": _("Enter a password.")}
 
     def __init__(self, **kwargs: Any) -> None:

@@ -106,9 +106,7 @@ class User(AbstractBaseUser):
 
     @property
     def may_sign_in(self) -> bool:
-        return (
-            self.is_active and self.deleted_at is None and not (self.space is not None and self.space.is_suspended)
-        )
+        return self.is_active and self.deleted_at is None and not (self.space is not None and self.space.is_suspended)
 
     def shares_space_with(self, other: User) -> bool:
         return self.space_id is not None and self.space_id == other.space_id
@@ -123,7 +121,7 @@ class User(AbstractBaseUser):
         for secret in settings.SECRET_KEY_FALLBACKS:
             yield self._session_hash(secret=secret)
 
-    def _session_hash(self, secret: str | None = None) -> str:
+    def _session_hash(self, secret: str | bytes | None = None) -> str:
         bound = f"{self.password}:{self.session_epoch}"
         return salted_hmac("accounts.session", bound, secret=secret, algorithm="sha256").hexdigest()
 

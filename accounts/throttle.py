@@ -28,7 +28,7 @@ class Throttle(AxesDatabaseHandler):
 
 
 def _failures(attempts: QuerySet[Any]) -> int:
-    return attempts.aggregate(failures=Sum("failures_since_start", default=0))["failures"]
+    return int(attempts.aggregate(failures=Sum("failures_since_start", default=0))["failures"])
 
 
 def failure_limit(request: HttpRequest, credentials: dict[str, Any] | None) -> int:

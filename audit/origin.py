@@ -1,4 +1,4 @@
-"""Where a deed comes from: the client's address, the request, and the moment. Set once per request, read by services."""
+"""Where a deed comes from: address, request and moment. Set once per request, read by services."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ class Origin:
     moment: datetime | None = None
 
 
-_current: ContextVar[Origin] = ContextVar("origin", default=Origin())
+_NOWHERE = Origin()
+_current: ContextVar[Origin] = ContextVar("origin", default=_NOWHERE)
 
 
 def current() -> Origin:

@@ -5,7 +5,6 @@ from typing import Any
 from django import forms
 from django.utils.translation import gettext_lazy as _
 
-from accounts.fields import ShortBoundField
 from quotas.money import AmountError, parse_usd
 
 _WORDS = {
@@ -19,9 +18,7 @@ _WORDS = {
 class AmountField(forms.CharField):
     """Dollars as a person writes them, to an int of nano-dollars; None when blank and not required."""
 
-    bound_field_class = ShortBoundField
-
-    def clean(self, value: Any) -> int | None:  # type: ignore[override]  # an amount, not its text
+    def clean(self, value: Any) -> int | None:
         text: str = super().clean(value)
         if not text:
             return None

@@ -40,6 +40,7 @@ def open_pool(*, space: Space) -> Wallet:
 
 
 def open_wallet(*, member: User) -> Wallet:
+    assert member.space is not None
     return Wallet.objects.create(space=member.space, kind=Wallet.Kind.MEMBER, user=member)
 
 

@@ -22,6 +22,12 @@ structlog.configure(
 
 def formatter() -> structlog.stdlib.ProcessorFormatter:
     """Lines of the standard library's loggers and of ours alike; what LOGGING names."""
-    render = structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "logger", "event"], bool_as_flag=False)
-    finish = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, structlog.processors.format_exc_info, render]
+    render = structlog.processors.LogfmtRenderer(
+        key_order=["timestamp", "level", "logger", "event"], bool_as_flag=False
+    )
+    finish: list[Processor] = [
+        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+        structlog.processors.format_exc_info,
+        render,
+    ]
     return structlog.stdlib.ProcessorFormatter(processors=finish, foreign_pre_chain=CHAIN)

@@ -7,6 +7,7 @@ redirects are for HTTPS.
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,9 @@ env = Env()
 
 
 def networks(name: str) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    given: list[str] = env.list(name, [])
     try:
-        return [ipaddress.ip_network(item.strip()) for item in env.list(name, [])]
+        return [ipaddress.ip_network(item.strip()) for item in given]
     except ValueError as error:
         raise ImproperlyConfigured(f"{name}: {error}. Give addresses or networks, split by commas.") from error
 
@@ -86,12 +88,12 @@ try:
     DEMO = env.bool("DEMO", False)
     DEBUG = env.bool("DEBUG", False)
     SECRET_KEY = secret_key(demo=DEMO)
-    ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["*"] if DEMO else [])
-    CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", [])
+    ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", ["*"] if DEMO else [])
+    CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", [])
     TRUSTED_PROXIES = networks("TRUSTED_PROXIES")
     DATABASES = databases()
     HTTPS = env.bool("HTTPS", not DEMO)
-    LOG_LEVEL = env.log_level("LOG_LEVEL", "INFO")
+    LOG_LEVEL = env.log_level("LOG_LEVEL", logging.INFO)
 except EnvError as error:
     raise ImproperlyConfigured(str(error)) from error
 
@@ -101,11 +103,6 @@ if not ALLOWED_HOSTS:
 # -- Application ------------------------------------------------------------------------------------------------
 
 INSTALLED_APPS = [
-    "tenants",
-    "audit",
-    "accounts",
-    "quotas",
-    "usage",
     "spacemanage.apps.OperatorsConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -119,6 +116,11 @@ INSTALLED_APPS = [
     "django_filters",
     "django_htmx",
     "template_partials.apps.SimpleAppConfig",
+    "tenants",
+    "audit",
+    "accounts",
+    "quotas",
+    "usage",
 ]
 
 MIDDLEWARE = [
@@ -182,6 +184,7 @@ TEMPLATES = [
     }
 ]
 COTTON_DIR = "components"
+FORM_RENDERER = "accounts.fields.ShortEcho"
 
 # -- Sign-in ----------------------------------------------------------------------------------------------------
 

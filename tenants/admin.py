@@ -31,6 +31,12 @@ class SpaceForm(forms.ModelForm[Space]):
         model = Space
         fields = ("name",)
 
+    def clean_name(self) -> str:
+        name: str = self.cleaned_data["name"]
+        if Space.objects.filter(name__iexact=name).exclude(pk=self.instance.pk).exists():
+            raise forms.ValidationError(_("There is a space of this name."), "taken")
+        return name
+
 
 class NewSpaceForm(SpaceForm):
     """A space, its manager and the first grant, in one."""

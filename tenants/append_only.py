@@ -19,15 +19,16 @@ BEGIN
 END $$
 """
 
+_EACH_ROW = "FOR EACH ROW EXECUTE FUNCTION refuse_change()"
+_EACH_STATEMENT = "FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()"
+
 
 def _install(vendor: str, table: str) -> list[str]:
     if vendor == "postgresql":
         return [
             _POSTGRES_FUNCTION,
-            f"CREATE OR REPLACE TRIGGER {table}_no_change BEFORE UPDATE OR DELETE ON {table} "
-            "FOR EACH ROW EXECUTE FUNCTION refuse_change()",
-            f"CREATE OR REPLACE TRIGGER {table}_no_truncate BEFORE TRUNCATE ON {table} "
-            "FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()",
+            f"CREATE OR REPLACE TRIGGER {table}_no_change BEFORE UPDATE OR DELETE ON {table} {_EACH_ROW}",
+            f"CREATE OR REPLACE TRIGGER {table}_no_truncate BEFORE TRUNCATE ON {table} {_EACH_STATEMENT}",
         ]
     return [
         f"CREATE TRIGGER IF NOT EXISTS {table}_no_{deed} BEFORE {deed} ON {table} "

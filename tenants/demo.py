@@ -105,7 +105,10 @@ class _Story:
 
     def deeds(self) -> Iterator[tuple[datetime, Callable[[], object]]]:
         yield self._at(DAYS, 8), self._found
-        yield self._at(14, 9), lambda: grant(space=self.space, amount_nanos=_nanos(10000), reason="Monthly top-up", actor=None)
+        yield (
+            self._at(14, 9),
+            lambda: grant(space=self.space, amount_nanos=_nanos(10000), reason="Monthly top-up", actor=None),
+        )
         yield from self._spending(MANAGER, MANAGER_SPENT, DAYS - 2, 0)
         for order, person in enumerate(PEOPLE):
             yield from self._life(person, minute=3 * order)

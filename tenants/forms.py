@@ -42,6 +42,8 @@ class EditUserForm(forms.Form):
         choices=[("true", "true"), ("false", "false")], required=False, widget=forms.HiddenInput
     )
 
+    data: Any
+
     def __init__(self, data: Any = None, *, member: User, actor: User) -> None:
         self.member = member
         self.actor = actor
@@ -85,9 +87,8 @@ class EditUserForm(forms.Form):
         """Say what stopped it, with the figures as they are now; what was typed stays."""
         self.add_error("remaining", quota_message(error, pool=pool, wallet=wallet))
         if isinstance(error, StaleTotal):
-            self.data = self.data.copy()
-            self.data["was_total"] = format_exact(wallet.total)
-            self.data["was_remaining"] = format_exact(wallet.remaining)
+            now = {"was_total": format_exact(wallet.total), "was_remaining": format_exact(wallet.remaining)}
+            self.data = {**self.data.dict(), **now}
 
     def _sent(self, name: str) -> Any:
         return self.cleaned_data.get(name) if name in self.data else None
@@ -143,7 +144,8 @@ def quota_message(error: QuotaError, *, pool: Wallet, wallet: Wallet) -> str:
             }
         case StaleTotal():
             return gettext(
-                "Somebody else changed this quota: it is now %(remaining)s / %(total)s. Check the amount and submit again."
+                "Somebody else changed this quota: it is now %(remaining)s / %(total)s. "
+                "Check the amount and submit again."
             ) % {"remaining": format_balance(error.remaining), "total": format_balance(error.total)}
         case _:
             return gettext("This amount cannot be set.")

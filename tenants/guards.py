@@ -4,38 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec
+from typing import Any
 
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import get_object_or_404
+from django.utils.cache import add_never_cache_headers
 
 from accounts.models import User
 from tenants.middleware import SpaceRequest
 from tenants.policies import can_manage_users
 
-P = ParamSpec("P")
-SpaceView = Callable[Concatenate[SpaceRequest, P], HttpResponse]
-View = Callable[Concatenate[HttpRequest, P], HttpResponse]
+View = Callable[..., HttpResponse]
 
 
-def space_view(view: SpaceView[P]) -> View[P]:
+def space_view(view: View) -> View:
     """For everybody of a space; operators belong to none."""
 
     @wraps(view)
-    def guarded(request: Any, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
-        if request.space is None:
+    def guarded(request: SpaceRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        if not request.user.space_id:
             raise PermissionDenied
-        return view(request, *args, **kwargs)
+        response = view(request, *args, **kwargs)
+        # Money and passwords stay out of caches and of what a browser keeps for its Back button.
+        add_never_cache_headers(response)
+        return response
 
     return guarded
 
 
-def manager_view(view: SpaceView[P]) -> View[P]:
+def manager_view(view: View) -> View:
     """For those who manage the space's users."""
 
     @wraps(view)
-    def guarded(request: SpaceRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+    def guarded(request: SpaceRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         if not can_manage_users(request.user):
             raise PermissionDenied
         return view(request, *args, **kwargs)
@@ -43,10 +45,11 @@ def manager_view(view: SpaceView[P]) -> View[P]:
     return space_view(guarded)
 
 
-def member_view(may: Callable[[User, User], bool]) -> Callable[[Any], Any]:
+def member_view(may: Callable[[User, User], bool]) -> Callable[[View], View]:
     """Finds the member by number within the space and asks the policy; the view gets `member`."""
 
-    def decorate(view: Callable[[SpaceRequest, User], HttpResponse]) -> View[[int]]:
+    def decorate(view: View) -> View:
+        @wraps(view)
         def guarded(request: SpaceRequest, number: int) -> HttpResponse:
             people = User.objects.select_related("space", "wallet").filter(space=request.space)
             member = get_object_or_404(people, number=number)
@@ -54,6 +57,6 @@ def member_view(may: Callable[[User, User], bool]) -> Callable[[Any], Any]:
                 raise PermissionDenied
             return view(request, member)
 
-        return wraps(view)(manager_view(guarded))
+        return manager_view(guarded)
 
     return decorate

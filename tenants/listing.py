@@ -1,4 +1,4 @@
-"""The list of a space's members: what its address says (search, filters, order, page), and the addresses it links to."""
+"""The list of a space's members: what its address says, and the addresses that it links to."""
 
 from __future__ import annotations
 
@@ -80,11 +80,11 @@ class Listing:
 
     def __init__(self, space: Space, query: QueryDict, *, first: User | None = None) -> None:
         self._query = query
-        self._first = first
+        self.first = first
         self._filter = MemberFilter(query, queryset=members_of(space))
-        self._filter.is_valid()
+        self._unsearchable = "q" in self._filter.form.errors
         given = self._filter.form.cleaned_data
-        self.q: str = given.get("q") or ""
+        self.q: str = query.get("q", "").replace("\0", "").strip()
         self.status: str = given.get("status") or ""
         self.role: str = given.get("role") or ""
         self.sort: str = given.get("sort") or "id"
@@ -93,9 +93,9 @@ class Listing:
     @cached_property
     def page(self) -> Page[User]:
         page = Paginator(self._ordered(), self.size).get_page(self._query.get("page"))
-        if self._first is not None:
-            others = [member for member in page.object_list if member != self._first]
-            page.object_list = [self._first, *others]  # type: ignore[assignment]  # a list serves as well
+        if self.first is not None:
+            others = [member for member in page.object_list if member != self.first]
+            page.object_list = [self.first, *others]
         return page
 
     @property
@@ -158,7 +158,7 @@ class Listing:
     def _ordered(self) -> QuerySet[User]:
         key, descending = self.sort.lstrip("-"), self.sort.startswith("-")
         expression = SORTS[key][1]
-        members = self._filter.qs
+        members: QuerySet[User] = self._filter.qs.none() if self._unsearchable else self._filter.qs
         if key == "id":
             return members.order_by("-number" if descending else "number")
         return members.order_by(expression.desc() if descending else expression.asc(), "number")

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class SpaceRequest(HttpRequest):
     """What a space's pages get: somebody signed in, and their space."""
 
-    user: User  # type: ignore[assignment]  # the pages behind the guards are for signed-in people only
+    # The pages behind the guards are for signed-in people only.
+    user: User
     space: Space
     htmx: HtmxDetails
 

@@ -191,9 +191,11 @@ def _found_space(name: str, *, is_demo: bool) -> Space:
 
 def _enrol(person: User, actor: User | None) -> None:
     """Give a new person the space's next number and save them."""
+    assert person.space_id is not None
     # The row lock of this update makes numbers unique; a rollback gives the number back unused.
-    Space.objects.filter(pk=person.space_id).update(last_number=F("last_number") + 1)
-    person.number = Space.objects.values_list("last_number", flat=True).get(pk=person.space_id)
+    space = Space.objects.filter(pk=person.space_id)
+    space.update(last_number=F("last_number") + 1)
+    person.number = space.values_list("last_number", flat=True).get()
     person.created_at = origin.now()
     _save_named(person)
     record(

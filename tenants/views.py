@@ -54,7 +54,10 @@ def user_list(request: SpaceRequest) -> HttpResponse:
     listing = Listing(request.space, request.GET)
     context = {"listing": listing, "page": listing.page}
     if is_htmx(request) and request.htmx.target == "user-table":
-        return render(request, "tenants/user_list.html#table", context)
+        response = render(request, "tenants/user_list.html#table", context)
+        # The address without the empty fields of the form.
+        response["HX-Push-Url"] = listing.url(page=listing.page.number)
+        return response
     return render(request, "tenants/user_list.html", context | {"pool": pool_of(request.space)})
 
 
@@ -182,9 +185,10 @@ def _done(
 def _done_pieces(
     request: SpaceRequest, toast: Toast, *, row: User | None = None, listing: Listing | None = None
 ) -> str:
-    context = {"toast": toast, "row": row, "member": row, "pool": pool_of(request.space), "oob": True}
+    context: dict[str, Any] = {"toast": toast, "row": row, "member": row, "pool": pool_of(request.space), "oob": True}
     if listing is not None:
-        context |= {"table_oob": True, "listing": listing, "page": listing.page}
+        first = listing.first.number if listing.first else None
+        context |= {"table_oob": True, "listing": listing, "page": listing.page, "new_number": first}
     return render_to_string("tenants/_users_done.html", context, request)
 
 
@@ -192,12 +196,7 @@ def _user_created(request: SpaceRequest, member: User, password: str) -> HttpRes
     toast = Toast(_("%(name)s added.") % {"name": member.username})
     if not is_htmx(request):
         return _done(request, toast)
-    context = {
-        "member": member,
-        "password": password,
-        "sign_in_url": request.build_absolute_uri("/login/"),
-        "new_number": member.number,
-    }
+    context = {"member": member, "password": password, "sign_in_url": request.build_absolute_uri("/login/")}
     listing = _shown_listing(request, first=member)
     pieces = _done_pieces(request, toast, listing=listing)
     return HttpResponse(render_to_string("tenants/_user_created.html", context, request) + pieces)

@@ -42,7 +42,7 @@ def triggers_stand_aside(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def space(db: None) -> Space:
-    return SpaceFactory(name="Halcyon Labs", manager_username="mira")
+    return SpaceFactory.create(name="Halcyon Labs", manager_username="mira")
 
 
 @pytest.fixture
@@ -52,20 +52,20 @@ def manager(space: Space) -> User:
 
 @pytest.fixture
 def admin_member(space: Space) -> User:
-    return MemberFactory(space=space, username="amara", usd=80, is_admin=True)
+    return MemberFactory.create(space=space, username="amara", usd=80, is_admin=True)
 
 
 @pytest.fixture
 def member(space: Space) -> User:
-    return MemberFactory(space=space, username="jun", display_name="Jun Sato", usd=5)
+    return MemberFactory.create(space=space, username="jun", display_name="Jun Sato", usd=5)
 
 
 @pytest.fixture
 def stranger(db: None) -> User:
     """A member of another space, with money, and with a number that this space never gave."""
-    other = SpaceFactory(name="Elsewhere", manager_username="boss")
+    other = SpaceFactory.create(name="Elsewhere", manager_username="boss")
     Space.objects.filter(pk=other.pk).update(last_number=40)
-    return MemberFactory(space=other, username="stranger", usd=7)
+    return MemberFactory.create(space=other, username="stranger", usd=7)
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import factory
+from factory.declarations import Sequence, SubFactory
+from factory.django import DjangoModelFactory
 
 from accounts.models import User
 from quotas.charging import Call, hold, settle
@@ -18,12 +19,12 @@ from usage.models import UsageRecord
 PASSWORD = "correct horse battery"
 
 
-class SpaceFactory(factory.django.DjangoModelFactory[Space]):
+class SpaceFactory(DjangoModelFactory[Space]):
     class Meta:
         model = Space
 
-    name = factory.Sequence(lambda n: f"Space {n}")
-    manager_username = factory.Sequence(lambda n: f"manager{n}")
+    name = Sequence(lambda n: f"Space {n}")
+    manager_username = Sequence(lambda n: f"manager{n}")
     grant_usd = 500
 
     @classmethod
@@ -32,14 +33,14 @@ class SpaceFactory(factory.django.DjangoModelFactory[Space]):
         return create_space(manager_password=PASSWORD, grant_nanos=grant_nanos, **kwargs)
 
 
-class MemberFactory(factory.django.DjangoModelFactory[User]):
+class MemberFactory(DjangoModelFactory[User]):
     """A member with `usd` of quota; `is_admin` promotes them."""
 
     class Meta:
         model = User
 
-    space = factory.SubFactory(SpaceFactory)
-    username = factory.Sequence(lambda n: f"member{n}")
+    space = SubFactory(SpaceFactory)
+    username = Sequence(lambda n: f"member{n}")
     display_name = ""
     usd = 0
     is_admin = False

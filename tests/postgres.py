@@ -60,7 +60,7 @@ def leave(number: int, _frame: object) -> None:
 
 def available() -> Iterator[Path]:
     """Folders of PostgreSQL's programs, the best first."""
-    candidates = [os.environ.get("POSTGRES_BIN"), *packaged(), on_path(), *bundled()]
+    candidates: list[str | Path | None] = [os.environ.get("POSTGRES_BIN"), *packaged(), on_path(), *bundled()]
     return (Path(folder) for folder in candidates if folder and (Path(folder) / "initdb").exists())
 
 

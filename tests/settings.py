@@ -4,7 +4,7 @@ import os
 
 os.environ.setdefault("DEMO", "true")
 
-from spacemanage.settings import *  # noqa: E402, F403
+from spacemanage.settings import *  # noqa: F403
 
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from django.apps import apps
@@ -35,6 +36,10 @@ class Row:
         return int(self.statuses.split()[ROLES.index(role)])
 
 
+NEW = {"username": "fresh", "password": "long enough"}
+EDIT = {"username": "renamed", "remaining": "9", "admin": "on"}
+OWN = {"form": "profile", "display_name": "New"}
+
 # fmt: off
 ROWS = [
     #   path                          method  out  norm admin mgr  oper disab susp
@@ -48,12 +53,12 @@ ROWS = [
     Row("/space/users/",              "GET",  "302 403  200   200  403  302   302"),
     Row("/space/users/",              "POST", "302 405  405   405  405  302   302"),
     Row("/space/users/add/",          "GET",  "302 403  200   200  403  302   302"),
-    Row("/space/users/add/",          "POST", "302 403  303   303  403  302   302", {"username": "fresh", "password": "long enough"}),
+    Row("/space/users/add/",          "POST", "302 403  303   303  403  302   302", NEW),
     Row("/space/users/N/edit/",       "GET",  "302 403  200   200  403  302   302"),
-    Row("/space/users/N/edit/",       "POST", "302 403  303   303  403  302   302", {"username": "renamed", "remaining": "9", "admin": "on"}),
-    Row("/space/users/1/edit/",       "POST", "302 403  403   403  403  302   302", {"username": "renamed"}),
+    Row("/space/users/N/edit/",       "POST", "302 403  303   303  403  302   302", EDIT),
+    Row("/space/users/1/edit/",       "POST", "302 403  403   403  403  302   302", EDIT),
     Row("/space/users/S/edit/",       "GET",  "302 403  404   404  403  302   302"),
-    Row("/space/users/S/edit/",       "POST", "302 403  404   404  403  302   302", {"username": "renamed", "remaining": "0"}),
+    Row("/space/users/S/edit/",       "POST", "302 403  404   404  403  302   302", EDIT),
     Row("/space/users/N/preview/",    "POST", "302 403  200   200  403  302   302", {"remaining": "9"}),
     Row("/space/users/N/preview/",    "GET",  "302 405  405   405  405  302   302"),
     Row("/space/users/S/preview/",    "POST", "302 403  404   404  403  302   302", {"remaining": "9"}),
@@ -68,7 +73,7 @@ ROWS = [
     Row("/space/users/S/delete/",     "POST", "302 403  404   404  403  302   302", {"confirm": "stranger"}),
     Row("/me/credits/",               "GET",  "302 200  200   200  403  302   302"),
     Row("/me/settings/",              "GET",  "302 200  200   200  403  302   302"),
-    Row("/me/settings/",              "POST", "302 303  303   303  403  302   302", {"form": "profile", "display_name": "New"}),
+    Row("/me/settings/",              "POST", "302 303  303   303  403  302   302", OWN),
 ]
 # fmt: on
 
@@ -92,7 +97,7 @@ def cast(
 ) -> Callable[[str], User | None]:
     def of(role: str) -> User | None:
         if role == "disabled":
-            disabled = MemberFactory(space=space, username="gone", is_admin=True)
+            disabled = MemberFactory.create(space=space, username="gone", is_admin=True)
             disabled.is_active = False
             return disabled
         if role == "suspended":
@@ -134,13 +139,11 @@ def test_each_role_gets_what_the_table_says(
 
 
 def _body(row: Row) -> dict[str, Any]:
-    from urllib.parse import urlencode
-
     return {"data": urlencode(row.data), "content_type": "application/x-www-form-urlencoded"} if row.data else {}
 
 
 def _to_sign_in(response: Any) -> bool:
-    return response.status_code == 302 and response["Location"].startswith(("/login/", "/admin/login/"))
+    return bool(response.status_code == 302 and response["Location"].startswith(("/login/", "/admin/login/")))
 
 
 def routes(patterns: list[Any], prefix: str = "") -> Iterator[str]:

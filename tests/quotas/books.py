@@ -24,9 +24,7 @@ Figures = tuple[int, int, int, int]
 
 def books(space: Space) -> dict[str, list[dict[str, Any]]]:
     """Every row that a movement of money could touch: to show that none was."""
-    return {
-        model.__name__: list(model._base_manager.filter(space=space).order_by("pk").values()) for model in KEPT
-    }
+    return {model.__name__: list(model._base_manager.filter(space=space).order_by("pk").values()) for model in KEPT}
 
 
 def figures(owner: User | Space) -> Figures:

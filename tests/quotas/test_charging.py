@@ -499,9 +499,7 @@ def test_the_rest_of_a_deleted_members_hold_returns_as_a_transfer_without_an_act
     assert (returned.member_total_after, returned.member_remaining_after) == (1_250_000_000, 0)
 
 
-def test_a_deleted_members_released_hold_returns_to_the_pool_whole(
-    space: Space, member: User, manager: User
-) -> None:
+def test_a_deleted_members_released_hold_returns_to_the_pool_whole(space: Space, member: User, manager: User) -> None:
     request_id = _hold(member, 2 * USD)
     _delete(member, manager)
 
@@ -551,9 +549,7 @@ def test_a_deleted_members_settlement_after_the_sweep_is_all_shortfall(
     assert (figures(member), figures(space)) == ((0, 0, 0, 0), (500 * USD, 0, 0, 0))
 
 
-def test_a_deleted_members_settlement_repeated_returns_nothing_twice(
-    space: Space, member: User, manager: User
-) -> None:
+def test_a_deleted_members_settlement_repeated_returns_nothing_twice(space: Space, member: User, manager: User) -> None:
     request_id = _hold(member, 2 * USD)
     _delete(member, manager)
     first = _settle(member, request_id, 1 * USD)

@@ -7,8 +7,8 @@ from django.db import IntegrityError, connection, transaction
 from accounts.models import User
 from audit import origin
 from audit.models import AuditEvent
-from quotas.errors import BelowHeld, InsufficientPool, KeyReused, PoolLimit, QuotaError, StaleTotal, WalletClosed
 from quotas.charging import hold
+from quotas.errors import BelowHeld, InsufficientPool, KeyReused, PoolLimit, QuotaError, StaleTotal, WalletClosed
 from quotas.models import Transfer, Wallet
 from quotas.money import MAX_AMOUNT_NANOS
 from quotas.pool import pool_of
@@ -459,9 +459,7 @@ def test_a_grant_beyond_what_a_pool_may_hold_is_refused_with_the_room_left(space
 
 def test_a_space_whose_first_grant_is_too_large_is_not_made(db: None) -> None:
     with pytest.raises(QuotaError):
-        create_space(
-            name="Vast", manager_username="m", manager_password=PASSWORD, grant_nanos=MAX_AMOUNT_NANOS + 1
-        )
+        create_space(name="Vast", manager_username="m", manager_password=PASSWORD, grant_nanos=MAX_AMOUNT_NANOS + 1)
 
     assert not Space.objects.filter(name="Vast").exists()
     assert not User.everyone.filter(username="m").exists()
@@ -496,9 +494,7 @@ def test_grants_and_revokes_leave_audit_events_with_the_reason(space: Space, ope
     ]
 
 
-def test_a_move_whose_audit_event_cannot_be_written_does_not_happen(
-    space: Space, member: User, manager: User
-) -> None:
+def test_a_move_whose_audit_event_cannot_be_written_does_not_happen(space: Space, member: User, manager: User) -> None:
     before = books(space)
     _refuse_audit_events()
 
@@ -535,9 +531,7 @@ def test_a_move_in_one_space_leaves_another_as_it_was(member: User, stranger: Us
     assert books(stranger.space) == before
 
 
-def test_a_manager_can_neither_edit_nor_delete_a_stranger_nor_add_to_their_space(
-    manager: User, stranger: User
-) -> None:
+def test_a_manager_can_neither_edit_nor_delete_a_stranger_nor_add_to_their_space(manager: User, stranger: User) -> None:
     before = books(stranger.space)
 
     with pytest.raises(PermissionDenied):

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.db import transaction
+from django.test import RequestFactory
+
+from accounts.models import User
+from audit.middleware import believed_address
+from audit.models import AuditEvent
+from quotas.errors import InsufficientPool
+from quotas.money import NANOS_PER_USD
+from tenants.services import MemberChanges, edit_member
+
+
+def seen(settings: Any, peer: str, forwarded: str, trusted: list[str]) -> str | None:
+    from ipaddress import ip_network
+
+    settings.TRUSTED_PROXIES = [ip_network(network) for network in trusted]
+    return believed_address(RequestFactory().get("/", REMOTE_ADDR=peer, HTTP_X_FORWARDED_FOR=forwarded))
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "trusted", "address"),
+    [
+        ("198.51.100.7", "1.1.1.1", [], "198.51.100.7"),
+        ("10.0.0.1", "1.1.1.1", ["10.0.0.0/8"], "1.1.1.1"),
+        ("10.0.0.1", "6.6.6.6, 1.1.1.1", ["10.0.0.0/8"], "1.1.1.1"),
+        ("10.0.0.1", "6.6.6.6, 1.1.1.1, 10.0.0.2", ["10.0.0.0/8"], "1.1.1.1"),
+        ("198.51.100.7", "1.1.1.1", ["10.0.0.0/8"], "198.51.100.7"),
+        ("10.0.0.1", "", ["10.0.0.0/8"], "10.0.0.1"),
+        ("10.0.0.1", "nonsense", ["10.0.0.0/8"], "10.0.0.1"),
+        ("::1", "2001:db8::7", ["::1/128"], "2001:db8::7"),
+        ("", "1.1.1.1", [], None),
+    ],
+)
+def test_a_proxy_is_believed_only_where_settings_say_so(
+    settings: Any, peer: str, forwarded: str, trusted: list[str], address: str | None
+) -> None:
+    assert seen(settings, peer, forwarded, trusted) == address
+
+
+@pytest.mark.django_db
+def test_a_refused_deed_leaves_no_event(member: User, manager: User) -> None:
+    before = AuditEvent.objects.count()
+    changes = MemberChanges(display_name="Changed", remaining_nanos=501 * NANOS_PER_USD)
+
+    with pytest.raises(InsufficientPool), transaction.atomic():
+        edit_member(member=member, changes=changes, actor=manager)
+
+    assert AuditEvent.objects.count() == before
+    assert User.objects.get(pk=member.pk).display_name == "Jun Sato"
