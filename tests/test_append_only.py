@@ -12,6 +12,7 @@ from tests.conftest import APPEND_ONLY
 
 
 def _change(model: type[Model], statement: str) -> None:
+    connection.check_constraints()
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(statement.format(table=model._meta.db_table))
 

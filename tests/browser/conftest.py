@@ -1,0 +1,119 @@
+"""A real Chromium, signed in as one of the cast. A test fails when the console said anything."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import pytest
+from django.conf import settings
+from django.test import Client
+from playwright.sync_api import BrowserContext, ConsoleMessage, Page, expect
+from pytest_django.live_server_helper import LiveServer
+
+from accounts.models import User
+from tenants.models import Space
+from tests.factories import MemberFactory
+
+NAMES = ["chromium", "chromium-browser", "google-chrome"]
+QUIET = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+DESK = {"width": 1280, "height": 800}
+
+# The machine may be busy with other tests.
+expect.set_options(timeout=15_000)
+
+# A refusal, of which the browser tells as well: forms that are wrong, pages that may not be seen.
+REFUSAL = re.compile(
+    r"(Failed to load resource: the server responded with a status of|Response Status Error Code) (403|404|422) "
+)
+
+
+class SignIn(Protocol):
+    def __call__(self, user: User, path: str = ..., **context_args: Any) -> Page: ...
+
+
+@pytest.fixture(scope="session")
+def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[str, Any]:
+    chromium = next(filter(None, map(shutil.which, [os.environ.get("CHROMIUM", ""), *NAMES])), None)
+    if chromium is None:
+        pytest.skip("No Chromium here: install it, or name one in CHROMIUM.")
+    return browser_type_launch_args | {"executable_path": chromium, "args": QUIET}
+
+
+@pytest.fixture(scope="session")
+def base_url(live_server: LiveServer) -> str:
+    """What paths in tests are relative to."""
+    return live_server.url
+
+
+@pytest.fixture
+def said() -> list[str]:
+    """What browsers complained of during the test: script errors, CSP, files that are missing."""
+    return []
+
+
+@pytest.fixture
+def new_context(
+    new_context: Callable[..., BrowserContext], said: list[str]
+) -> Iterator[Callable[..., BrowserContext]]:
+    def watched(**context_args: Any) -> BrowserContext:
+        context = new_context(**{"viewport": DESK} | context_args)
+        context.set_default_timeout(15_000)
+        context.on("console", note)
+        context.on("weberror", lambda error: said.append(f"{error.page and error.page.url}: {error.error}"))
+        return context
+
+    def note(message: ConsoleMessage) -> None:
+        text, url = message.text, message.location["url"]
+        is_file = "/static/" in url and text.startswith("Failed to load")
+        if message.type in ("error", "warning") and (is_file or not REFUSAL.match(text)):
+            said.append(f"{url}: {text}")
+
+    yield watched
+    assert said == []
+
+
+@pytest.fixture
+def sign_in(new_context: Callable[..., BrowserContext], base_url: str) -> SignIn:
+    """A page of somebody who is signed in already, in a browser of their own."""
+
+    def signed_in(user: User, path: str = "/space/users/", **context_args: Any) -> Page:
+        context = new_context(**context_args)
+        give_session(context, user, base_url)
+        page = context.new_page()
+        page.goto(path)
+        return page
+
+    return signed_in
+
+
+def give_session(context: BrowserContext, user: User, url: str) -> None:
+    client = Client()
+    client.force_login(user, backend="accounts.backends.LivingUserBackend")
+    session = client.cookies[settings.SESSION_COOKIE_NAME].value
+    context.add_cookies([{"name": settings.SESSION_COOKIE_NAME, "value": session, "url": url}])
+
+
+@pytest.fixture
+def people(space: Space, admin_member: User, member: User) -> list[User]:
+    """amara (2, admin, $80), jun (3, $5), kai (4, $20) and lea (5, nothing): $395.00 of $500.00 is available."""
+    kai = MemberFactory(space=space, username="kai", usd=20)
+    return [admin_member, member, kai, MemberFactory(space=space, username="lea")]
+
+
+@pytest.fixture
+def crowd(space: Space) -> list[User]:
+    """Twelve members, one more than a page shows and another: u00 to u11, numbered from 2."""
+    return [MemberFactory(space=space, username=f"u{number:02}", usd=number) for number in range(12)]
