@@ -5,6 +5,8 @@ from django.urls import include, path
 
 from spacemanage import health
 
+handler403 = "spacemanage.errors.forbidden"
+
 urlpatterns = [
     path("healthz", health.healthz),
     path("readyz", health.readyz),

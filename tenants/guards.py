@@ -10,12 +10,22 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404
 from django.utils.cache import add_never_cache_headers
+from django.utils.translation import gettext as _
 
 from accounts.models import User
 from tenants.middleware import SpaceRequest
 from tenants.policies import can_manage_users
 
 View = Callable[..., HttpResponse]
+
+
+class Refusal(PermissionDenied):
+    """A refusal that says what, and who may; the 403 page shows it."""
+
+    def __init__(self, *, title: str, text: str) -> None:
+        super().__init__(title)
+        self.title = title
+        self.text = text
 
 
 def space_view(view: View) -> View:
@@ -39,7 +49,7 @@ def manager_view(view: View) -> View:
     @wraps(view)
     def guarded(request: SpaceRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         if not can_manage_users(request.user):
-            raise PermissionDenied
+            raise _managers_only(request)
         return view(request, *args, **kwargs)
 
     return space_view(guarded)
@@ -60,3 +70,16 @@ def member_view(may: Callable[[User, User], bool]) -> Callable[[View], View]:
         return manager_view(guarded)
 
     return decorate
+
+
+def _managers_only(request: SpaceRequest) -> Refusal:
+    text = _(
+        "Only Space Managers and Admins of %(space)s can see and change users. "
+        "You are signed in as %(name)s (%(role)s)."
+    )
+    facts = {
+        "space": request.space.name,
+        "name": request.user.username,
+        "role": request.user.get_role_display(),
+    }
+    return Refusal(title=_("You can’t open User Management"), text=text % facts)

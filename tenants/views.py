@@ -17,7 +17,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from django.views.decorators.vary import vary_on_headers
 
 from accounts.models import User
-from quotas.errors import QuotaError, WalletClosed
+from quotas.errors import InsufficientPool, QuotaError, WalletClosed
 from quotas.models import Wallet
 from quotas.money import AmountError, format_balance, parse_usd
 from quotas.pool import pool_of
@@ -95,11 +95,16 @@ def user_edit(request: SpaceRequest, member: User) -> HttpResponse:
             toast = Toast(_("%(name)s saved.") % {"name": edited.username})
             return _done(request, toast, row=_with_wallet(request, edited))
     pool = pool_of(request.space)
+    shown = _preview_of(form, pool, member)
+    if form.errors and shown.short_nanos and "remaining" not in form.errors:
+        # Told together with what else is wrong, not after that is mended.
+        error = InsufficientPool(available=pool.available, amount=shown.short_nanos)
+        form.quota_refused(error, pool=pool, wallet=member.wallet)
     context = {
         "form": form,
         "member": member,
         "pool": pool,
-        "preview": _preview_of(form, pool, member),
+        "preview": shown,
         "demotable": can_demote(request.user, member),
     }
     return _dialog(request, "tenants/_user_edit", "tenants/user_edit.html", context)

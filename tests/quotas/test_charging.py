@@ -639,7 +639,7 @@ def test_a_charge_that_cannot_be_logged_is_not_made(member: User) -> None:
     before = books(member.space)
 
     with pytest.raises(IntegrityError):
-        _settle(member, request_id, 1 * USD, Call(model=None))  # type: ignore[arg-type]  # what the database refuses
+        _settle(member, request_id, 1 * USD, Call(model=None))
 
     assert books(member.space) == before
 
@@ -655,7 +655,7 @@ def test_a_log_row_keeps_the_name_the_member_had(member: User, manager: User) ->
 
 
 def test_each_member_spends_their_own(space: Space, member: User, manager: User) -> None:
-    other = MemberFactory(space=space, usd=3)
+    other = MemberFactory.create(space=space, usd=3)
     _settle(member, _hold(member, 5 * USD), 5 * USD)
 
     set_remaining(member=other, remaining_nanos=4 * USD, actor=manager)

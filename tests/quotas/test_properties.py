@@ -59,11 +59,11 @@ class Books(RuleBasedStateMachine):
 
     @initialize(amounts=st.lists(AMOUNTS, min_size=2, max_size=3))
     def found_a_space(self, amounts: list[int]) -> None:
-        self.space = SpaceFactory(grant_usd=0)
+        self.space = SpaceFactory.create(grant_usd=0)
         self.manager = manager_of(self.space)
         grant(space=self.space, amount_nanos=sum(amounts) + 9, reason="", actor=None)
         for amount in amounts:
-            member = MemberFactory(space=self.space)
+            member = MemberFactory.create(space=self.space)
             set_remaining(member=member, remaining_nanos=amount, actor=self.manager)
             self.members.append(member)
 
@@ -113,7 +113,7 @@ class Books(RuleBasedStateMachine):
     @precondition(lambda self: len(self.members) < 4)
     @rule()
     def add_a_member(self) -> None:
-        self.members.append(MemberFactory(space=self.space))
+        self.members.append(MemberFactory.create(space=self.space))
 
     @precondition(lambda self: len(self.members) > 1)
     @rule(which=WHICH)
@@ -285,12 +285,12 @@ class Books(RuleBasedStateMachine):
     def _spent(self) -> int:
         return sum(wallet.spent for wallet in self._wallets())
 
-    def _figures(self) -> list[dict[str, Any]]:
+    def _figures(self) -> list[Any]:
         return list(Wallet.objects.filter(space=self.space).order_by("pk").values())
 
 
 def test_the_books_balance_whatever_happens(db: None) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]  # hypothesis leaves it untyped
+    run_state_machine_as_test(
         Books,
         settings=settings(
             max_examples=30,

@@ -162,7 +162,7 @@ def test_another_spaces_drift_does_not_matter(busy: Space, stranger: User) -> No
 
 
 def test_one_spaces_drift_does_not_keep_another_from_being_compared(busy: Space) -> None:
-    later = SpaceFactory(name="Later")
+    later = SpaceFactory.create(name="Later")
     _drift(f"UPDATE quotas_wallet SET spent = spent + 1 WHERE space_id = {busy.pk} AND kind = 'pool'")
 
     assert _ran()[0] == 1

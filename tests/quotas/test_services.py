@@ -273,7 +273,7 @@ def test_deleting_leaves_what_is_in_flight(space: Space, member: User, manager: 
 
 
 def test_deleting_a_member_without_money_writes_no_transfer(space: Space, manager: User) -> None:
-    broke = MemberFactory(space=space, username="broke")
+    broke = MemberFactory.create(space=space, username="broke")
 
     assert delete_member(member=broke, actor=manager) is None
     assert journal(space) == [("grant", 500 * USD)]
@@ -297,7 +297,7 @@ def test_the_journal_keeps_the_name_that_a_deleted_member_had(space: Space, memb
     edit_member(member=member, changes=MemberChanges(username="june"), actor=manager)
     member.refresh_from_db()
     delete_member(member=member, actor=manager)
-    MemberFactory(space=space, username="june", usd=1)
+    MemberFactory.create(space=space, username="june", usd=1)
 
     named = Transfer.objects.filter(space=space, member_number=2).order_by("id").values_list("kind", "member_name")
 
@@ -347,7 +347,7 @@ def test_without_a_key_each_grant_counts(space: Space) -> None:
 
 
 def test_one_key_moves_money_in_each_of_two_spaces(space: Space) -> None:
-    other = SpaceFactory(grant_usd=10)
+    other = SpaceFactory.create(grant_usd=10)
 
     for each in (space, other):
         grant(space=each, amount_nanos=20 * USD, reason="May", actor=None, key="may")

@@ -1,0 +1,222 @@
+"""Every page and every open dialog, in both themes, on a desk and on a phone, from left and from right: axe finds
+nothing, nothing is cut off or scrolls sideways, and a finger hits every control.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import axe_playwright_python
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect
+from pytest_django import SettingsWrapper
+
+from accounts.models import User
+from tenants.models import Space
+from tests.browser.conftest import DESK, give_session
+from tests.browser.pages import button, dialog, open_dialog
+from tests.factories import PASSWORD, MemberFactory, SpaceFactory, charge, manager_of
+
+pytestmark = pytest.mark.browser
+
+PHONE = {"width": 390, "height": 844}
+NARROW = {"width": 320, "height": 700}
+FINGER_PX = 44
+
+AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text()
+FIND = """
+    async () => {
+      const values = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22a", "wcag22aa", "best-practice"];
+      const { violations } = await axe.run({ runOnly: { type: "tag", values }, resultTypes: ["violations"] });
+      return violations.flatMap(({ id, nodes }) => nodes.map(({ html, any }) =>
+        `${id}: ${html.slice(0, 120)} ${any[0]?.message ?? ""}`));
+    }
+"""
+
+# Links within text count by their line, and what is drawn small may be larger to a finger by its ::after.
+SMALL = """
+    (least) => {
+      const place = document.querySelector("dialog[open]") ?? document;
+      const size = (one) => {
+        const box = one.getBoundingClientRect();
+        const more = getComputedStyle(one, "::after");
+        const isLarger = more.content !== "none" && more.position === "absolute";
+        const [width, height] = isLarger ? [parseFloat(more.width), parseFloat(more.height)] : [0, 0];
+        return [Math.max(box.width, width), Math.max(box.height, height)];
+      };
+      const isThere = (one) => one.checkVisibility({ visibilityProperty: true }) && !one.closest(".sr, .skip")
+        && getComputedStyle(one).display !== "inline";
+      return [...place.querySelectorAll("a[href], button, input:not([type=hidden]), select, summary")]
+        .filter(isThere)
+        .map((one) => [one, size(one)])
+        .filter(([, sides]) => Math.min(...sides) < least - 0.5)
+        .map(([one, sides]) => `${sides.map(Math.round).join("x")}px: ${one.outerHTML.slice(0, 120)}`);
+    }
+"""
+
+
+class Reader:
+    """Looks at what is shown, and keeps what is wrong with it; the test goes on to the next page."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.found: list[str] = []
+
+    def look(self, what: str) -> None:
+        page = self.page
+        page.evaluate("document.fonts.ready.then(() => true)")
+        page.evaluate(AXE)
+        self._note(what, page.evaluate(FIND))
+        self._overflow(what)
+        if page.viewport_size == PHONE:
+            self._note(what, page.evaluate(SMALL, FINGER_PX))
+            page.set_viewport_size(NARROW)
+            self._overflow(f"{what}, 320 wide")
+            page.set_viewport_size(PHONE)
+
+    def _overflow(self, what: str) -> None:
+        width, room = self.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+        if width > room:
+            self.found.append(f"{what}: {width}px of content in {room}px")
+
+    def _note(self, what: str, found: list[str]) -> None:
+        self.found += [f"{what}: {text}" for text in found]
+
+
+@pytest.fixture(params=["light", "dark"])
+def theme(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=["desk", "phone"])
+def device(request: pytest.FixtureRequest) -> dict[str, object]:
+    return {"viewport": DESK} if request.param == "desk" else {"viewport": PHONE, "has_touch": True}
+
+
+@pytest.fixture(params=["ltr", "rtl"])
+def direction(request: pytest.FixtureRequest, settings: SettingsWrapper) -> str:
+    if request.param == "rtl":
+        # Our words are found by their names, so English is read from the right for once.
+        settings.LANGUAGES_BIDI = ["en"]
+    return str(request.param)
+
+
+@pytest.fixture
+def reader(
+    new_context: Callable[..., BrowserContext], theme: str, device: dict[str, object], direction: str
+) -> Iterator[Reader]:
+    context = new_context(color_scheme=theme, reduced_motion="reduce", **device)
+    reader = Reader(context.new_page())
+    yield reader
+    assert reader.found == []
+
+
+@contextmanager
+def signed_in(reader: Reader, user: User, base_url: str) -> Iterator[Page]:
+    give_session(reader.page.context, user, base_url)
+    yield reader.page
+    reader.page.context.clear_cookies()
+
+
+@pytest.fixture
+def colleagues(space: Space, people: list[User]) -> None:
+    """Every look a row can have: low, used up, not assigned, disabled, long names; and a second page."""
+    charge(people[1], cost_usd=4.5)
+    charge(people[2], cost_usd=20)
+    User.objects.filter(username="kai").update(is_active=False)
+    MemberFactory(space=space, username="w" * 64, display_name="Maximiliane " * 6, usd=100)
+    for _ in range(7):
+        MemberFactory(space=space, usd=1)
+
+
+def test_every_page_and_dialog_is_fit_for_everybody(
+    reader: Reader, direction: str, base_url: str, manager: User, member: User, colleagues: None
+) -> None:
+    look_at_the_door(reader)
+    assert reader.page.locator("html").get_attribute("dir") == direction
+    with signed_in(reader, manager, base_url):
+        look_at_the_list(reader)
+        look_at_adding(reader)
+        look_at_editing(reader)
+        look_at_deleting(reader)
+        look_at_pages(reader, {"credits of a manager": "/me/credits/", "not found": "/nowhere/"})
+    with signed_in(reader, member, base_url):
+        look_at_pages(reader, {"credits of a member": "/me/credits/", "refused": "/space/users/"})
+        look_at_settings(reader)
+    with signed_in(reader, manager_of(SpaceFactory(grant_usd=0)), base_url):
+        look_at_pages(reader, {"list, empty": "/space/users/"})
+
+
+def look_at_pages(reader: Reader, pages: dict[str, str]) -> None:
+    for what, path in pages.items():
+        reader.page.goto(path)
+        reader.look(what)
+
+
+def look_at_the_door(reader: Reader) -> None:
+    page = reader.page
+    look_at_pages(reader, {"sign-in": "/login/"})
+    page.get_by_label("Username").fill("mira")
+    page.get_by_label("Password").fill("not " + PASSWORD)
+    button(page, "Sign in").click()
+    expect(page.get_by_role("alert")).to_be_visible()
+    reader.look("sign-in, wrong")
+
+
+def look_at_the_list(reader: Reader) -> None:
+    page = reader.page
+    look_at_pages(reader, {"list, no result": "/space/users/?q=zed", "list, filtered": "/space/users/?status=disabled"})
+    look_at_pages(reader, {"list": "/space/users/"})
+    button(page, "Disable jun").click()
+    expect(button(page, "Undo")).to_be_visible()
+    reader.look("list, toast")
+    button(page, "Undo").click()
+    expect(button(page, "Disable jun")).to_be_visible()
+
+
+def look_at_adding(reader: Reader) -> None:
+    page = reader.page
+    form = open_dialog(page, "Add User", "Add User")
+    reader.look("add")
+    form.get_by_label("Username").fill("jun")
+    form.get_by_role("button", name="Create").click()
+    expect(form.get_by_text("Enter a password.")).to_be_visible()
+    reader.look("add, wrong")
+    form.get_by_label("Username").fill("nadia")
+    form.get_by_label("Password").fill("a long password")
+    form.get_by_role("button", name="Create").click()
+    expect(dialog(page, "nadia is ready")).to_be_visible()
+    reader.look("sign-in details")
+    button(page, "Done").click()
+
+
+def look_at_editing(reader: Reader) -> None:
+    page = reader.page
+    form = open_dialog(page, "Edit jun", "Edit User")
+    reader.look("edit")
+    form.get_by_label("Password").fill("short")
+    form.get_by_label("Remaining Quota (USD)").fill("9000")
+    form.get_by_role("button", name="Submit").click()
+    expect(form.get_by_text("Use at least 8 characters.")).to_be_visible()
+    reader.look("edit, wrong")
+    page.keyboard.press("Escape")
+
+
+def look_at_deleting(reader: Reader) -> None:
+    page = reader.page
+    form = open_dialog(page, "Delete jun", "Delete User")
+    reader.look("delete")
+    form.get_by_role("button", name="Delete").click()
+    expect(form.get_by_text("That does not match.")).to_be_visible()
+    reader.look("delete, wrong")
+    page.keyboard.press("Escape")
+
+
+def look_at_settings(reader: Reader) -> None:
+    page = reader.page
+    look_at_pages(reader, {"settings": "/me/settings/"})
+    button(page, "Change password").click()
+    expect(page.get_by_label("Present password")).to_have_attribute("aria-invalid", "true")
+    reader.look("settings, wrong")
