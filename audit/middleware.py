@@ -16,6 +16,10 @@ from audit.origin import acting
 def origin(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
     def middleware(request: HttpRequest) -> HttpResponse:
         address = believed_address(request)
+        peer = _parsed(request.META.get("REMOTE_ADDR", ""))
+        if peer is None or not _is_trusted(peer):
+            # Nobody but a trusted proxy says that a request came by HTTPS.
+            request.META.pop("HTTP_X_FORWARDED_PROTO", None)
         # Whatever reads REMOTE_ADDR after this (the sign-in throttle, the audit trail) sees the same client.
         request.META["REMOTE_ADDR"] = address or ""
         request_id = uuid4().hex

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
 from django.db import transaction
+from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory
 
 from accounts.models import User
-from audit.middleware import believed_address
+from audit.middleware import believed_address, origin
 from audit.models import AuditEvent
 from quotas.errors import InsufficientPool
 from quotas.money import NANOS_PER_USD
@@ -15,8 +17,6 @@ from tenants.services import MemberChanges, edit_member
 
 
 def seen(settings: Any, peer: str, forwarded: str, trusted: list[str]) -> str | None:
-    from ipaddress import ip_network
-
     settings.TRUSTED_PROXIES = [ip_network(network) for network in trusted]
     return believed_address(RequestFactory().get("/", REMOTE_ADDR=peer, HTTP_X_FORWARDED_FOR=forwarded))
 
@@ -39,6 +39,21 @@ def test_a_proxy_is_believed_only_where_settings_say_so(
     settings: Any, peer: str, forwarded: str, trusted: list[str], address: str | None
 ) -> None:
     assert seen(settings, peer, forwarded, trusted) == address
+
+
+@pytest.mark.parametrize(("peer", "is_secure"), [("10.0.0.1", True), ("198.51.100.7", False)])
+def test_only_a_trusted_proxy_says_that_it_was_https(settings: Any, peer: str, is_secure: bool) -> None:
+    settings.TRUSTED_PROXIES = [ip_network("10.0.0.0/8")]
+    settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    seen_secure = []
+
+    def answer(request: HttpRequest) -> HttpResponse:
+        seen_secure.append(request.is_secure())
+        return HttpResponse()
+
+    origin(answer)(RequestFactory().get("/", REMOTE_ADDR=peer, HTTP_X_FORWARDED_PROTO="https"))
+
+    assert seen_secure == [is_secure]
 
 
 @pytest.mark.django_db

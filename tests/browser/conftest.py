@@ -65,9 +65,7 @@ def said() -> list[str]:
 
 
 @pytest.fixture
-def new_context(
-    new_context: Callable[..., BrowserContext], said: list[str]
-) -> Iterator[Callable[..., BrowserContext]]:
+def new_context(new_context: Callable[..., BrowserContext], said: list[str]) -> Iterator[Callable[..., BrowserContext]]:
     def watched(**context_args: Any) -> BrowserContext:
         context = new_context(**{"viewport": DESK} | context_args)
         context.set_default_timeout(15_000)

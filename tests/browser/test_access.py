@@ -11,7 +11,7 @@ from pathlib import Path
 import axe_playwright_python
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
-from pytest_django import SettingsWrapper
+from pytest_django import Settings
 
 from accounts.models import User
 from tenants.models import Space
@@ -96,7 +96,7 @@ def device(request: pytest.FixtureRequest) -> dict[str, object]:
 
 
 @pytest.fixture(params=["ltr", "rtl"])
-def direction(request: pytest.FixtureRequest, settings: SettingsWrapper) -> str:
+def direction(request: pytest.FixtureRequest, settings: Settings) -> str:
     if request.param == "rtl":
         # Our words are found by their names, so English is read from the right for once.
         settings.LANGUAGES_BIDI = ["en"]

@@ -21,7 +21,9 @@ def users(sign_in: SignIn, manager: User, people: list[User]) -> Page:
 
 
 def usernames(page: Page) -> list[str]:
-    return [one.get_attribute("aria-label").removeprefix("Edit ") for one in page.get_by_role("button", name="Edit ").all()]
+    return [
+        one.get_attribute("aria-label").removeprefix("Edit ") for one in page.get_by_role("button", name="Edit ").all()
+    ]
 
 
 def test_sign_in_and_out(new_context: Callable[..., BrowserContext], member: User) -> None:

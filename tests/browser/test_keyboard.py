@@ -1,0 +1,183 @@
+"""The keyboard alone does everything, and what a person chose about the frame stays."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from accounts.models import User
+from tests.browser.conftest import SignIn
+from tests.browser.pages import button, dialog, row, usernames
+
+pytestmark = pytest.mark.browser
+
+PHONE = {"width": 390, "height": 844}
+MOVING = "document.getAnimations().filter((one) => one.playState === 'running').length"
+
+
+@pytest.fixture
+def users(sign_in: SignIn, manager: User, people: list[User]) -> Page:
+    return sign_in(manager)
+
+
+def tab_to(page: Page, name: str, *, key: str = "Tab", within: int = 60) -> None:
+    """Presses Tab until the control of that name has focus, as a person without a mouse would."""
+    wanted = page.get_by_role("button", name=name, exact=True)
+    for _ in range(within):
+        page.keyboard.press(key)
+        if wanted.evaluate("one => one === document.activeElement"):
+            return
+    raise AssertionError(f"{within} times {key} do not reach {name}")
+
+
+def test_add_a_user_by_keyboard(users: Page) -> None:
+    tab_to(users, "Add User")
+    users.keyboard.press("Enter")
+    expect(dialog(users, "Add User").get_by_label("Username")).to_be_focused()
+    users.keyboard.type("nadia")
+    users.keyboard.press("Tab")
+    users.keyboard.press("Tab")
+    expect(dialog(users, "Add User").get_by_label("Password")).to_be_focused()
+    users.keyboard.type("a long password")
+    users.keyboard.press("Enter")
+
+    expect(dialog(users, "nadia is ready").get_by_role("button", name="Copy")).to_be_focused()
+    tab_to(users, "Done", within=5)
+    users.keyboard.press("Enter")
+    expect(button(users, "Add User")).to_be_focused()
+    expect(row(users, "nadia")).to_be_visible()
+
+
+def test_edit_a_user_by_keyboard(users: Page) -> None:
+    tab_to(users, "Edit jun")
+    users.keyboard.press("Enter")
+    expect(dialog(users, "Edit User").get_by_label("Remaining Quota (USD)")).to_be_focused()
+    users.keyboard.press("Control+a")
+    users.keyboard.type("9")
+    users.keyboard.press("Tab")
+    expect(dialog(users, "Edit User").get_by_role("switch", name="Promote to Admin")).to_be_focused()
+    users.keyboard.press("Space")
+    tab_to(users, "Submit", within=3)
+    users.keyboard.press("Enter")
+
+    expect(button(users, "Edit jun")).to_be_focused()
+    expect(row(users, "jun")).to_contain_text("$9.00 / $9.00")
+    expect(row(users, "jun").get_by_role("cell", name="Admin", exact=True)).to_be_visible()
+
+
+def test_disable_and_undo_by_keyboard(users: Page) -> None:
+    tab_to(users, "Disable jun")
+    users.keyboard.press("Enter")
+    expect(button(users, "Enable jun")).to_be_focused()
+    tab_to(users, "Undo")
+    users.keyboard.press("Enter")
+
+    expect(row(users, "jun")).to_contain_text("Enabled")
+    expect(button(users, "Undo")).to_have_count(0)
+
+
+def test_delete_a_user_by_keyboard(users: Page) -> None:
+    tab_to(users, "Delete jun")
+    users.keyboard.press("Enter")
+    expect(dialog(users, "Delete User").get_by_label("Type jun to confirm")).to_be_focused()
+    users.keyboard.type("jun")
+    users.keyboard.press("Enter")
+
+    expect(button(users, "Edit kai")).to_be_focused()
+    assert usernames(users) == ["amara", "kai", "lea"]
+
+
+def test_focus_stays_within_an_open_dialog_and_is_seen(users: Page) -> None:
+    button(users, "Add User").click()
+    opened = dialog(users, "Add User")
+    expect(opened).to_be_visible()
+
+    for _ in range(12):
+        users.keyboard.press("Tab")
+        outside, seen = users.evaluate(
+            "[!document.activeElement.closest('dialog, body'),"
+            " document.activeElement === document.body || getComputedStyle(document.activeElement).outlineStyle]"
+        )
+        assert not outside
+        assert seen in (True, "solid", "auto")
+    assert users.evaluate("!document.activeElement.closest('main, nav, header')")
+
+
+def test_the_skip_link_leads_past_the_sidebar(users: Page) -> None:
+    users.keyboard.press("Tab")
+    skip = users.get_by_role("link", name="Skip to content")
+    expect(skip).to_be_focused()
+    expect(skip).to_be_in_viewport()
+    users.keyboard.press("Enter")
+    expect(users.get_by_role("main")).to_be_focused()
+
+    users.keyboard.press("Tab")
+    expect(button(users, "Add User")).to_be_focused()
+
+
+def test_on_a_phone_the_sidebar_is_a_drawer(sign_in: SignIn, manager: User) -> None:
+    page = sign_in(manager, viewport=PHONE, has_touch=True)
+    drawer = page.get_by_role("navigation", name="Main")
+    expect(drawer).to_be_hidden()
+
+    button(page, "Open menu").click()
+    expect(drawer.get_by_role("link", name="Credits Management")).to_be_visible()
+    button(page, "Close menu").click()
+    expect(drawer).to_be_hidden()
+    expect(button(page, "Open menu")).to_be_focused()
+
+    page.keyboard.press("Enter")
+    expect(drawer).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(drawer).to_be_hidden()
+    expect(button(page, "Open menu")).to_be_focused()
+
+
+def test_a_narrow_sidebar_stays_narrow_and_keeps_its_names(users: Page) -> None:
+    sidebar = users.get_by_role("navigation", name="Main")
+    toggle = button(users, "Sidebar with labels")
+    expect(toggle).to_have_attribute("aria-expanded", "true")
+    toggle.press("Enter")
+    expect(toggle).to_have_attribute("aria-expanded", "false")
+
+    users.reload()
+
+    assert sidebar.bounding_box()["width"] < 96
+    expect(toggle).to_have_attribute("aria-expanded", "false")
+    expect(sidebar.get_by_role("link", name="Credits Management")).to_be_visible()
+    toggle.press("Enter")
+    users.reload()
+    assert sidebar.bounding_box()["width"] > 200
+
+
+def test_a_chosen_theme_stays(users: Page) -> None:
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = users.evaluate(ground)
+    button(users, "Switch light or dark theme").press("Enter")
+    dark = users.evaluate(ground)
+    assert light != dark
+
+    users.reload()
+    assert users.evaluate(ground) == dark
+    users.goto("/me/settings/")
+    assert users.evaluate(ground) == dark
+
+
+def test_nothing_moves_for_who_wants_it_still(sign_in: SignIn, manager: User, people: list[User]) -> None:
+    page = sign_in(manager, reduced_motion="reduce")
+    button(page, "Edit jun").click()
+    expect(dialog(page, "Edit User")).to_be_visible()
+    assert page.evaluate(MOVING) == 0
+    button(page, "Submit").click()
+    expect(page.locator("#toasts")).to_contain_text("jun saved.")
+    assert page.evaluate(MOVING) == 0
+
+
+def test_a_tooltip_leaves_on_escape(users: Page) -> None:
+    shown = "getComputedStyle(document.activeElement, '::after').content"
+    tab_to(users, "Edit jun")
+    assert "Edit" in users.evaluate(shown)
+    users.keyboard.press("Escape")
+
+    assert "Edit" not in users.evaluate(shown)
+    expect(button(users, "Edit jun")).to_be_focused()
