@@ -31,7 +31,7 @@ def page_of_ten(sign_in: SignIn, manager: User, crowd: list[User]) -> Page:
 def test_a_first_visit_is_light(sign_in: SignIn, manager: User, crowd: list[User]) -> None:
     page = sign_in(manager, "/healthz")
     seen: list[Response] = []
-    page.on("response", seen.append)
+    page.on("response", lambda response: seen.append(response))
 
     page.goto("/space/users/", wait_until="networkidle")
     page.evaluate("document.fonts.ready.then(() => true)")

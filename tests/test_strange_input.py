@@ -1,0 +1,110 @@
+"""Whatever is sent to any form or address: never a 5xx, and books that balance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.test import Client
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from accounts.models import User
+from quotas.models import Wallet
+from quotas.reconcile import reconcile
+from tenants.models import Space
+
+STRANGE = st.sampled_from(
+    ["", " ", "0", "-0", "-1", "1e30", "NaN", "0.0000000001", "$1,000", "٣", "%", "_", "\\", "'", '"', "<b>", "😀"]
+    + ["\u202e", "\u200f", "\0", "\r\n", "true", "false", "on", "null", "[]", "{{ 7 }}", "../../etc", "9" * 400]
+    + ["2", "jun", "12.50", "x" * 70_000, "\ud7ff\ue000\uffff", "a" * 8, "enabled", "-remaining", "1" * 30]
+)
+VALUES = STRANGE | st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+FIELDS = ["username", "display_name", "password", "remaining", "admin", "was_total", "was_remaining", "was_admin"]
+FORMS = {
+    "/space/users/add/": ["username", "display_name", "password"],
+    "/space/users/3/edit/": FIELDS,
+    "/space/users/3/preview/": ["remaining"],
+    "/space/users/3/status/": ["enabled"],
+    "/space/users/3/delete/": ["confirm"],
+    "/me/settings/": ["form", "display_name", "present_password", "new_password"],
+    "/login/": ["username", "password", "next"],
+}
+QUERIES = {
+    "/space/users/": ["q", "status", "role", "sort", "page", "size"],
+    "/me/credits/": ["cursor"],
+    "/login/": ["next"],
+}
+HEADERS = st.sampled_from(
+    [{}, {"HX-Request": "true"}, {"HX-Request": "true", "HX-Current-URL": "http://[bad/\u00ff?q=%"}]
+)
+
+
+@pytest.fixture
+def signed_in(client: Client, manager: User, admin_member: User, member: User) -> Client:
+    client.raise_request_exception = False
+    client.force_login(manager, backend="accounts.backends.LivingUserBackend")
+    return client
+
+
+def total_of_everything(space: Space) -> int:
+    """Conservation: what is free in the pool, spent from it, and in members' wallets."""
+    wallets = list(Wallet.objects.filter(space=space))
+    pool = next(wallet for wallet in wallets if wallet.kind == "pool")
+    return pool.available + pool.spent + pool.held + sum(wallet.total for wallet in wallets if wallet != pool)
+
+
+@pytest.mark.django_db
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_form_answers_5xx_and_the_books_balance(signed_in: Client, space: Space, data: Any) -> None:
+    path = data.draw(st.sampled_from(sorted(FORMS)))
+    fields = data.draw(st.dictionaries(st.sampled_from(FORMS[path]), VALUES))
+
+    response = signed_in.post(path, fields, headers=data.draw(HEADERS))
+
+    assert response.status_code < 500, (path, fields)
+    assert total_of_everything(space) == Wallet.objects.get(space=space, kind="pool").total
+    assert reconcile(space) == []
+
+
+@pytest.mark.django_db
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_address_answers_5xx(signed_in: Client, data: Any) -> None:
+    path = data.draw(st.sampled_from(sorted(QUERIES)))
+    query = data.draw(st.dictionaries(st.sampled_from(QUERIES[path]), VALUES.filter(lambda value: len(value) < 2000)))
+
+    response = signed_in.get(path, query, headers=data.draw(HEADERS))
+
+    assert response.status_code in (200, 302), (path, query)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("content_type", ["application/json", "multipart/form-data", "text/plain", "x/\0", ""])
+@pytest.mark.parametrize("path", sorted(FORMS))
+def test_a_body_of_another_kind_is_refused_and_changes_nothing(
+    signed_in: Client, space: Space, member: User, path: str, content_type: str
+) -> None:
+    before = list(User.everyone.order_by("pk").values()), list(Wallet.objects.order_by("pk").values())
+
+    response = signed_in.generic("POST", path, b'{"remaining": "9", \xff\x00', content_type)
+
+    assert response.status_code in (302, 303, 400, 422)
+    now = list(User.everyone.order_by("pk").values()), list(Wallet.objects.order_by("pk").values())
+    assert now == before
+
+
+@pytest.mark.django_db
+def test_a_body_beyond_all_bounds_is_refused_whole(signed_in: Client, member: User) -> None:
+    response = signed_in.post("/space/users/add/", {"username": "x" * 17_000_000})
+
+    assert response.status_code == 400
+    assert len(response.content) < 40_000
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "TRACE", "FOO"])
+@pytest.mark.parametrize("path", sorted({*FORMS, *QUERIES} - {"/login/"}))
+def test_other_methods_are_405(signed_in: Client, path: str, method: str) -> None:
+    assert signed_in.generic(method, path).status_code == 405
