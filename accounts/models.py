@@ -11,6 +11,7 @@ from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext_lazy as _
 
 from accounts.names import validate_display_name, validate_username
+from tenants.ids import new_id
 from tenants.models import Space
 
 if TYPE_CHECKING:
@@ -139,3 +140,81 @@ class User(AbstractBaseUser):
 
     def has_module_perms(self, app_label: str) -> bool:
         return self.is_active and self.is_operator
+
+
+class LivingKeys(models.Manager["ApiKey"]):
+    """Every key but the deleted, whose rows stay because holds and logs point at them."""
+
+    def get_queryset(self) -> models.QuerySet[ApiKey]:
+        return super().get_queryset().filter(deleted_at__isnull=True)
+
+
+class ApiKey(models.Model):
+    """What a user's programs present to the relay. The key itself is stored nowhere: see accounts/keys.py.
+
+    Its limit is guarded like a wallet, under the lock of its owner's: `spent` and `held` move in the same transaction.
+    """
+
+    class Status(models.TextChoices):
+        ENABLED = "enabled", _("Enabled")
+        DISABLED = "disabled", _("Disabled")
+        EXPIRED = "expired", _("Expired")
+        EXHAUSTED = "exhausted", _("Exhausted")
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    space = models.ForeignKey(Space, on_delete=models.PROTECT, related_name="keys", db_index=False)
+    user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="keys", db_index=False)
+    number = models.PositiveIntegerField()
+    name = models.CharField(max_length=80, validators=[validate_display_name])
+    hash = models.CharField(max_length=64)
+    prefix = models.CharField(max_length=30)
+    last_four = models.CharField(max_length=4)
+    # The secret before a rotation, while its grace lasts.
+    old_hash = models.CharField(max_length=64, blank=True)
+    old_until = models.DateTimeField(null=True)
+    limit = models.BigIntegerField(null=True)
+    spent = models.BigIntegerField(default=0)
+    held = models.BigIntegerField(default=0)
+    models_allowed = models.JSONField(default=list)
+    ips_allowed = models.JSONField(default=list)
+    expires_at = models.DateTimeField(null=True)
+    is_enabled = models.BooleanField(default=True)
+    last_used_at = models.DateTimeField(null=True)
+    created_at = models.DateTimeField()
+    deleted_at = models.DateTimeField(null=True)
+
+    objects: ClassVar[LivingKeys] = LivingKeys()
+    with_deleted = models.Manager["ApiKey"]()
+
+    class Meta:
+        base_manager_name = "with_deleted"
+        constraints = [
+            models.UniqueConstraint(fields=["space", "hash"], name="key_hash_unique"),
+            models.UniqueConstraint(fields=["space", "user", "number"], name="key_number_unique"),
+            models.CheckConstraint(
+                condition=Q(spent__gte=0, held__gte=0) & (Q(limit=None) | Q(limit__gt=0)), name="key_figures_sane"
+            ),
+            models.CheckConstraint(
+                condition=Q(old_hash="", old_until=None) | (~Q(old_hash="") & Q(old_until__isnull=False)),
+                name="key_old_secret_ends",
+            ),
+        ]
+        indexes = [models.Index("space", "old_hash", condition=~Q(old_hash=""), name="key_old_hash")]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.shown})"
+
+    @property
+    def shown(self) -> str:
+        """What anybody may see of the key: its beginning and its last four."""
+        return f"{self.prefix}…{self.last_four}"
+
+    @property
+    def status(self) -> Status:
+        if not self.is_enabled:
+            return self.Status.DISABLED
+        if self.expires_at is not None and self.expires_at <= timezone.now():
+            return self.Status.EXPIRED
+        if self.limit is not None and self.spent >= self.limit:
+            return self.Status.EXHAUSTED
+        return self.Status.ENABLED

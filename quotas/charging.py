@@ -15,9 +15,9 @@ import structlog
 from django.db import transaction
 from django.db.models import F, Q
 
-from accounts.models import User
+from accounts.models import ApiKey, User
 from audit import origin
-from quotas.errors import HoldUnknown, InsufficientQuota, NotSpending, QuotaError
+from quotas.errors import HoldUnknown, InsufficientQuota, KeyLimitReached, NotSpending, QuotaError
 from quotas.models import Hold, Wallet
 from quotas.services import lock, return_free
 from tenants.ids import NIL, id_at
@@ -53,8 +53,8 @@ def hold(
 ) -> tuple[Hold, bool]:
     """Set money aside for a request: (hold, True), or (the first one, False) when this id already holds.
 
-    Raises InsufficientQuota with what is free, NotSpending when user or space may not spend, HoldUnknown when a
-    request of this id was settled before.
+    Raises InsufficientQuota or KeyLimitReached with what is free, NotSpending when user or space may not spend,
+    HoldUnknown when a request of this id was settled before.
     """
     if amount_nanos <= 0:
         raise QuotaError("a hold is more than nothing")
@@ -65,6 +65,7 @@ def hold(
         raise HoldUnknown(request_id)
     if wallet.available < amount_nanos:
         raise InsufficientQuota(available=wallet.available, amount=amount_nanos)
+    _hold_on_key(wallet, call.key_id, amount_nanos)
     _shift(wallet, held=amount_nanos, spent=0)
     now = origin.now()
     made = Hold.objects.create(
@@ -203,6 +204,7 @@ def _close(locked: _Locked, cost_nanos: int, call: Call) -> UsageRecord:
 
 def _free(locked: _Locked, charged: int) -> None:
     _shift(locked.wallet, held=-locked.hold.amount, spent=charged)
+    _shift_key(locked.wallet, locked.hold.key_id, held=-locked.hold.amount, spent=charged)
     Hold.objects.filter(space=locked.hold.space_id, pk=locked.hold.pk).delete()
 
 
@@ -215,19 +217,19 @@ def _return_rest(locked: _Locked) -> None:
 
 def _settle_late(space_id: int, request_id: UUID, cost_nanos: int, call: Call) -> UsageRecord:
     """The hold is gone. Settled before: that record. Swept: charge what is available of what the sweep had not."""
-    records = UsageRecord.objects.filter(space=space_id, request_id=request_id).order_by("id")
+    records = UsageRecord.objects.filter(space=space_id, request_id=request_id)
     first = records.first()
     if first is None:
         raise HoldUnknown(request_id)
     wallet, _pool = _lock_wallet(space_id, first.wallet_id)
-    last = records.last()
-    assert last is not None
-    if last.code != SWEPT:
-        return last
-    due = max(0, cost_nanos - last.cost)
+    # By code and not by order: the sweeper's clock may have been ahead of ours.
+    if settled := records.exclude(code=SWEPT).first():
+        return settled
+    due = max(0, cost_nanos - first.cost)
     charged = min(due, wallet.available)
     _shift(wallet, held=0, spent=charged)
-    gone = Hold(id=request_id, space_id=space_id, wallet=wallet, user_id=last.user_id, amount=0)
+    _shift_key(wallet, first.key_id, held=0, spent=charged)
+    gone = Hold(id=request_id, space_id=space_id, wallet=wallet, user_id=first.user_id, amount=0)
     return _log(wallet, gone, charged, due - charged, call)
 
 
@@ -236,6 +238,23 @@ def _shift(wallet: Wallet, *, held: int, spent: int) -> None:
     Wallet.objects.filter(space=wallet.space_id, pk=wallet.pk).update(held=F("held") + held, spent=F("spent") + spent)
     wallet.held += held
     wallet.spent += spent
+
+
+def _hold_on_key(wallet: Wallet, key_id: UUID, amount_nanos: int) -> None:
+    """A key's limit is guarded like a wallet, under the lock of its owner's. Raises KeyLimitReached."""
+    if key_id == NIL:
+        return
+    key = ApiKey.with_deleted.get(space=wallet.space_id, pk=key_id)
+    if key.limit is not None and key.limit - key.spent - key.held < amount_nanos:
+        raise KeyLimitReached(available=max(0, key.limit - key.spent - key.held), amount=amount_nanos)
+    _shift_key(wallet, key_id, held=amount_nanos, spent=0)
+
+
+def _shift_key(wallet: Wallet, key_id: UUID, *, held: int, spent: int) -> None:
+    if key_id != NIL:
+        ApiKey.with_deleted.filter(space=wallet.space_id, pk=key_id).update(
+            held=F("held") + held, spent=F("spent") + spent, last_used_at=origin.now()
+        )
 
 
 def _log(wallet: Wallet, held: Hold, charged: int, shortfall: int, call: Call) -> UsageRecord:

@@ -25,6 +25,15 @@ class InsufficientQuota(QuotaError):
         self.amount = amount
 
 
+class KeyLimitReached(QuotaError):
+    """The API key's own limit leaves `available` nanos, fewer than `amount`."""
+
+    def __init__(self, *, available: int, amount: int) -> None:
+        super().__init__(f"the key has {available} nanos left, {amount} were asked for")
+        self.available = available
+        self.amount = amount
+
+
 class BelowHeld(QuotaError):
     """`held` nanos are in flight; a member's remaining cannot be set below that."""
 

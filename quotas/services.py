@@ -72,7 +72,7 @@ def set_remaining(
         raise QuotaError(f"remaining must be 0 to {MAX_AMOUNT_NANOS} nanos")
     pool, wallet = _lock_pair(member)
     if key and (done := _done_before(member.space_id, key)):
-        if done.member_number != member.number:
+        if (done.member_number, done.member_remaining_after) != (member.number, remaining_nanos):
             raise KeyReused(key)
         return done
     if was_total_nanos is not None and wallet.total != was_total_nanos:

@@ -12,6 +12,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError, transaction
 from django.db.models import F
 
+from accounts.keys import revoke_keys
 from accounts.models import Role, User
 from audit import origin
 from audit.services import record
@@ -171,6 +172,7 @@ def delete_member(*, member: User, actor: User) -> Transfer | None:
     if not can_delete(actor, member):
         raise PermissionDenied
     member = _locked(member)
+    revoke_keys(owner=member, actor=actor)
     returned = close_wallet(member=member, actor=actor)
     member.deleted_at = origin.now()
     member.is_active = False

@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
 
-from accounts.models import User
+from accounts.models import ApiKey, User
 from quotas.errors import InsufficientPool, QuotaError, WalletClosed
 from quotas.models import Wallet
 from quotas.money import AmountError, format_balance, parse_usd
@@ -98,8 +98,8 @@ def user_edit(request: SpaceRequest, member: User) -> HttpResponse:
     shown = _preview_of(form, pool, member)
     if form.errors and shown.short_nanos and "remaining" not in form.errors:
         # Told together with what else is wrong, not after that is mended.
-        error = InsufficientPool(available=pool.available, amount=shown.short_nanos)
-        form.quota_refused(error, pool=pool, wallet=member.wallet)
+        short = InsufficientPool(available=pool.available, amount=shown.short_nanos)
+        form.quota_refused(short, pool=pool, wallet=member.wallet)
     context = {
         "form": form,
         "member": member,
@@ -253,7 +253,7 @@ class DeleteFacts:
     pool_after_nanos: int
     spent_nanos: int
     held_nanos: int
-    key_count: int | None
+    key_count: int
     record_count: int
 
 
@@ -265,6 +265,6 @@ def _delete_facts(request: SpaceRequest, member: User) -> DeleteFacts:
         pool_after_nanos=pool.available + wallet.available,
         spent_nanos=wallet.spent,
         held_nanos=wallet.held,
-        key_count=None,
+        key_count=ApiKey.objects.filter(space=request.space, user=member).count(),
         record_count=UsageRecord.objects.filter(space=request.space, user_id=member.pk).count(),
     )
