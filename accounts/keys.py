@@ -11,9 +11,10 @@ import re
 import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from ipaddress import ip_address, ip_network
 
 from django.db import transaction
-from django.db.models import Max
+from django.db.models import Max, Q
 
 from accounts.models import ApiKey, User
 from audit import origin
@@ -48,6 +49,30 @@ def present(text: str) -> Presented | None:
     """Read a key; None when it cannot be one."""
     match = _KEY.fullmatch(text)
     return Presented(int(match[1]), _digest(text)) if match else None
+
+
+def find_key(presented: Presented) -> ApiKey | None:
+    """The living key of this secret, or of the one before a rotation while its grace lasts; with user and space."""
+    keys = ApiKey.objects.select_related("user", "space").filter(space=presented.space_id)
+    in_grace = Q(old_hash=presented.hash, old_until__gt=origin.now())
+    return keys.filter(Q(hash=presented.hash) | in_grace).first()
+
+
+def refusal_of(key: ApiKey, *, address: str | None, model: str | None = None) -> str | None:
+    """The code of what stops this key now, or None: the space, the person, the key, then what it may be used for."""
+    stops = {
+        "space_suspended": key.space.is_suspended,
+        "account_disabled": not key.user.is_active,
+        "key_disabled": not key.is_enabled,
+        "key_expired": key.expires_at is not None and key.expires_at <= origin.now(),
+        "ip_not_allowed": bool(key.ips_allowed) and not _is_within(address, key.ips_allowed),
+        "model_not_allowed": model is not None and bool(key.models_allowed) and model not in key.models_allowed,
+    }
+    return next((code for code, stopped in stops.items() if stopped), None)
+
+
+def _is_within(address: str | None, networks: list[str]) -> bool:
+    return address is not None and any(ip_address(address) in ip_network(network) for network in networks)
 
 
 def create_key(*, owner: User, terms: KeyTerms) -> tuple[ApiKey, str]:

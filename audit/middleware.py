@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable
 from uuid import uuid4
 
-from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from structlog.contextvars import bound_contextvars
 
+from audit.address import believed_address, is_trusted_proxy
 from audit.origin import acting
 
 
 def origin(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
     def middleware(request: HttpRequest) -> HttpResponse:
-        address = believed_address(request)
-        peer = _parsed(request.META.get("REMOTE_ADDR", ""))
-        if peer is None or not _is_trusted(peer):
+        peer = request.META.get("REMOTE_ADDR", "")
+        address = believed_address(peer, request.META.get("HTTP_X_FORWARDED_FOR", ""))
+        if not is_trusted_proxy(peer):
             # Nobody but a trusted proxy says that a request came by HTTPS.
             request.META.pop("HTTP_X_FORWARDED_PROTO", None)
         # Whatever reads REMOTE_ADDR after this (the sign-in throttle, the audit trail) sees the same client.
@@ -29,23 +28,3 @@ def origin(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[Htt
         return response
 
     return middleware
-
-
-def believed_address(request: HttpRequest) -> str | None:
-    """The client's address: the peer's, or, behind trusted proxies, the last one that none of them added."""
-    hops = [hop.strip() for hop in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",") if hop.strip()]
-    address = _parsed(request.META.get("REMOTE_ADDR", ""))
-    while address is not None and hops and _is_trusted(address):
-        address = _parsed(hops.pop()) or address
-    return str(address) if address else None
-
-
-def _is_trusted(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    return any(address in network for network in settings.TRUSTED_PROXIES)
-
-
-def _parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(text)
-    except ValueError:
-        return None

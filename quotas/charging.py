@@ -15,9 +15,17 @@ import structlog
 from django.db import transaction
 from django.db.models import F, Q
 
+from accounts.keys import Presented, find_key, refusal_of
 from accounts.models import ApiKey, User
 from audit import origin
-from quotas.errors import HoldUnknown, InsufficientQuota, KeyLimitReached, NotSpending, QuotaError
+from quotas.errors import (
+    HoldUnknown,
+    InsufficientQuota,
+    KeyLimitReached,
+    KeyRefused,
+    NotSpending,
+    QuotaError,
+)
 from quotas.models import Hold, Wallet
 from quotas.services import lock, return_free
 from tenants.ids import NIL, id_at
@@ -45,6 +53,35 @@ class Call:
     status: int = 200
     code: str = ""
     is_estimated: bool = False
+
+
+@transaction.atomic
+def hold_for_key(
+    *,
+    request_id: UUID,
+    presented: Presented,
+    model: str,
+    address: str | None,
+    least_nanos: int,
+    most_nanos: int,
+    lifetime_s: int = HOLD_LIFETIME_S,
+) -> tuple[Hold, ApiKey]:
+    """Hold for the request of a key as much as there is, from `least_nanos` to `most_nanos`.
+
+    Raises KeyRefused with the code that stops it, and what `hold` raises when even the least is not there.
+    """
+    key = find_key(presented)
+    if key is None:
+        raise KeyRefused("invalid_api_key")
+    if code := refusal_of(key, address=address, model=model):
+        raise KeyRefused(code)
+    wallet = _spending_wallet(key.user)
+    key.refresh_from_db(fields=["limit", "spent", "held"])
+    free = wallet.available if key.limit is None else min(wallet.available, key.limit - key.spent - key.held)
+    call = Call(model=model, key_id=key.pk, key_name=key.name)
+    amount = min(most_nanos, max(least_nanos, free))
+    made, _is_new = hold(request_id=request_id, user=key.user, amount_nanos=amount, call=call, lifetime_s=lifetime_s)
+    return made, key
 
 
 @transaction.atomic

@@ -71,5 +71,13 @@ class NotSpending(QuotaError):
     """The user is disabled or deleted, or the space is suspended."""
 
 
+class KeyRefused(QuotaError):
+    """The key may not be used; `code` is the one that a client is told."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
 class HoldUnknown(QuotaError):
     """No hold of this id was ever made here, or it was released without a charge."""

@@ -6,6 +6,8 @@ os.environ.setdefault("DEMO", "true")
 
 from spacemanage.settings import *  # noqa: F403
 
+# WhiteNoise wants its folder, which a bare clone has not collected yet.
+STATIC_ROOT.mkdir(parents=True, exist_ok=True)  # noqa: F405
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},

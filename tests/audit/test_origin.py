@@ -9,7 +9,8 @@ from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory
 
 from accounts.models import User
-from audit.middleware import believed_address, origin
+from audit.address import believed_address
+from audit.middleware import origin
 from audit.models import AuditEvent
 from quotas.errors import InsufficientPool
 from quotas.money import NANOS_PER_USD
@@ -18,7 +19,7 @@ from tenants.services import MemberChanges, edit_member
 
 def seen(settings: Any, peer: str, forwarded: str, trusted: list[str]) -> str | None:
     settings.TRUSTED_PROXIES = [ip_network(network) for network in trusted]
-    return believed_address(RequestFactory().get("/", REMOTE_ADDR=peer, HTTP_X_FORWARDED_FOR=forwarded))
+    return believed_address(peer, forwarded)
 
 
 @pytest.mark.parametrize(

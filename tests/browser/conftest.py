@@ -15,6 +15,7 @@ from playwright.sync_api import BrowserContext, ConsoleMessage, Page, expect
 from pytest_django.live_server_helper import LiveServer
 
 from accounts.models import User
+from tenants.listing import members_of
 from tenants.models import Space
 from tests.factories import MemberFactory
 
@@ -107,11 +108,14 @@ def give_session(context: BrowserContext, user: User, url: str) -> None:
 @pytest.fixture
 def people(space: Space, admin_member: User, member: User) -> list[User]:
     """amara (2, admin, $80), jun (3, $5), kai (4, $20) and lea (5, nothing): $395.00 of $500.00 is available."""
-    kai = MemberFactory(space=space, username="kai", usd=20)
-    return [admin_member, member, kai, MemberFactory(space=space, username="lea")]
+    MemberFactory(space=space, username="kai", usd=20)
+    MemberFactory(space=space, username="lea")
+    return list(members_of(space).order_by("number"))
 
 
 @pytest.fixture
 def crowd(space: Space) -> list[User]:
-    """Twelve members, one more than a page shows and another: u00 to u11, numbered from 2."""
-    return [MemberFactory(space=space, username=f"u{number:02}", usd=number) for number in range(12)]
+    """Twelve members, two more than a page shows: u00 to u11, numbered from 2."""
+    for number in range(12):
+        MemberFactory(space=space, username=f"u{number:02}", usd=number)
+    return list(members_of(space).order_by("number"))

@@ -6,11 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from importlib.resources import files
 
-import axe_playwright_python
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Page, ViewportSize, expect
 from pytest_django import Settings
 
 from accounts.models import User
@@ -22,11 +21,11 @@ from tests.factories import PASSWORD, MemberFactory, SpaceFactory, charge, manag
 
 pytestmark = pytest.mark.browser
 
-PHONE = {"width": 390, "height": 844}
-NARROW = {"width": 320, "height": 700}
+PHONE: ViewportSize = {"width": 390, "height": 844}
+NARROW: ViewportSize = {"width": 320, "height": 700}
 FINGER_PX = 44
 
-AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text()
+AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
 # Which way a page is read changes no colour, and contrast is what takes axe long.
 FIND = """
     async () => {
@@ -154,7 +153,8 @@ def test_every_page_and_dialog_is_fit_for_everybody(
         look_at_page(reader, "/me/credits/", "Credits Management")
         look_at_page(reader, "/space/users/", "You can’t open")
         look_at_settings(reader)
-    with signed_in(reader, manager_of(SpaceFactory(grant_usd=0)), base_url):
+    SpaceFactory(manager_username="alone", grant_usd=0)
+    with signed_in(reader, User.objects.get(username="alone"), base_url):
         look_at_page(reader, "/space/users/", "No users yet", level=2)
 
 

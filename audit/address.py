@@ -1,0 +1,32 @@
+"""Whose address a request comes from; a proxy is believed only where TRUSTED_PROXIES says so."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from django.conf import settings
+
+
+def believed_address(peer: str, forwarded_for: str) -> str | None:
+    """The peer's address, or, behind trusted proxies, the last hop of X-Forwarded-For that none of them added."""
+    hops = [hop.strip() for hop in forwarded_for.split(",") if hop.strip()]
+    address = _parsed(peer)
+    while address is not None and hops and _is_trusted(address):
+        address = _parsed(hops.pop()) or address
+    return str(address) if address else None
+
+
+def is_trusted_proxy(peer: str) -> bool:
+    address = _parsed(peer)
+    return address is not None and _is_trusted(address)
+
+
+def _is_trusted(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    return any(address in network for network in settings.TRUSTED_PROXIES)
+
+
+def _parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
