@@ -13,7 +13,8 @@ from uuid import UUID
 
 import structlog
 from django.db import transaction
-from django.db.models import F, Q
+from django.db.models import F, Q, Value
+from django.db.models.functions import Greatest, Least
 
 from accounts.keys import Presented, find_key, refusal_of
 from accounts.models import ApiKey, User
@@ -27,6 +28,7 @@ from quotas.errors import (
     QuotaError,
 )
 from quotas.models import Hold, Wallet
+from quotas.money import MAX_AMOUNT_NANOS
 from quotas.services import lock, return_free
 from tenants.ids import NIL, id_at
 from usage.models import HourlyUsage, UsageRecord
@@ -97,6 +99,8 @@ def hold(
         raise QuotaError("a hold is more than nothing")
     wallet = _spending_wallet(user)
     if earlier := Hold.objects.filter(space=user.space_id, pk=request_id).first():
+        if earlier.user_id != user.pk:
+            raise HoldUnknown(request_id)
         return earlier, False
     if UsageRecord.objects.filter(space=user.space_id, request_id=request_id).exists():
         raise HoldUnknown(request_id)
@@ -123,11 +127,14 @@ def hold(
 def renew(
     *, space_id: int, request_id: UUID, delivered_bytes: int, accrued_nanos: int, lifetime_s: int = HOLD_LIFETIME_S
 ) -> bool:
-    """Keep a hold alive and note what its answer has come to; False when it is gone (settled or swept)."""
+    """Keep a hold alive and note what its answer has come to; False when it is gone (settled or swept).
+
+    What was delivered only grows, in whatever order renewals arrive, and accrues up to the hold at most.
+    """
     return bool(
-        Hold.objects.filter(space=space_id, pk=request_id, amount__gte=accrued_nanos).update(
-            delivered_bytes=delivered_bytes,
-            accrued=accrued_nanos,
+        Hold.objects.filter(space=space_id, pk=request_id).update(
+            delivered_bytes=Greatest(F("delivered_bytes"), Value(delivered_bytes)),
+            accrued=Greatest(F("accrued"), Least(Value(accrued_nanos), F("amount"))),
             expires_at=origin.now() + timedelta(seconds=lifetime_s),
         )
     )
@@ -139,9 +146,12 @@ def settle(*, space_id: int, request_id: UUID, cost_nanos: int, call: Call) -> U
 
     Beyond the hold it charges as far as the wallet's available goes; the rest is the record's shortfall. A repeat
     returns the first record. After a sweep it charges what the sweep had not. Raises HoldUnknown.
+
+    No wallet holds more than MAX_AMOUNT_NANOS, so a cost beyond that is taken as that much.
     """
     if cost_nanos < 0:
         raise QuotaError("a cost is not negative")
+    cost_nanos = min(cost_nanos, MAX_AMOUNT_NANOS)
     locked = _lock_hold(space_id, request_id)
     if locked is None:
         return _settle_late(space_id, request_id, cost_nanos, call)
@@ -196,10 +206,21 @@ class _ClosedError(Exception):
     """The wallet turned out to be a deleted member's: the pool must be locked before it."""
 
 
+def wallet_id_of(user: User) -> UUID:
+    """Of the wallet that this user spends from: the manager's is the pool."""
+    return Wallet.objects.values_list("pk", flat=True).get(_spent_by(user))
+
+
+def _spent_by(user: User) -> Q:
+    owner = Q(kind=Wallet.Kind.POOL) if user.is_manager else Q(user=user)
+    return owner & Q(space=user.space_id)
+
+
 def _spending_wallet(user: User) -> Wallet:
     """The locked wallet that this user spends from: the manager's is the pool. Raises NotSpending."""
-    owner = Q(kind=Wallet.Kind.POOL) if user.is_manager else Q(user=user)
-    wallet = Wallet.objects.select_for_update(no_key=True).get(owner, space=user.space_id)
+    wallet = Wallet.objects.select_for_update(no_key=True).filter(_spent_by(user)).first()
+    if wallet is None:
+        raise NotSpending
     # Asked under the lock: what `user` carries may be older than the act that disabled them.
     if not User.objects.filter(pk=user.pk, is_active=True, space__suspended_at=None).exists():
         raise NotSpending

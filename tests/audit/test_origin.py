@@ -34,6 +34,7 @@ def seen(settings: Any, peer: str, forwarded: str, trusted: list[str]) -> str | 
         ("10.0.0.1", "nonsense", ["10.0.0.0/8"], "10.0.0.1"),
         ("::1", "2001:db8::7", ["::1/128"], "2001:db8::7"),
         ("", "1.1.1.1", [], None),
+        ("::ffff:198.51.100.7", "", [], "198.51.100.7"),
     ],
 )
 def test_a_proxy_is_believed_only_where_settings_say_so(

@@ -664,3 +664,46 @@ def test_each_member_spends_their_own(space: Space, member: User, manager: User)
     assert figures(member) == (5 * USD, 0, 5 * USD, 0)
     assert figures(other) == (4 * USD, 0, 1 * USD, 0)
     assert conserved(space) == (500 * USD, 500 * USD)
+
+
+# What a worker tells in the wrong order, or an upstream absurdly.
+
+
+def test_a_late_renewal_lowers_nothing(member: User) -> None:
+    request_id = _hold(member, 2 * USD)
+    for accrued in (9, 1):
+        renew(space_id=member.space_id, request_id=request_id, delivered_bytes=accrued, accrued_nanos=accrued)
+
+    held = Hold.objects.get()
+    assert (held.accrued, held.delivered_bytes) == (9, 9)
+
+
+def test_a_renewal_beyond_the_hold_keeps_it_alive_and_accrues_the_hold(member: User) -> None:
+    request_id = _hold(member, 2 * USD)
+
+    kept = renew(space_id=member.space_id, request_id=request_id, delivered_bytes=1, accrued_nanos=3 * USD)
+
+    assert kept and Hold.objects.get().accrued == 2 * USD
+
+
+def test_a_cost_beyond_all_bounds_is_charged_as_far_as_the_money_goes(member: User) -> None:
+    request_id = _hold(member, 2 * USD)
+
+    record = _settle(member, request_id, 10**30)
+
+    assert (record.cost, record.shortfall) == (5 * USD, 10**18 - 5 * USD)
+    assert not Hold.objects.exists() and Wallet.objects.get(user=member).remaining == 0
+
+
+def test_another_members_request_id_holds_nothing(member: User, admin_member: User) -> None:
+    request_id = _hold(member, 2 * USD)
+
+    with pytest.raises(HoldUnknown):
+        hold(request_id=request_id, user=admin_member, amount_nanos=1, call=CALL)
+
+    assert Wallet.objects.get(user=admin_member).held == 0
+
+
+def test_an_operator_spends_nothing(operator: User) -> None:
+    with pytest.raises(NotSpending):
+        hold(request_id=new_id(), user=operator, amount_nanos=1, call=CALL)

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 from django.db import transaction
-from django.db.models import Count, Sum
+from django.db.models import Count, QuerySet, Sum
 from django.utils import timezone
 from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
@@ -37,9 +37,12 @@ from tests.factories import MemberFactory, SpaceFactory, manager_of
 from tests.quotas.books import CALL, books, conserved
 from usage.models import HourlyUsage, UsageRecord
 
-# Small figures, so that limits are met often; and some with every digit.
 AMOUNTS = st.integers(1, 12) | st.integers(1, 10**12)
-COSTS = st.just(0) | AMOUNTS
+REMAININGS = st.just(0) | AMOUNTS
+# Tenths of what there is: most holds are possible, and the limit itself and what lies beyond are met often.
+TENTHS = st.sampled_from([1, 2, 3, 5, 10, 11, 40])
+COSTS = st.just(0) | TENTHS
+LIFETIMES_S = st.sampled_from([1000, 10])
 WHICH = st.integers(0, 99)
 
 
@@ -57,8 +60,8 @@ class Books(RuleBasedStateMachine):
         self.atomic = transaction.atomic()
         self.atomic.__enter__()
 
-    @initialize(amounts=st.lists(AMOUNTS, min_size=2, max_size=3))
-    def found_a_space(self, amounts: list[int]) -> None:
+    @initialize(amounts=st.lists(AMOUNTS, min_size=2, max_size=3), in_flight=st.lists(TENTHS, min_size=4, max_size=8))
+    def found_a_space(self, amounts: list[int], in_flight: list[int]) -> None:
         self.space = SpaceFactory.create(grant_usd=0)
         self.manager = manager_of(self.space)
         grant(space=self.space, amount_nanos=sum(amounts) + 9, reason="", actor=None)
@@ -66,6 +69,10 @@ class Books(RuleBasedStateMachine):
             member = MemberFactory.create(space=self.space)
             set_remaining(member=member, remaining_nanos=amount, actor=self.manager)
             self.members.append(member)
+        for which, tenths in enumerate(in_flight, start=1):
+            self.hold_for_a_request(which, tenths, 1000)
+        for flying in Hold.objects.all():
+            self._renew(flying.pk, flying.amount // 2, 1000)
 
     # What operators, managers and admins do.
 
@@ -84,7 +91,7 @@ class Books(RuleBasedStateMachine):
         )
 
     @precondition(lambda self: self.members)
-    @rule(which=WHICH, remaining=COSTS)
+    @rule(which=WHICH, remaining=REMAININGS)
     def set_a_members_remaining(self, which: int, remaining: int) -> None:
         member, key = self._member(which), str(new_id())
         pool, wallet = pool_of(self.space), Wallet.objects.get(user=member)
@@ -118,17 +125,26 @@ class Books(RuleBasedStateMachine):
     @precondition(lambda self: len(self.members) > 1)
     @rule(which=WHICH)
     def delete_a_member(self, which: int) -> None:
-        member = self.members.pop(which % len(self.members))
-        before = pool_of(self.space).available + Wallet.objects.get(user=member).available
-        delete_member(member=member, actor=self.manager)
-        assert pool_of(self.space).available == before
+        self._delete(self._member(which))
+
+    @precondition(lambda self: self._members_in_flight())
+    @rule(which=WHICH, tenths=COSTS)
+    def delete_a_member_whose_request_settles_then(self, which: int, tenths: int) -> None:
+        members = self._members_in_flight()
+        member = members[which % len(members)]
+        flying = Hold.objects.filter(user_id=member.pk).order_by("pk")[0]
+        self._delete(member)
+        free, cost = pool_of(self.space).available, flying.amount * tenths // 10
+        self._settle(flying.pk, cost)
+        assert pool_of(self.space).available == free + max(0, flying.amount - cost)
 
     # What requests do.
 
-    @rule(which=WHICH, amount=AMOUNTS, lifetime_s=st.sampled_from([10, 1000]))
-    def hold_for_a_request(self, which: int, amount: int, lifetime_s: int) -> None:
+    @rule(which=WHICH, tenths=TENTHS, lifetime_s=LIFETIMES_S)
+    def hold_for_a_request(self, which: int, tenths: int, lifetime_s: int) -> None:
         user = [self.manager, *self.members][which % (len(self.members) + 1)]
         wallet, request_id = self._wallet(user), new_id()
+        amount = max(1, wallet.available * tenths // 10)
         refused: type[QuotaError] | None = InsufficientQuota if amount > wallet.available else None
         if not User.objects.get(pk=user.pk).is_active:
             refused = NotSpending
@@ -139,18 +155,24 @@ class Books(RuleBasedStateMachine):
         if not refused:
             self.requests.append(request_id)
 
+    @precondition(lambda self: Hold.objects.exists())
+    @rule(which=WHICH, tenths=COSTS)
+    def settle_what_is_in_flight(self, which: int, tenths: int) -> None:
+        flying = self._flying(which)
+        cost, before = flying.amount * tenths // 10, Wallet.objects.get(pk=flying.wallet_id)
+        record = self._settle(flying.pk, cost)
+        charged = min(cost, flying.amount + before.available)
+        assert (record.held, record.cost, record.shortfall) == (flying.amount, charged, cost - charged)
+        assert Wallet.objects.get(pk=before.pk).spent == before.spent + charged
+
     @precondition(lambda self: self.requests)
-    @rule(which=WHICH, cost=COSTS)
+    @rule(which=WHICH, cost=REMAININGS)
     def settle_a_request(self, which: int, cost: int) -> None:
-        """Of those in flight, swept, settled and released before: whatever an upstream reports, and when."""
+        """Of those in flight, swept, settled and released before: never more than it cost, once."""
         request_id = self._request(which)
-        before = self._spent()
         rows = UsageRecord.objects.filter(request_id=request_id)
-        charged = sum(rows.values_list("cost", flat=True))
-        record = self._does(
-            lambda: settle(space_id=self.space.pk, request_id=request_id, cost_nanos=cost, call=CALL), refused=None
-        )
-        assert isinstance(record, UsageRecord)
+        before, charged = self._spent(), sum(rows.values_list("cost", flat=True))
+        self._settle(request_id, cost)
         now = sum(rows.values_list("cost", flat=True))
         assert charged <= now <= max(charged, cost)
         assert self._spent() - before == now - charged
@@ -164,29 +186,38 @@ class Books(RuleBasedStateMachine):
         assert self._spent() == before
         assert not Hold.objects.filter(pk=request_id).exists()
 
-    @precondition(lambda self: self.requests)
-    @rule(which=WHICH, accrued=COSTS, lifetime_s=st.sampled_from([10, 1000]))
-    def renew_a_request(self, which: int, accrued: int, lifetime_s: int) -> None:
-        found = Hold.objects.filter(pk=self._request(which)).first()
-        before = self._figures()
-        renewed = renew(
-            space_id=self.space.pk,
-            request_id=self._request(which),
-            delivered_bytes=0,
-            accrued_nanos=min(accrued, found.amount) if found else accrued,
-            lifetime_s=lifetime_s,
-        )
-        assert (renewed, self._figures()) == (found is not None, before)
+    @precondition(lambda self: Hold.objects.exists())
+    @rule(which=WHICH, tenths=st.integers(0, 10), lifetime_s=LIFETIMES_S)
+    def renew_what_is_in_flight(self, which: int, tenths: int, lifetime_s: int) -> None:
+        flying, before = self._flying(which), self._figures()
+        accrued = max(flying.accrued, flying.amount * tenths // 10)
+        assert self._renew(flying.pk, accrued, lifetime_s)
+        flying.refresh_from_db()
+        assert (flying.accrued, self._figures()) == (accrued, before)
 
+    @precondition(lambda self: self.requests)
+    @rule(which=WHICH)
+    def renew_what_has_ended(self, which: int) -> None:
+        request_id, before = self._request(which), self._figures()
+        assert self._renew(request_id, 0, 10) == Hold.objects.filter(pk=request_id).exists()
+        assert self._figures() == before
+
+    @precondition(lambda self: self._due().exists())
     @rule()
-    def sweep(self) -> None:
-        """A minute later: those that live for 1000 seconds stay."""
-        later = timezone.now() + timedelta(seconds=60)
-        due = Hold.objects.filter(space=self.space, expires_at__lte=later)
-        accrued, count, before = sum(due.values_list("accrued", flat=True)), due.count(), self._spent()
-        assert expire_holds(now=later) == count
-        assert self._spent() == before + accrued
-        assert expire_holds(now=later) == 0
+    def a_minute_passes(self) -> None:
+        self._sweep()
+
+    @precondition(lambda self: Hold.objects.exists())
+    @rule(which=WHICH, accrued_tenths=st.integers(0, 10), tenths=COSTS)
+    def settle_what_was_swept(self, which: int, accrued_tenths: int, tenths: int) -> None:
+        flying = self._flying(which)
+        accrued = max(flying.accrued, flying.amount * accrued_tenths // 10)
+        cost = flying.amount * tenths // 10
+        self._renew(flying.pk, accrued, 10)
+        self._sweep()
+        available, due = Wallet.objects.get(pk=flying.wallet_id).available, max(0, cost - accrued)
+        record = self._settle(flying.pk, cost)
+        assert (record.cost, record.shortfall) == (min(due, available), due - min(due, available))
 
     @precondition(lambda self: self.replays)
     @rule(which=WHICH)
@@ -273,8 +304,47 @@ class Books(RuleBasedStateMachine):
     def _member(self, which: int) -> User:
         return self.members[which % len(self.members)]
 
+    def _members_in_flight(self) -> list[User]:
+        spending = set(Hold.objects.values_list("user_id", flat=True))
+        return [member for member in self.members if member.pk in spending]
+
+    def _delete(self, member: User) -> None:
+        self.members.remove(member)
+        before = pool_of(self.space).available + Wallet.objects.get(user=member).available
+        delete_member(member=member, actor=self.manager)
+        assert pool_of(self.space).available == before
+
     def _request(self, which: int) -> UUID:
         return self.requests[which % len(self.requests)]
+
+    def _due(self) -> QuerySet[Hold]:
+        """A minute from now; those that live for 1000 seconds are not."""
+        return Hold.objects.filter(space=self._space_id(), expires_at__lte=timezone.now() + timedelta(seconds=60))
+
+    def _sweep(self) -> None:
+        due, before = self._due(), self._spent()
+        accrued, count = sum(due.values_list("accrued", flat=True)), due.count()
+        later = timezone.now() + timedelta(seconds=60)
+        assert (expire_holds(now=later), expire_holds(now=later)) == (count, 0)
+        assert self._spent() == before + accrued
+
+    def _flying(self, which: int) -> Hold:
+        flying = list(Hold.objects.order_by("pk"))
+        return flying[which % len(flying)]
+
+    def _settle(self, request_id: UUID, cost: int) -> UsageRecord:
+        record = self._does(lambda: settle(space_id=self.space.pk, request_id=request_id, cost_nanos=cost, call=CALL))
+        assert isinstance(record, UsageRecord)
+        return record
+
+    def _renew(self, request_id: UUID, accrued: int, lifetime_s: int) -> bool:
+        return renew(
+            space_id=self.space.pk,
+            request_id=request_id,
+            delivered_bytes=0,
+            accrued_nanos=accrued,
+            lifetime_s=lifetime_s,
+        )
 
     def _wallet(self, user: User) -> Wallet:
         return pool_of(self.space) if user.is_manager else Wallet.objects.get(user=user)
