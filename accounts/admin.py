@@ -7,12 +7,15 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.auth.models import Group
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponseRedirect
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from accounts.fields import DisplayNameField, NewPasswordField, UsernameField
-from accounts.models import User
+from accounts.models import ApiKey, User
+from quotas.money import format_cost
+from spacemanage.browse import BrowseOnly
 from tenants.services import MemberChanges, NameTakenError, reset_manager
 
 # Roles are a space's own; Django's groups mean nothing here.
@@ -87,3 +90,45 @@ class PeopleAdmin(admin.ModelAdmin[User]):
 
     def log_change(self, *args: Any, **kwargs: Any) -> Any:
         """The service wrote the event in our own trail."""
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(BrowseOnly[ApiKey]):
+    """What a key may do and did; its hashes are for nobody's eyes, nor for searching by."""
+
+    list_display = ("shown", "space", "user", "name", "status", "spent_usd", "limit_usd", "last_used_at", "deleted_at")
+    list_filter = ("is_enabled",)
+    list_select_related = ("space", "user")
+    search_fields = ("name", "last_four", "user__username", "space__name")
+    ordering = ("space", "user", "number")
+    fields = (
+        *("space", "user", "number", "name", "shown", "status", "is_enabled", "old_until"),
+        *("limit_usd", "spent_usd", "held_usd", "models_allowed", "ips_allowed"),
+        *("expires_at", "last_used_at", "created_at", "deleted_at"),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ApiKey]:
+        return ApiKey.with_deleted.all()
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        return not lookup.startswith(("hash", "old_hash")) and super().lookup_allowed(lookup, value, request)
+
+    @admin.display(description=gettext_lazy("Key"))
+    def shown(self, key: ApiKey) -> str:
+        return key.shown
+
+    @admin.display(description=gettext_lazy("Status"))
+    def status(self, key: ApiKey) -> str:
+        return str(key.status.label)
+
+    @admin.display(description=gettext_lazy("Limit"), ordering="limit")
+    def limit_usd(self, key: ApiKey) -> str | None:
+        return None if key.limit is None else format_cost(key.limit)
+
+    @admin.display(description=gettext_lazy("Spent"), ordering="spent")
+    def spent_usd(self, key: ApiKey) -> str:
+        return format_cost(key.spent)
+
+    @admin.display(description=gettext_lazy("Held"))
+    def held_usd(self, key: ApiKey) -> str:
+        return format_cost(key.held)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import ip_address, ip_network
 
+from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import Max, Q
 
@@ -21,6 +22,7 @@ from audit import origin
 from audit.services import record
 from quotas.money import format_exact
 from tenants.ids import id_at
+from tenants.policies import can_revoke_key, can_use_key
 
 GRACES = {"none": timedelta(0), "1h": timedelta(hours=1), "1d": timedelta(days=1)}
 _KEY = re.compile(r"sk-([1-9][0-9]{0,17})-([A-Za-z0-9_-]{43})", re.ASCII)
@@ -101,7 +103,7 @@ def create_key(*, owner: User, terms: KeyTerms) -> tuple[ApiKey, str]:
 @transaction.atomic
 def edit_key(*, key: ApiKey, terms: KeyTerms, actor: User) -> ApiKey:
     """Lowering the limit below what was spent is allowed: the key is then exhausted."""
-    key = _locked(key)
+    key = _locked_own(key, actor)
     before = _told(key)
     fields = _term_fields(terms)
     for name, value in fields.items():
@@ -115,7 +117,7 @@ def edit_key(*, key: ApiKey, terms: KeyTerms, actor: User) -> ApiKey:
 @transaction.atomic
 def set_key_enabled(*, key: ApiKey, is_enabled: bool, actor: User) -> ApiKey:
     """Says what shall be, so a repeat changes nothing."""
-    key = _locked(key)
+    key = _locked_own(key, actor)
     if key.is_enabled != is_enabled:
         key.is_enabled = is_enabled
         key.save(update_fields=["is_enabled"])
@@ -128,14 +130,16 @@ def rotate_key(*, key: ApiKey, grace: timedelta, actor: User) -> tuple[ApiKey, s
     """A new secret in the same row: limits and history stay. The old one works until its grace is over."""
     text = _mint(key.user)
     with transaction.atomic():
-        key = _locked(key)
+        key = _locked_own(key, actor)
         before = _told(key)
         key.old_hash, key.old_until = (key.hash, origin.now() + grace) if grace else ("", None)
         fields = _secret_fields(text)
         for name, value in fields.items():
             setattr(key, name, value)
         key.save(update_fields=["old_hash", "old_until", *fields])
-        record("key.rotated", space=key.space, actor=actor, target=key.user, before=before, after=_told(key))
+        until = key.old_until.isoformat() if key.old_until else None
+        after = _told(key) | {"old_key_until": until}
+        record("key.rotated", space=key.space, actor=actor, target=key.user, before=before, after=after)
     return key, text
 
 
@@ -143,6 +147,8 @@ def rotate_key(*, key: ApiKey, grace: timedelta, actor: User) -> tuple[ApiKey, s
 def delete_key(*, key: ApiKey, actor: User) -> None:
     """The key stops at once, the secret of a rotation's grace with it. What it holds settles."""
     key = _locked(key)
+    if not (can_use_key(actor, key.user) or can_revoke_key(actor, key.user)):
+        raise PermissionDenied
     _entomb(key, actor)
 
 
@@ -169,6 +175,13 @@ def _locked(key: ApiKey) -> ApiKey:
         .select_related("user", "space")
         .get(space=key.space_id, pk=key.pk)
     )
+
+
+def _locked_own(key: ApiKey, actor: User) -> ApiKey:
+    key = _locked(key)
+    if not can_use_key(actor, key.user):
+        raise PermissionDenied
+    return key
 
 
 def _mint(owner: User) -> str:

@@ -16,5 +16,8 @@ class SignInRequiredMiddleware(LoginRequiredMiddleware):
         htmx = getattr(request, "htmx", None)
         if not htmx:
             return super().handle_no_permission(request, view_func)
-        came_from = htmx.current_url_abs_path or "/"
+        try:
+            came_from = htmx.current_url_abs_path or "/"
+        except ValueError:  # a header can say anything
+            came_from = "/"
         return HttpResponseClientRedirect(f"{settings.LOGIN_URL}?{urlencode({'next': came_from})}")

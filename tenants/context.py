@@ -57,6 +57,13 @@ def _sections(user: User, path: str) -> list[tuple[str, list[Item]]]:
     def item(url: str, label: str, icon: str) -> Item:
         return Item(url, label, icon, path.startswith(url))
 
+    console = (
+        _("Console"),
+        [
+            item("/console/tokens/", _("Token Management"), "key-round"),
+            item("/console/usage/", _("Usage Logs"), "scroll-text"),
+        ],
+    )
     manage = (_("Space Manage"), [item("/space/users/", _("User Management"), "users")])
     personal = (
         _("Personal Center"),
@@ -65,7 +72,7 @@ def _sections(user: User, path: str) -> list[tuple[str, list[Item]]]:
             item("/me/settings/", _("Personal Settings"), "settings"),
         ],
     )
-    return [manage, personal] if can_manage_users(user) else [personal]
+    return [console, manage, personal] if can_manage_users(user) else [console, personal]
 
 
 def _pill(user: User) -> Pill:

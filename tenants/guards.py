@@ -60,12 +60,12 @@ def member_view(may: Callable[[User, User], bool]) -> Callable[[View], View]:
 
     def decorate(view: View) -> View:
         @wraps(view)
-        def guarded(request: SpaceRequest, number: int) -> HttpResponse:
+        def guarded(request: SpaceRequest, number: int, **place: Any) -> HttpResponse:
             people = User.objects.select_related("space", "wallet").filter(space=request.space)
             member = get_object_or_404(people, number=number)
             if not may(request.user, member):
                 raise PermissionDenied
-            return view(request, member)
+            return view(request, member, **place)
 
         return manager_view(guarded)
 

@@ -30,3 +30,13 @@ def can_demote(actor: User, target: User) -> bool:
 def can_delete(actor: User, target: User) -> bool:
     """Only the space manager deletes."""
     return actor.is_manager and can_edit(actor, target)
+
+
+def can_use_key(actor: User, owner: User) -> bool:
+    """Only its owner edits, stops and rotates a key."""
+    return actor == owner
+
+
+def can_revoke_key(actor: User, owner: User) -> bool:
+    """Who edits a member may take away their keys; nobody else's are ever shown to them."""
+    return can_edit(actor, owner)

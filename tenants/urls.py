@@ -11,4 +11,5 @@ urlpatterns = [
     path("space/users/<int:number>/preview/", views.user_preview),
     path("space/users/<int:number>/status/", views.user_status),
     path("space/users/<int:number>/delete/", views.user_delete),
+    path("space/users/<int:number>/keys/<int:key_number>/revoke/", views.user_key_revoke),
 ]

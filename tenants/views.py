@@ -5,28 +5,30 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from django.contrib import messages
 from django.contrib.auth import update_session_auth_hash
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
-from django.shortcuts import render
+from django.db.models import QuerySet
+from django.http import Http404, HttpResponse
+from django.shortcuts import get_object_or_404, render
 from django.template.loader import render_to_string
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
 
+from accounts.keys import delete_key
 from accounts.models import ApiKey, User
 from quotas.errors import InsufficientPool, QuotaError, WalletClosed
 from quotas.models import Wallet
 from quotas.money import AmountError, format_balance, parse_usd
 from quotas.pool import pool_of
 from quotas.preview import Preview, preview
+from tenants.answers import Toast, back_to_list, dialog, is_htmx, see_other, shown_query
 from tenants.forms import AddUserForm, DeleteUserForm, EditUserForm, PreviewForm, StatusForm
 from tenants.guards import manager_view, member_view
 from tenants.listing import ADDRESS, Listing, members_of
 from tenants.middleware import SpaceRequest
-from tenants.policies import can_delete, can_demote, can_edit, can_set_enabled
+from tenants.policies import can_delete, can_demote, can_edit, can_revoke_key, can_set_enabled
 from tenants.services import (
     MemberGoneError,
     NameTakenError,
@@ -38,13 +40,6 @@ from tenants.services import (
 from usage.models import UsageRecord
 
 get_or_post = require_http_methods(["GET", "HEAD", "POST"])
-
-
-@dataclass(frozen=True)
-class Toast:
-    text: str
-    undo_url: str = ""
-    undo_value: str = ""
 
 
 @require_safe
@@ -72,7 +67,7 @@ def user_add(request: SpaceRequest) -> HttpResponse:
             form.name_taken()
         else:
             return _user_created(request, _with_wallet(request, member), form.cleaned_data["password"])
-    return _dialog(request, "tenants/_user_add", "tenants/user_add.html", {"form": form})
+    return dialog(request, "tenants/_user_add", "tenants/user_add.html", {"form": form})
 
 
 @get_or_post
@@ -106,8 +101,9 @@ def user_edit(request: SpaceRequest, member: User) -> HttpResponse:
         "pool": pool,
         "preview": shown,
         "demotable": can_demote(request.user, member),
+        "keys": _keys_of(request, member),
     }
-    return _dialog(request, "tenants/_user_edit", "tenants/user_edit.html", context)
+    return dialog(request, "tenants/_user_edit", "tenants/user_edit.html", context)
 
 
 @require_POST
@@ -118,6 +114,22 @@ def user_preview(request: SpaceRequest, member: User) -> HttpResponse:
     shown = _preview_of(form, pool, member)
     context = {"member": member, "pool": pool, "preview": shown}
     return render(request, "tenants/_quota_preview.html", context, status=422 if form.errors else 200)
+
+
+@require_POST
+@member_view(can_revoke_key)
+def user_key_revoke(request: SpaceRequest, member: User, *, key_number: int) -> HttpResponse:
+    key = get_object_or_404(_keys_of(request, member), number=key_number)
+    try:
+        delete_key(key=key, actor=request.user)
+    except ApiKey.DoesNotExist:
+        raise Http404 from None
+    toast = Toast(_("%(key)s is revoked.") % {"key": key.shown})
+    if not is_htmx(request):
+        messages.success(request, toast.text)
+        return see_other(f"{ADDRESS}{member.number}/edit/")
+    context = {"member": member, "keys": _keys_of(request, member), "toast": toast}
+    return render(request, "tenants/_member_keys.html", context)
 
 
 @require_POST
@@ -152,21 +164,7 @@ def user_delete(request: SpaceRequest, member: User) -> HttpResponse:
         }
         return _done(request, Toast(text), listing=_shown_listing(request), focus=focus)
     context = {"form": form, "member": member, "facts": _delete_facts(request, member)}
-    return _dialog(request, "tenants/_user_delete", "tenants/user_delete.html", context)
-
-
-def is_htmx(request: SpaceRequest) -> bool:
-    """Whether a piece is asked for; going back in history asks for the whole page."""
-    return bool(request.htmx) and not request.htmx.history_restore_request
-
-
-def _dialog(request: SpaceRequest, stem: str, page: str, context: dict[str, Any]) -> HttpResponse:
-    """A dialog to open, its form again with what is wrong (422), or either as a page of its own."""
-    status = 422 if request.method == "POST" else 200
-    if not is_htmx(request):
-        return render(request, page, context, status=status)
-    template = f"{stem}_form.html" if request.method == "POST" else f"{stem}_dialog.html"
-    return render(request, template, context, status=status)
+    return dialog(request, "tenants/_user_delete", "tenants/user_delete.html", context)
 
 
 def _done(
@@ -180,7 +178,7 @@ def _done(
     """What a finished deed answers: the pieces of the page that changed, or the list again."""
     if not is_htmx(request):
         messages.success(request, toast.text)
-        return _back_to_list(request)
+        return back_to_list(request, ADDRESS)
     response = HttpResponse(_done_pieces(request, toast, row=row, listing=listing))
     response["HX-Reswap"] = "none"
     response["HX-Trigger-After-Settle"] = json.dumps({"dialog:close": {"focus": focus} if focus else {}})
@@ -207,20 +205,9 @@ def _user_created(request: SpaceRequest, member: User, password: str) -> HttpRes
     return HttpResponse(render_to_string("tenants/_user_created.html", context, request) + pieces)
 
 
-def _back_to_list(request: HttpRequest) -> HttpResponse:
-    """303 to the list, in the state that it was left in."""
-    came_from = urlsplit(request.headers.get("Referer", ""))
-    query = f"?{came_from.query}" if came_from.path == ADDRESS and came_from.query else ""
-    response = HttpResponseRedirect(ADDRESS + query)
-    response.status_code = 303
-    return response
-
-
 def _shown_listing(request: SpaceRequest, *, first: User | None = None) -> Listing:
     """The list as the browser shows it behind the dialog."""
-    shown = urlsplit(request.htmx.current_url_abs_path or "") if request.htmx else urlsplit("")
-    query = QueryDict(shown.query if shown.path == ADDRESS else "")
-    return Listing(request.space, query, first=first)
+    return Listing(request.space, shown_query(request, ADDRESS), first=first)
 
 
 def _neighbour(request: SpaceRequest, member: User) -> str:
@@ -231,6 +218,10 @@ def _neighbour(request: SpaceRequest, member: User) -> str:
     place = numbers.index(member.number)
     others = numbers[place + 1 : place + 2] or numbers[max(place - 1, 0) : place]
     return f"edit-{others[0]}" if others else "add-user"
+
+
+def _keys_of(request: SpaceRequest, member: User) -> QuerySet[ApiKey]:
+    return ApiKey.objects.filter(space=request.space, user=member).order_by("-number")
 
 
 def _with_wallet(request: SpaceRequest, member: User) -> User:

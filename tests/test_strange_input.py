@@ -36,7 +36,12 @@ QUERIES = {
     "/login/": ["next"],
 }
 HEADERS = st.sampled_from(
-    [{}, {"HX-Request": "true"}, {"HX-Request": "true", "HX-Current-URL": "http://[bad/\u00ff?q=%"}]
+    [
+        {},
+        {"HX-Request": "true"},
+        {"HX-Request": "true", "HX-Current-URL": "http://[bad/?q=%"},
+        {"Referer": "http://[bad"},
+    ]
 )
 
 

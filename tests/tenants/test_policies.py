@@ -34,6 +34,7 @@ def test_managers_and_admins_manage_users() -> None:
         ("can_edit", EDIT),
         ("can_set_enabled", EDIT - SELF),
         ("can_demote", EDIT - SELF),
+        ("can_revoke_key", EDIT),
         ("can_delete", {pair for pair in EDIT if pair[0] == "manager"}),
     ],
 )

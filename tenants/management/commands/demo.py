@@ -6,6 +6,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from accounts.models import User
+from relay.demo import offer_demo_models
 from tenants.demo import MANAGER, OPERATOR, PASSWORD, SPACE, make_demo
 from tenants.models import Space
 
@@ -22,6 +23,7 @@ class Command(BaseCommand):
         if not Space.objects.filter(is_demo=True).exists():
             self.stdout.write("This database has data of its own; the demo space was not added.")
             return
+        offer_demo_models(upstream_port=settings.DEMO_UPSTREAM_PORT)
         self.stdout.write(f"Demo space “{SPACE}”. Sign in with the password {PASSWORD} as")
         for username, role in [
             (MANAGER, "Space Manager"),
