@@ -1,0 +1,108 @@
+"""How one request was charged: the lines of which its cost is the sum, exact to the last digit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.utils.translation import gettext as _
+
+from quotas.charging import SWEPT
+from quotas.money import MINUS, NANOS_PER_USD
+from relay.pricing import MILLION, Rate, Term, Usage, terms
+from usage.models import UsageRecord
+
+
+@dataclass(frozen=True)
+class Line:
+    """One summand, in millionths of a nano-dollar: prices are for a million tokens."""
+
+    label: str
+    how: str
+    millionths: int
+
+    @property
+    def usd(self) -> str:
+        return _usd(self.millionths)
+
+
+@dataclass(frozen=True)
+class Receipt:
+    lines: list[Line]
+    record: UsageRecord
+
+    @property
+    def held_usd(self) -> str:
+        return _usd(self.record.held * MILLION)
+
+    @property
+    def charged_usd(self) -> str:
+        return _usd(self.record.cost * MILLION)
+
+    @property
+    def released_usd(self) -> str:
+        return _usd(max(0, self.record.held - self.record.cost) * MILLION)
+
+    @property
+    def available_usd(self) -> str:
+        return _usd(self.record.available_after * MILLION)
+
+
+def receipt_of(record: UsageRecord) -> Receipt:
+    """The lines add up to the cost: prices × tokens, what was rounded up, and what else made it more or less."""
+    lines = [] if record.kind == UsageRecord.Kind.ERROR else _priced(record)
+    due = (record.cost + record.shortfall) * MILLION
+    if other := due - sum(line.millionths for line in lines):
+        lines.append(Line(_reason(record, other), "", other))
+    if record.shortfall:
+        lines.append(Line(_("Shortfall: more than was available"), "", -record.shortfall * MILLION))
+    return Receipt(lines, record)
+
+
+def _priced(record: UsageRecord) -> list[Line]:
+    usage = Usage(
+        input_tokens=record.input_tokens,
+        cached_tokens=min(record.cached_tokens, record.input_tokens),
+        output_tokens=record.output_tokens,
+    )
+    lines = [
+        Line(_label(term), _how(term), term.quantity * term.price * MILLION // term.per)
+        for term in terms(Rate.of(record.price), usage)
+    ]
+    if rest := -sum(line.millionths for line in lines) % MILLION:
+        lines.append(Line(_("Rounded up to a whole nano-dollar"), "", rest))
+    return lines
+
+
+def _label(term: Term) -> str:
+    labels = {
+        "input": _("Input"),
+        "cached_input": _("Cached input"),
+        "output": _("Output"),
+        "request": _("Request"),
+    }
+    return labels[term.name]
+
+
+def _how(term: Term) -> str:
+    if term.per == 1:
+        return f"{term.quantity:,} × ${term.price_usd}"
+    return _("%(quantity)s tokens × $%(price)s per million") % {
+        "quantity": f"{term.quantity:,}",
+        "price": term.price_usd,
+    }
+
+
+def _reason(record: UsageRecord, other: int) -> str:
+    """Why a charge is not what prices and tokens come to."""
+    if record.code == SWEPT:
+        return _("Delivered before the request was cut off")
+    if other < 0:
+        return _("Limited to what was held") if record.is_estimated else _("Charged by an earlier row")
+    return _("Images and seconds") if record.price else _("Without a price on record")
+
+
+def _usd(millionths: int) -> str:
+    """`$0.037224`, with as many decimals as it has."""
+    whole, part = divmod(abs(millionths), NANOS_PER_USD * MILLION)
+    decimals = f"{part:015d}".rstrip("0").ljust(2, "0")
+    return f"{MINUS if millionths < 0 else ''}${whole:,}.{decimals}"

@@ -1,0 +1,9 @@
+from __future__ import annotations
+
+from django.urls import path
+
+from usage import views
+
+urlpatterns = [
+    path("console/usage/", views.usage_log),
+]

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from django.http import HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_safe
+from django.views.decorators.vary import vary_on_headers
+
+from tenants.answers import is_htmx
+from tenants.guards import space_view
+from tenants.middleware import SpaceRequest
+from usage.log import UsageLog
+from usage.receipt import receipt_of
+
+
+@require_safe
+@vary_on_headers("HX-Request", "HX-Target")
+@space_view
+def usage_log(request: SpaceRequest) -> HttpResponse:
+    log = UsageLog(request.user, request.GET)
+    context = {"log": log, "receipts": [receipt_of(record) for record in log.page.records]}
+    if is_htmx(request) and request.htmx.target == "usage-log":
+        response = render(request, "usage/usage_log.html#log", context)
+        # The address without the empty fields of the form.
+        response["HX-Push-Url"] = log.shown_url
+        return response
+    return render(request, "usage/usage_log.html", context)
