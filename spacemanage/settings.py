@@ -9,11 +9,13 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import dj_database_url
 import django_stubs_ext
+from cryptography.fernet import Fernet
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.utils import get_random_secret_key
@@ -45,11 +47,24 @@ def secret_key(*, demo: bool) -> str:
         return key
     if not demo:
         raise ImproperlyConfigured("SECRET_KEY is not set. Give at least 50 random characters.")
-    kept = VAR_DIR / "demo_secret_key"
+    return kept_for_demo("demo_secret_key", get_random_secret_key)
+
+
+def credential_keys(*, demo: bool) -> list[str]:
+    """What upstreams' credentials are encrypted with, newest first; relay/vault.py says how to make one."""
+    keys: list[str] = env.list("CREDENTIAL_KEYS", [])
+    if keys or not demo:
+        return keys
+    return [kept_for_demo("demo_credential_key", lambda: Fernet.generate_key().decode())]
+
+
+def kept_for_demo(name: str, make: Callable[[], str]) -> str:
+    """A secret of this installation's own, made once and kept in var/."""
+    kept = VAR_DIR / name
     if not kept.exists():
         VAR_DIR.mkdir(exist_ok=True)
         kept.touch(mode=0o600)
-        kept.write_text(get_random_secret_key())
+        kept.write_text(make())
     return kept.read_text().strip()
 
 
@@ -88,11 +103,15 @@ try:
     DEMO = env.bool("DEMO", False)
     DEBUG = env.bool("DEBUG", False)
     SECRET_KEY = secret_key(demo=DEMO)
+    CREDENTIAL_KEYS = credential_keys(demo=DEMO)
+    DEMO_UPSTREAM_PORT = env.int("DEMO_UPSTREAM_PORT", 8001)
     ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", ["*"] if DEMO else [])
     CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", [])
     TRUSTED_PROXIES = networks("TRUSTED_PROXIES")
     DATABASES = databases()
     HTTPS = env.bool("HTTPS", not DEMO)
+    # How old the relay's knowledge of models, prices and upstreams may be.
+    CATALOGUE_REFRESH_S = env.float("CATALOGUE_REFRESH_S", 2.0)
     LOG_LEVEL = env.log_level("LOG_LEVEL", logging.INFO)
 except EnvError as error:
     raise ImproperlyConfigured(str(error)) from error
@@ -120,6 +139,7 @@ INSTALLED_APPS = [
     "accounts",
     "quotas",
     "usage",
+    "relay",
 ]
 
 MIDDLEWARE = [

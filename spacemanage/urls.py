@@ -13,5 +13,6 @@ urlpatterns = [
     path("", include("accounts.urls")),
     path("", include("tenants.urls")),
     path("", include("quotas.urls")),
+    path("", include("usage.urls")),
     path("admin/", admin.site.urls),
 ]

@@ -1,0 +1,328 @@
+"""The OpenAI-compatible endpoint under /v1: an ASGI application beside Django, in the same process.
+
+Hold, forward, settle. Nothing is forwarded before its hold is durable, nothing but a stream is answered before it is
+settled, and a settlement is shielded from a client that leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import structlog
+from django.db import DatabaseError, InterfaceError
+
+from accounts.keys import Presented, present
+from audit.address import believed_address
+from quotas.errors import KeyRefused, QuotaError
+from quotas.money import format_exact
+from relay import errors
+from relay.asks import BODY_MOST, KINDS, Ask, Kind, read_ask
+from relay.catalogue import Catalogue, Offer
+from relay.charges import Charge, authorize, open_charge
+from relay.pricing import Usage, estimate_tokens, parse_usage
+from relay.stream import Events
+from relay.teller import Teller
+from relay.upstreams import UpstreamError, Upstreams
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+log = structlog.get_logger(__name__)
+
+ANSWER_MOST = 64 * 1024 * 1024
+# Statuses that tell the client about its own request; all others are between us and the upstream.
+PASSED_ON = frozenset({400, 404, 405, 409, 413, 415, 422})
+
+
+@dataclass
+class Request:
+    """One HTTP exchange: what was sent, and the way to answer."""
+
+    scope: Scope
+    receive: Receive
+    send: Send
+    _gone: asyncio.Task[None] | None = None
+
+    def header(self, name: bytes) -> str:
+        return next((value.decode("latin-1") for key, value in self.scope["headers"] if key == name), "")
+
+    @property
+    def address(self) -> str | None:
+        client = self.scope.get("client") or ("",)
+        return believed_address(client[0], self.header(b"x-forwarded-for"))
+
+    async def body(self) -> bytes:
+        """Raises ApiError 413 beyond BODY_MOST, before it is all in memory."""
+        parts, size = [], 0
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGoneError
+            part = message.get("body", b"")
+            size += len(part)
+            if size > BODY_MOST:
+                raise errors.ApiError(413, "invalid_request", f"The body is larger than {BODY_MOST} bytes.")
+            parts.append(part)
+            if not message.get("more_body"):
+                return b"".join(parts)
+
+    @property
+    def gone(self) -> asyncio.Task[None]:
+        """Done when the client has left: servers tell it by `receive` alone. Only after the body was read."""
+        if self._gone is None:
+            self._gone = asyncio.ensure_future(_disconnected(self.receive))
+        return self._gone
+
+    def end(self) -> None:
+        if self._gone is not None:
+            self._gone.cancel()
+
+    async def start(self, status: int, headers: dict[str, str]) -> None:
+        listed = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
+        await self.send({"type": "http.response.start", "status": status, "headers": listed})
+
+    async def write(self, chunk: bytes, *, more: bool) -> None:
+        await self.send({"type": "http.response.body", "body": chunk, "more_body": more})
+
+    async def answer(self, status: int, body: bytes, headers: dict[str, str], content_type: str = "") -> None:
+        sized = {"content-type": content_type or "application/json", "content-length": str(len(body))}
+        await self.start(status, sized | headers)
+        await self.write(body, more=False)
+
+    async def refuse(self, error: errors.ApiError, headers: dict[str, str] | None = None) -> None:
+        await self.answer(error.status, json.dumps(error.body()).encode(), error.headers() | (headers or {}))
+
+
+class ClientGoneError(Exception):
+    """Nobody is there to answer any more."""
+
+
+class Relay:
+    """`start` before the first request, `close` after the last; callable as an ASGI application in between."""
+
+    def __init__(self) -> None:
+        self.teller = Teller()
+        self.catalogue = Catalogue()
+        self.upstreams = Upstreams()
+
+    async def start(self) -> None:
+        self.teller.start()
+        await asyncio.to_thread(self.catalogue.start)
+        await self.upstreams.__aenter__()
+
+    async def close(self) -> None:
+        await self.upstreams.__aexit__(None)
+        await asyncio.to_thread(self.catalogue.close)
+        await asyncio.to_thread(self.teller.close)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, send)
+        try:
+            await self._serve(request)
+        except errors.ApiError as error:
+            await request.refuse(error)
+        except QuotaError as error:
+            await request.refuse(errors.refused(error))
+        except (DatabaseError, InterfaceError):
+            await request.refuse(errors.unavailable())
+        except ClientGoneError:
+            pass
+        finally:
+            request.end()
+
+    async def _serve(self, request: Request) -> None:
+        path = request.scope["path"].removeprefix("/v1").rstrip("/")
+        presented = _presented(request)
+        if path == "/models" or path.startswith("/models/"):
+            await self._models(request, presented, path.removeprefix("/models").lstrip("/"))
+            return
+        kind = KINDS.get(path)
+        if kind is None:
+            raise errors.ApiError(404, "invalid_request", "There is no such endpoint here.")
+        if request.scope["method"] != "POST":
+            raise errors.ApiError(405, "invalid_request", "This endpoint takes POST.")
+        await self._spend(request, presented, kind)
+
+    async def _models(self, request: Request, presented: Presented, name: str) -> None:
+        if request.scope["method"] != "GET":
+            raise errors.ApiError(405, "invalid_request", "This endpoint takes GET.")
+        allowed = await self.teller.ask(authorize(presented, request.address))
+        offers = [offer for offer in self.catalogue.offers.values() if not allowed or offer.name in allowed]
+        rows = [_model_row(offer) for offer in sorted(offers, key=lambda offer: offer.name)]
+        if not name:
+            await request.answer(200, json.dumps({"object": "list", "data": rows}).encode(), {})
+            return
+        row = next((row for row in rows if row["id"] == name), None)
+        if row is None:
+            raise errors.unknown_model(name)
+        await request.answer(200, json.dumps(row).encode(), {})
+
+    async def _spend(self, request: Request, presented: Presented, kind: Kind) -> None:
+        raw = await request.body()
+        try:
+            ask = read_ask(kind, raw)
+            offer = self._offer(ask.model)
+        except errors.ApiError:
+            # A wrong key is told before a wrong body: a stranger learns nothing of what is offered.
+            await self.teller.ask(authorize(presented, request.address))
+            raise
+        charge = await open_charge(self.teller, presented, request.address, ask, offer)
+        try:
+            await self._forward(request, ask, offer, charge)
+        except BaseException as error:
+            # Whatever went wrong, the hold does not outlive the request.
+            has_left = isinstance(error, asyncio.CancelledError | ClientGoneError)
+            await charge.fail(499 if has_left else 500, "client_gone" if has_left else "relay_error")
+            raise
+
+    def _offer(self, name: str) -> Offer:
+        offer = self.catalogue.offers.get(name)
+        if offer is None or not offer.targets:
+            raise errors.unknown_model(name)
+        return offer
+
+    async def _forward(self, request: Request, ask: Ask, offer: Offer, charge: Charge) -> None:
+        body = ask.for_upstream(charge.output_limit)
+        failure = UpstreamError("no upstream serves this model")
+        for target in self.upstreams.in_order(offer.targets):
+            try:
+                answer = await _unless_gone(request, self.upstreams.post(target, ask.kind.path, body))
+            except UpstreamError as error:
+                failure = error
+                if error.status in PASSED_ON:
+                    break
+                continue
+            async with answer:
+                if ask.is_stream and answer.content_type == "text/event-stream":
+                    await self._stream(request, ask, charge, answer)
+                else:
+                    await self._whole(request, charge, answer)
+            return
+        await _tell_failure(request, charge, failure)
+
+    async def _whole(self, request: Request, charge: Charge, answer: aiohttp.ClientResponse) -> None:
+        """An answer in one piece: settled first, then sent."""
+        try:
+            body = await _unless_gone(request, _read(answer))
+        except (aiohttp.ClientError, TimeoutError) as error:
+            await _tell_failure(request, charge, UpstreamError(f"broke off: {type(error).__name__}"))
+            return
+        usage = parse_usage(_json(body))
+        estimate = Usage(input_tokens=estimate_tokens(charge.ask.body_bytes), output_tokens=estimate_tokens(len(body)))
+        record = await charge.settle(usage or estimate, is_estimated=usage is None)
+        headers = charge.headers() | {
+            "x-space-cost-usd": format_exact(record.cost),
+            "x-space-remaining-usd": format_exact(record.available_after),
+        }
+        await request.answer(200, body, headers, answer.headers.get("content-type", ""))
+
+    async def _stream(self, request: Request, ask: Ask, charge: Charge, answer: aiohttp.ClientResponse) -> None:
+        """Bytes pass as they come. However it ends, what was delivered is charged and the rest released."""
+        events = Events(shows_usage=ask.shows_usage)
+        held = {"x-space-held-usd": format_exact(charge.held_nanos), "cache-control": "no-cache"}
+        await request.start(200, {"content-type": "text/event-stream"} | charge.headers() | held)
+        status, code = 200, ""
+        keeping = asyncio.ensure_future(charge.keep_alive(events))
+        try:
+            status, code = await _pass_on(request, answer, events, charge)
+        finally:
+            keeping.cancel()
+            estimate = Usage(
+                input_tokens=estimate_tokens(ask.body_bytes), output_tokens=estimate_tokens(events.text_bytes)
+            )
+            usage = events.usage
+            settled = charge.settle(usage or estimate, is_estimated=usage is None, status=status, code=code)
+            await asyncio.shield(asyncio.ensure_future(settled))
+        if code != "client_gone":
+            await request.write(b"", more=False)
+
+
+async def _pass_on(
+    request: Request,
+    answer: aiohttp.ClientResponse,
+    events: Events,
+    charge: Charge,
+) -> tuple[int, str]:
+    """(status, code) of how the stream ended."""
+    chunks = answer.content.iter_any().__aiter__()
+    while True:
+        reading = asyncio.ensure_future(anext(chunks, None))
+        await asyncio.wait({reading, request.gone}, return_when=asyncio.FIRST_COMPLETED)
+        if request.gone.done():
+            reading.cancel()
+            return 499, "client_gone"
+        try:
+            chunk = reading.result()
+        except (aiohttp.ClientError, TimeoutError):
+            return 502, "upstream_broke_off"
+        out = events.feed(chunk) if chunk is not None else events.finish()
+        charge.note_first()
+        if out:
+            await request.write(out, more=True)
+        if chunk is None:
+            return 200, ""
+
+
+async def _tell_failure(request: Request, charge: Charge, failure: UpstreamError) -> None:
+    """Costs nothing, is logged as an error; the client's own mistakes come back as the upstream told them."""
+    await charge.fail(failure.status, "upstream_error")
+    if failure.status in PASSED_ON and failure.body:
+        await request.answer(failure.status, failure.body, charge.headers(), failure.content_type)
+        return
+    log.warning("upstream_failed", reason=str(failure), request=str(charge.request_id))
+    await request.refuse(errors.upstream_failed("The model's provider failed. Nothing was charged."), charge.headers())
+
+
+async def _unless_gone(request: Request, work: Awaitable[Any]) -> Any:
+    """The work's result; ClientGoneError, and the work cancelled, when the client leaves first."""
+    working = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({working, request.gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientGoneError
+        return working.result()
+    finally:
+        working.cancel()
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _read(answer: aiohttp.ClientResponse) -> bytes:
+    body = await answer.content.read(ANSWER_MOST)
+    parts = [body]
+    size = len(body)
+    while body:
+        body = await answer.content.read(ANSWER_MOST)
+        size += len(body)
+        if size > ANSWER_MOST:
+            raise aiohttp.ClientPayloadError("larger than the relay takes")
+        parts.append(body)
+    return b"".join(parts)
+
+
+def _presented(request: Request) -> Presented:
+    scheme, _, text = request.header(b"authorization").partition(" ")
+    presented = present(text.strip()) if scheme.lower() == "bearer" else None
+    if presented is None:
+        raise KeyRefused("invalid_api_key")
+    return presented
+
+
+def _model_row(offer: Offer) -> dict[str, Any]:
+    return {"id": offer.name, "object": "model", "created": offer.created, "owned_by": "space-manage"}
+
+
+def _json(body: bytes) -> object:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,110 @@
+"""Models, prices and upstreams as the relay knows them: read from the database every few seconds, not per request.
+
+They are the operators' and few. Keys, people, spaces and wallets are never kept: those are asked at each request.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+import structlog
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.db import DatabaseError, InterfaceError, connection
+from django.utils import timezone
+
+from relay.models import Model, Price, Upstream
+from relay.pricing import Rate
+from relay.upstreams import Target
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One model that can be asked: its price now, its limits, and who serves it."""
+
+    name: str
+    rate: Rate
+    default_output_tokens: int
+    max_output_tokens: int
+    context_tokens: int
+    image_nanos_ceiling: int
+    audio_minute_nanos_ceiling: int
+    created: int
+    targets: list[Target] = field(default_factory=list)
+
+
+class Catalogue:
+    """`offers` is replaced whole, so that a reader needs no lock. `close` ends the thread that refreshes it."""
+
+    def __init__(self) -> None:
+        self.offers: dict[str, Offer] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="catalogue", daemon=True)
+
+    def start(self) -> None:
+        self._refresh()
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        while not self._stop.wait(settings.CATALOGUE_REFRESH_S):
+            self._refresh()
+        connection.close()
+
+    def _refresh(self) -> None:
+        try:
+            self.offers = read_offers()
+        except (DatabaseError, InterfaceError) as error:
+            connection.close()
+            log.warning("catalogue_not_refreshed", error=type(error).__name__)
+
+
+def read_offers() -> dict[str, Offer]:
+    """Every enabled model that has a price now and an upstream that serves it."""
+    served: dict[int, list[Target]] = {}
+    for upstream in Upstream.objects.filter(is_enabled=True).prefetch_related("models"):
+        if target := _target(upstream):
+            for model in upstream.models.all():
+                served.setdefault(model.pk, []).append(target)
+    prices = Price.objects.in_force(timezone.now()).filter(model__in=served, model__is_enabled=True)
+    return {
+        price.model.name: _offer(price.model, price, served[price.model_id]) for price in prices.select_related("model")
+    }
+
+
+def _offer(model: Model, price: Price, targets: list[Target]) -> Offer:
+    return Offer(
+        name=model.name,
+        rate=price.rate,
+        default_output_tokens=model.default_output_tokens,
+        max_output_tokens=model.max_output_tokens,
+        context_tokens=model.context_tokens,
+        image_nanos_ceiling=model.image_nanos_ceiling,
+        audio_minute_nanos_ceiling=model.audio_minute_nanos_ceiling,
+        created=int(price.starts_at.timestamp()),
+        targets=targets,
+    )
+
+
+def _target(upstream: Upstream) -> Target | None:
+    """None where its credential cannot be opened: the others go on serving."""
+    try:
+        credential = upstream.unseal()
+    except ImproperlyConfigured as error:
+        log.error("upstream_left_out", upstream=upstream.name, error=str(error))
+        return None
+    return Target(
+        id=upstream.pk,
+        name=upstream.name,
+        base_url=upstream.base_url,
+        credential=credential,
+        priority=upstream.priority,
+        weight=upstream.weight,
+        timeout_s=upstream.timeout_s,
+    )

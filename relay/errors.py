@@ -1,0 +1,97 @@
+"""Refusals in the shape that OpenAI's clients understand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.utils.translation import gettext as _
+
+from quotas.errors import HoldUnknown, InsufficientQuota, KeyLimitReached, KeyRefused, NotSpending, QuotaError
+from quotas.money import format_exact
+
+_STATUS = {
+    "invalid_api_key": 401,
+    "key_expired": 401,
+    "key_disabled": 401,
+    "account_disabled": 403,
+    "space_suspended": 403,
+    "model_not_allowed": 403,
+    "ip_not_allowed": 403,
+}
+
+
+@dataclass
+class ApiError(Exception):
+    """What a client is told: an HTTP status, OpenAI's fields, and whether trying again can help."""
+
+    status: int
+    code: str
+    message: str
+    param: str | None = None
+    may_retry: bool | None = None
+
+    def body(self) -> dict[str, Any]:
+        kind = {401: "authentication_error", 403: "permission_error", 429: "insufficient_quota"}.get(
+            self.status, "invalid_request_error" if self.status < 500 else "server_error"
+        )
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+    def headers(self) -> dict[str, str]:
+        return {} if self.may_retry is None else {"x-should-retry": str(self.may_retry).lower()}
+
+
+def invalid(message: str, param: str | None = None) -> ApiError:
+    return ApiError(400, "invalid_request", message, param)
+
+
+def unknown_model(name: str) -> ApiError:
+    return ApiError(404, "model_not_found", _("There is no model %(name)s here.") % {"name": name[:100]}, "model")
+
+
+def unavailable() -> ApiError:
+    return ApiError(503, "unavailable", _("The books cannot be written just now. Try again shortly."), may_retry=True)
+
+
+def upstream_failed(message: str) -> ApiError:
+    return ApiError(502, "upstream_error", message)
+
+
+def refused(error: QuotaError) -> ApiError:
+    """The words for a refusal by key or quota: which limit, what is left, who can raise it."""
+    match error:
+        case KeyRefused():
+            return ApiError(_STATUS[error.code], error.code, _words(error.code))
+        case NotSpending():
+            return ApiError(403, "account_disabled", _words("account_disabled"))
+        case KeyLimitReached():
+            text = _(
+                "This key's spending limit leaves %(left)s; the request may cost %(cost)s. Its owner can raise it."
+            )
+            return _too_little("key_limit_reached", text, error.available, error.amount)
+        case InsufficientQuota():
+            text = _(
+                "Your remaining quota leaves %(left)s; the request may cost %(cost)s. A space manager or admin can "
+                "raise it."
+            )
+            return _too_little("insufficient_quota", text, error.available, error.amount)
+        case HoldUnknown():
+            return invalid(_("This request was settled before."))
+    return invalid(str(error))
+
+
+def _too_little(code: str, text: str, left: int, cost: int) -> ApiError:
+    figures = {"left": f"${format_exact(max(left, 0))}", "cost": f"${format_exact(cost)}"}
+    return ApiError(429, code, text % figures, may_retry=False)
+
+
+def _words(code: str) -> str:
+    return {
+        "invalid_api_key": _("This API key is not valid. Check it, or create one under Token Management."),
+        "key_expired": _("This API key has expired. Its owner can extend it under Token Management."),
+        "key_disabled": _("This API key is disabled. Its owner can enable it under Token Management."),
+        "account_disabled": _("This account is disabled. A space manager or admin can enable it."),
+        "space_suspended": _("This space is suspended. Ask the platform's operators."),
+        "model_not_allowed": _("This API key may not use this model. Its owner can allow it under Token Management."),
+        "ip_not_allowed": _("This API key may not be used from this address. Its owner can allow it."),
+    }[code]

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.core.management.base import BaseCommand, CommandError
+from django.db import transaction
+from django.utils import timezone
+from genai_prices.data_snapshot import get_snapshot
+from genai_prices.types import ModelInfo, ModelPrice, Provider, TieredPrices, TimeOfDateConstraint
+
+from quotas.money import NANOS_PER_USD
+from relay.models import Model, Price, validate_name
+from relay.pricing import MAX_PRICE_NANOS, Rate
+
+# What their figures are called, and by how much to divide for ours.
+_TOKENS = {"input": "input_mtok", "cached_input": "cache_read_mtok", "output": "output_mtok"}
+_REQUESTS = "requests_kcount"
+# Priced apart from the request's tokens, or as a surcharge on some of them: said, since it is not charged for.
+_BESIDE = {"web_searches_kcount", "storage_searches_kcount", "cache_write_mtok", "cache_write_1h_mtok"}
+
+
+class NotOurs(Exception):
+    """This price cannot be said in ours; the text is why."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    name: str
+    figures: dict[str, int]
+    context_tokens: int | None
+    notes: list[str]
+
+
+class Command(BaseCommand):
+    help = (
+        "Take prices from the list that ships with genai-prices, one line for each model that changes. Writes nothing "
+        "without --apply; with it, prices are in force from now. Models that are new here are added."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--provider", default="openai", metavar="ID", help="whose prices; openai")
+        parser.add_argument("--models", metavar="A,B", help="only these; left out: all of the provider's")
+        parser.add_argument("--apply", action="store_true", help="write what is shown")
+
+    @transaction.atomic
+    def handle(self, *args: Any, **options: Any) -> None:
+        provider = _provider(options["provider"])
+        now = timezone.now()
+        changed = unchanged = 0
+        for name, info in _chosen(provider, options["models"]):
+            try:
+                listed = _read(name, info, now)
+            except NotOurs as why:
+                self.stdout.write(f"{name}: left out, {why}")
+                continue
+            if line := _change(listed, now):
+                changed += 1
+                self.stdout.write(line)
+                if options["apply"]:
+                    _write(listed, now)
+            else:
+                unchanged += 1
+        done = "written" if options["apply"] else "to write: repeat with --apply"
+        self.stdout.write(f"{changed} {done}, {unchanged} unchanged.")
+
+
+def _provider(name: str) -> Provider:
+    providers = {provider.id: provider for provider in get_snapshot().providers}
+    if name not in providers:
+        raise CommandError(f"--provider: one of {', '.join(sorted(providers))}")
+    return providers[name]
+
+
+def _chosen(provider: Provider, names: str | None) -> Iterator[tuple[str, ModelInfo]]:
+    if names is None:
+        yield from sorted((info.id, info) for info in provider.models)
+        return
+    given = [name.strip() for name in names.split(",") if name.strip()]
+    if not given:
+        raise CommandError("--models: name at least one, split by commas")
+    found = {name: provider.find_model(name) for name in given}
+    if unknown := [name for name, info in found.items() if info is None]:
+        raise CommandError(f"--models: {provider.id} lists no {', '.join(unknown)}")
+    yield from ((name, info) for name, info in found.items() if info is not None)
+
+
+def _read(name: str, info: ModelInfo, now: datetime) -> Listed:
+    """Raises NotOurs."""
+    try:
+        validate_name(name)
+    except ValidationError:
+        raise NotOurs("its name cannot be one here") from None
+    if len(name) > 100:
+        raise NotOurs("its name is too long")
+    if not isinstance(info.prices, ModelPrice) and any(
+        isinstance(price.constraint, TimeOfDateConstraint) for price in info.prices
+    ):
+        raise NotOurs("its price depends on the time of day")
+    prices = {key: value for key, value in vars(info.get_prices(now)).items() if value is not None}
+    if beyond := sorted(prices.keys() - {*_TOKENS.values(), _REQUESTS} - _BESIDE):
+        raise NotOurs(f"it is priced by {', '.join(beyond)} too")
+    if not prices.keys() & {"input_mtok", "output_mtok"}:
+        raise NotOurs("it has no price for tokens")
+    return Listed(name, _figures(prices), info.context_window, list(_notes(prices)))
+
+
+def _notes(prices: dict[str, Any]) -> Iterator[str]:
+    """What the provider asks and our price does not."""
+    if beside := sorted(prices.keys() & _BESIDE):
+        yield f"not charged for: {', '.join(beside)}"
+    tiers = [tier.start for price in prices.values() if isinstance(price, TieredPrices) for tier in price.tiers]
+    if tiers:
+        yield f"the provider asks more above {min(tiers):,} input tokens"
+
+
+def _figures(prices: dict[str, Any]) -> dict[str, int]:
+    figures = {ours: _nanos(prices[theirs], 1) for ours, theirs in _TOKENS.items() if theirs in prices}
+    if _REQUESTS in prices:
+        figures["per_request"] = _nanos(prices[_REQUESTS], 1000)
+    return {"input": 0, "cached_input": figures.get("input", 0), "output": 0} | figures
+
+
+def _nanos(price: Decimal | TieredPrices, per: int) -> int:
+    """Exactly, or not at all. Of a price with tiers the first one, for which a note makes up."""
+    usd = price.base if isinstance(price, TieredPrices) else price
+    nanos = usd * NANOS_PER_USD / per
+    if nanos != int(nanos) or not 0 <= nanos <= MAX_PRICE_NANOS:
+        raise NotOurs("its price has more digits than ours, or is too large")
+    return int(nanos)
+
+
+def _rate(listed: Listed, price: Price | None) -> Rate:
+    """What the list does not price (an image, a second) stays as operators set it."""
+    return replace(price.rate if price else Rate(), **listed.figures)
+
+
+def _change(listed: Listed, now: datetime) -> str:
+    """`gpt-4o: input $5.00 → input $2.50`; empty where nothing changes."""
+    model = Model.objects.filter(name=listed.name).first()
+    price = model.price_at(now) if model else None
+    after = _rate(listed, price)
+    if price is not None and price.rate == after:
+        return ""
+    before = str(price.rate) if price else ("no price" if model else "new")
+    notes = f" ({'; '.join(listed.notes)})" if listed.notes else ""
+    return f"{listed.name}: {before} → {after}{notes}"
+
+
+def _write(listed: Listed, now: datetime) -> None:
+    new = {"context_tokens": listed.context_tokens} if listed.context_tokens else {}
+    model, _is_new = Model.objects.get_or_create(name=listed.name, defaults=new)
+    model.set_price(_rate(listed, model.price_at(now)), now)

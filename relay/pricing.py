@@ -1,0 +1,209 @@
+"""What a request costs, and the most it can cost. Integers only; knows neither Django nor the network.
+
+Token prices are nano-dollars per million tokens, the others nano-dollars each. Parts of a nano-dollar are summed over
+all tokens first and rounded up once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+from quotas.money import NANOS_PER_USD, format_exact
+
+MILLION = 1_000_000
+# With both at their most, a cost still fits the database's BIGINT.
+MAX_TOKENS = 1_000_000_000
+MAX_PRICE_NANOS = 1_000_000 * NANOS_PER_USD
+BYTES_PER_TOKEN = 4
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Prices of a model: what a usage record keeps as its snapshot."""
+
+    input: int = 0
+    cached_input: int = 0
+    output: int = 0
+    per_request: int = 0
+    per_image: int = 0
+    per_second: int = 0
+
+    def __post_init__(self) -> None:
+        _refuse_negative(self)
+
+    @classmethod
+    def of(cls, snapshot: Mapping[str, Any]) -> Self:
+        """The rate of a snapshot; what it does not name is free, what we do not know is left out."""
+        return cls(**{field.name: int(snapshot.get(field.name, 0)) for field in fields(cls)})
+
+    def snapshot(self) -> dict[str, int]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        """`input $2.50, cached input $1.25, output $10.00`, without what is free."""
+        named = [f"{name.replace('_', ' ')} ${format_exact(price)}" for name, price in asdict(self).items() if price]
+        return ", ".join(named) or "free"
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What was used. Cached tokens are among the input tokens, never beside them."""
+
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    images: int = 0
+    seconds: int = 0
+
+    def __post_init__(self) -> None:
+        _refuse_negative(self)
+        if self.cached_tokens > self.input_tokens:
+            raise ValueError("cached_tokens are among the input_tokens")
+
+
+@dataclass(frozen=True)
+class Term:
+    """One line of "how this was charged": `quantity` × `price` for every `per`, which is 1 or MILLION."""
+
+    name: str
+    quantity: int
+    price: int
+    per: int
+
+    @property
+    def price_usd(self) -> str:
+        return format_exact(self.price)
+
+    @property
+    def usd(self) -> str:
+        """To the last digit, which may lie far behind a nano-dollar: it is the sum of the terms that is rounded."""
+        nanos, rest = divmod(self.quantity * self.price, self.per)
+        if not rest:
+            return format_exact(nanos)
+        whole, part = divmod(nanos, NANOS_PER_USD)
+        return f"{whole}.{part:09d}{rest:06d}".rstrip("0")
+
+
+def cost_nanos(rate: Rate, usage: Usage) -> int:
+    """Cached input is charged at its own price and not also at that of input."""
+    tokens = (
+        (usage.input_tokens - usage.cached_tokens) * rate.input
+        + usage.cached_tokens * rate.cached_input
+        + usage.output_tokens * rate.output
+    )
+    return _millionth_up(tokens) + _fixed(rate, usage.images, usage.seconds)
+
+
+def terms(rate: Rate, usage: Usage) -> list[Term]:
+    """What the cost is made of, without what was not used or is free. Their sum, rounded up, is the cost."""
+    lines = [
+        Term("input", usage.input_tokens - usage.cached_tokens, rate.input, MILLION),
+        Term("cached_input", usage.cached_tokens, rate.cached_input, MILLION),
+        Term("output", usage.output_tokens, rate.output, MILLION),
+        Term("request", 1, rate.per_request, 1),
+        Term("images", usage.images, rate.per_image, 1),
+        Term("seconds", usage.seconds, rate.per_second, 1),
+    ]
+    return [line for line in lines if line.quantity * line.price]
+
+
+def bound_nanos(
+    rate: Rate,
+    *,
+    body_bytes: int,
+    choices: int,
+    output_tokens: int,
+    media_nanos: int = 0,
+    images: int = 0,
+    seconds: int = 0,
+) -> int:
+    """The dearest that a request can cost: every byte a token of the dearer input, every choice as long as allowed."""
+    tokens = body_bytes * max(rate.input, rate.cached_input) + choices * output_tokens * rate.output
+    return _millionth_up(tokens) + _fixed(rate, images, seconds) + media_nanos
+
+
+def affordable_output_tokens(
+    rate: Rate,
+    *,
+    available_nanos: int,
+    body_bytes: int,
+    choices: int,
+    media_nanos: int = 0,
+    images: int = 0,
+    seconds: int = 0,
+) -> int:
+    """The greatest completion limit whose bound is within `available_nanos`, at most MAX_TOKENS.
+
+    Below zero where not even the request is covered; zero where it is covered and no token of an answer.
+    """
+    left = (available_nanos - _fixed(rate, images, seconds) - media_nanos) * MILLION
+    left -= body_bytes * max(rate.input, rate.cached_input)
+    if left < 0:
+        return -1
+    return min(left // (choices * rate.output), MAX_TOKENS) if rate.output else MAX_TOKENS
+
+
+def estimate_tokens(size_bytes: int) -> int:
+    return -(-size_bytes // BYTES_PER_TOKEN)
+
+
+def parse_usage(answer: object) -> Usage | None:
+    """Usage as an upstream reported it; None where it reported none that can be believed, so that one estimates.
+
+    `answer` is the JSON of a response, or of a stream's event: `usage` is looked for in it, and in its `response`.
+    Chat, completions and embeddings say prompt_tokens and completion_tokens, the responses API input_tokens and
+    output_tokens.
+
+    A count is an integer of zero or more. Input or output that is there and is not one: None. Input missing: None.
+    Output missing: total_tokens - input, else zero (embeddings). Cached that is not one: zero, the dearer reading.
+    Beyond MAX_TOKENS: MAX_TOKENS. More cached than input: all of the input.
+    """
+    reported = _reported(answer)
+    given = _given(reported, "prompt_tokens", "input_tokens")
+    made = _given(reported, "completion_tokens", "output_tokens")
+    input_tokens = _count(given)
+    if made is None and input_tokens is not None:
+        made = max(0, (_count(reported.get("total_tokens")) or 0) - input_tokens)
+    output_tokens = _count(made)
+    if input_tokens is None or output_tokens is None:
+        return None
+    details = _given(reported, "prompt_tokens_details", "input_tokens_details")
+    cached = _count(details.get("cached_tokens")) if isinstance(details, dict) else None
+    return Usage(input_tokens, min(cached or 0, input_tokens), output_tokens)
+
+
+def _reported(answer: object) -> dict[str, Any]:
+    inner = answer.get("response") if isinstance(answer, dict) else None
+    for place in (answer, inner):
+        usage = place.get("usage") if isinstance(place, dict) else None
+        if isinstance(usage, dict):
+            return usage
+    return {}
+
+
+def _given(reported: dict[str, Any], *names: str) -> Any:
+    """The first that is there; null is as good as missing."""
+    return next((reported[name] for name in names if reported.get(name) is not None), None)
+
+
+def _count(value: object) -> int | None:
+    # A bool is an int to Python, not to an upstream.
+    if type(value) is not int or value < 0:
+        return None
+    return min(value, MAX_TOKENS)
+
+
+def _fixed(rate: Rate, images: int, seconds: int) -> int:
+    return rate.per_request + images * rate.per_image + seconds * rate.per_second
+
+
+def _millionth_up(amount: int) -> int:
+    return -(-amount // MILLION)
+
+
+def _refuse_negative(figures: Rate | Usage) -> None:
+    for field in fields(figures):
+        if getattr(figures, field.name) < 0:
+            raise ValueError(f"{field.name} is negative")

@@ -1,0 +1,60 @@
+"""Server-sent events on their way through: bytes pass untouched, only the event that carries the usage is read."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+
+from relay.pricing import Usage, parse_usage
+
+# What of an event is the answer's own text: what a charge is estimated from where no usage came.
+_TEXT = re.compile(rb'"(?:content|text|delta|arguments|reasoning_content)"\s*:\s*"((?:[^"\\]|\\.)*)"')
+_END = re.compile(rb"\r?\n\r?\n")
+# An event longer than this is passed on in pieces, unread.
+EVENT_MOST = 1024 * 1024
+
+
+@dataclass
+class Events:
+    """Feed it chunks; it gives back what goes to the client, and keeps the usage and the bytes of text that went by."""
+
+    shows_usage: bool
+    usage: Usage | None = None
+    text_bytes: int = 0
+    _rest: bytes = field(default=b"", repr=False)
+
+    def feed(self, chunk: bytes) -> bytes:
+        events = self._rest + chunk
+        out, start = [], 0
+        for end in _END.finditer(events):
+            out.append(self._pass(events[start : end.end()]))
+            start = end.end()
+        self._rest = events[start:]
+        if len(self._rest) > EVENT_MOST:
+            out.append(self.finish())
+        return b"".join(out)
+
+    def finish(self) -> bytes:
+        """What is left when the stream ends without a blank line."""
+        rest, self._rest = self._rest, b""
+        return self._pass(rest) if rest else b""
+
+    def _pass(self, event: bytes) -> bytes:
+        self.text_bytes += sum(len(text) for text in _TEXT.findall(event))
+        if b'"usage"' not in event:
+            return event
+        payload = _payload(event)
+        if (usage := parse_usage(payload)) is not None:
+            self.usage = usage
+        is_usage_alone = payload.get("choices") == []
+        return b"" if is_usage_alone and not self.shows_usage else event
+
+
+def _payload(event: bytes) -> dict[str, object]:
+    data = b"".join(line[5:].strip() for line in event.splitlines() if line.startswith(b"data:"))
+    try:
+        payload = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    return payload if isinstance(payload, dict) else {}

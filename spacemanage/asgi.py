@@ -1,0 +1,57 @@
+"""One process, two doors: /v1 goes to the relay, everything else to Django's pages.
+
+The relay stands beside Django's own handler, which would cost a thread per request.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "spacemanage.settings")
+
+from a2wsgi import WSGIMiddleware
+from django.core.wsgi import get_wsgi_application
+
+django_pages: Any = get_wsgi_application()
+
+from relay.app import Relay  # noqa: E402  the apps must be loaded before
+from relay.sweeper import Sweeper  # noqa: E402
+from spacemanage.boot import refuse_published_passwords  # noqa: E402
+
+Message = MutableMapping[str, Any]
+
+PAGE_THREADS = 8
+
+pages: Any = WSGIMiddleware(django_pages, workers=PAGE_THREADS)
+relay = Relay()
+sweeper = Sweeper()
+
+
+async def application(
+    scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
+) -> None:
+    if scope["type"] == "lifespan":
+        await _lifespan(receive, send)
+    elif scope["path"] == "/v1" or scope["path"].startswith("/v1/"):
+        await relay(scope, receive, send)
+    else:
+        await pages(scope, receive, send)
+
+
+async def _lifespan(receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]) -> None:
+    """Teller, catalogue, sweeper and client sessions start before the first request and drain after the last."""
+    await receive()
+    try:
+        refuse_published_passwords()
+        await relay.start()
+        sweeper.start()
+    except Exception as error:
+        await send({"type": "lifespan.startup.failed", "message": str(error)})
+        raise
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    sweeper.close()
+    await relay.close()
+    await send({"type": "lifespan.shutdown.complete"})

@@ -1,0 +1,158 @@
+"""The relay as it is served: granian in a process of its own, the demo upstream behind it, real HTTP on both sides."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from django.conf import settings
+from django.db import connection
+from django.utils import timezone
+
+from accounts.keys import KeyTerms, create_key
+from accounts.models import User
+from quotas.money import NANOS_PER_USD
+from relay.models import Model, Price, Upstream
+
+ROOT = Path(__file__).parent.parent.parent
+MODEL = "gpt-demo"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(what: Callable[[], Any], *, seconds: float = 20.0) -> Any:
+    """The first true value of `what`, asked again and again; fails after a while."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if value := what():
+                return value
+        except requests.ConnectionError:
+            pass
+        time.sleep(0.05)
+    raise AssertionError("it did not come in time")
+
+
+class Process:
+    """A program under test with all that it starts."""
+
+    def __init__(self, *args: str, env: dict[str, str]) -> None:
+        # A group of its own: a server's workers outlive the one that started them when that is killed.
+        self._started = subprocess.Popen(args, cwd=ROOT, env=os.environ | env, start_new_session=True)
+
+    def kill(self) -> None:
+        """The server and its workers, at once and without a word."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._started.pid, signal.SIGKILL)
+        self._started.wait()
+
+    def stop(self) -> None:
+        self._started.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self._started.wait(timeout=15)
+        self.kill()
+
+
+@pytest.fixture(scope="session")
+def upstream_url() -> Iterator[str]:
+    port = free_port()
+    process = Process(sys.executable, "manage.py", "demo_upstream", "--port", str(port), env={"DEMO": "true"})
+    url = f"http://127.0.0.1:{port}/v1"
+    try:
+        wait_for(lambda: requests.get(f"{url}/models", timeout=5).status_code < 500)
+        yield url
+    finally:
+        process.stop()
+
+
+def start_relay() -> tuple[str, Process]:
+    """A relay on the tests' own database."""
+    port = free_port()
+    granian = [sys.executable, "-m", "granian", "--interface", "asgi", "spacemanage.asgi:application"]
+    env = {"DATABASE_URL": database_url(), "DEMO": "true", "CATALOGUE_REFRESH_S": "0.1", "LOG_LEVEL": "ERROR"}
+    process = Process(*granian, "--host", "127.0.0.1", "--port", str(port), env=env)
+    url = f"http://127.0.0.1:{port}"
+    wait_for(lambda: requests.get(f"{url}/healthz", timeout=5).status_code == 200)
+    return f"{url}/v1", process
+
+
+@pytest.fixture(scope="session")
+def shared_relay(django_db_setup: None) -> Iterator[str]:
+    """One process for all tests that do not kill it; it keeps nothing but the catalogue, for a tenth of a second."""
+    url, process = start_relay()
+    yield url
+    process.stop()
+
+
+@pytest.fixture
+def relay_url(shared_relay: str, offered: Model, key: str) -> str:
+    wait_until_offered(shared_relay, key)
+    return shared_relay
+
+
+@pytest.fixture
+def own_relay(offered: Model, key: str) -> Iterator[tuple[str, Process]]:
+    """A relay of the test's own, to be killed."""
+    url, process = start_relay()
+    wait_until_offered(url, key)
+    yield url, process
+    process.kill()
+
+
+def wait_until_offered(url: str, key: str) -> None:
+    headers = {"Authorization": f"Bearer {key}"}
+    wait_for(lambda: MODEL in requests.get(f"{url}/models", headers=headers, timeout=5).text)
+
+
+def database_url() -> str:
+    there = connection.settings_dict
+    if connection.vendor == "sqlite":
+        return f"sqlite:///{there['NAME']}"
+    return f"postgres://{there['USER']}:{there['PASSWORD']}@{there['HOST']}:{there['PORT']}/{there['NAME']}"
+
+
+@pytest.fixture
+def offered(transactional_db: None, upstream_url: str) -> Model:
+    """One model at $2.50 and $10.00 a million tokens, cached input at half, served by the demo upstream."""
+    assert settings.CREDENTIAL_KEYS
+    model = Model.objects.create(name=MODEL, default_output_tokens=64, max_output_tokens=4096)
+    Price.objects.create(
+        model=model,
+        starts_at=timezone.now(),
+        input=5 * NANOS_PER_USD // 2,
+        cached_input=5 * NANOS_PER_USD // 4,
+        output=10 * NANOS_PER_USD,
+    )
+    serve(model, "demo", upstream_url)
+    return model
+
+
+def serve(model: Model, name: str, url: str, *, priority: int = 0) -> Upstream:
+    upstream = Upstream(name=name, base_url=url, priority=priority)
+    upstream.seal("upstream-secret-words")
+    upstream.save()
+    upstream.models.add(model)
+    return upstream
+
+
+@pytest.fixture
+def key(transactional_db: None, member: User) -> str:
+    return new_key(member)
+
+
+def new_key(owner: User, **terms: Any) -> str:
+    return create_key(owner=owner, terms=KeyTerms(name="laptop", **terms))[1]
