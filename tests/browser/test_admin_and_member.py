@@ -82,8 +82,10 @@ def test_a_normal_user_signs_in_to_their_own_credits(page: Page, member: User, c
 
     page.wait_for_url("**/me/credits/")
     sidebar = page.get_by_role("navigation", name="Main")
-    expect(sidebar.get_by_role("heading")).to_have_text(["Personal Center"])
-    expect(sidebar.get_by_role("link")).to_have_text(["Space Manage", "Credits Management", "Personal Settings"])
+    expect(sidebar.get_by_role("heading")).to_have_text(["Console", "Personal Center"])
+    expect(sidebar.get_by_role("link")).to_have_text(
+        ["Space Manage", "Token Management", "Usage Logs", "Credits Management", "Personal Settings"]
+    )
     expect(sidebar.get_by_role("link", name="Space Manage")).to_have_attribute("href", "/")
     card = page.get_by_role("region", name="Your quota")
     for term, figure in {"Total": "$5.00", "Spent": "$1.25", "Remaining": "$3.75", "In flight": "$0.00"}.items():

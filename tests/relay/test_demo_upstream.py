@@ -325,8 +325,13 @@ def test_a_port_that_is_none_is_refused(port: str) -> None:
 def test_a_port_in_use_is_refused_in_words(served: Served) -> None:
     port = served.url.rpartition(":")[2]
 
-    with pytest.raises(CommandError, match=f"--port: cannot listen on 127.0.0.1:{port}"):
-        call_command("demo_upstream", f"--port={port}")
+    # In a process of its own: another test's event loop may be running in this one.
+    command = [sys.executable, "manage.py", "demo_upstream", f"--port={port}"]
+    root = Path(__file__).parent.parent.parent
+    ended = subprocess.run(command, cwd=root, env=os.environ, capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 1
+    assert f"--port: cannot listen on 127.0.0.1:{port}" in ended.stderr
 
 
 def test_the_command_serves_and_says_plainly_what_it_is() -> None:
