@@ -21,6 +21,8 @@ from relay.sweeper import Sweeper  # noqa: E402
 from spacemanage.boot import refuse_published_passwords  # noqa: E402
 
 Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 
 PAGE_THREADS = 8
 
@@ -29,18 +31,28 @@ relay = Relay()
 sweeper = Sweeper()
 
 
-async def application(
-    scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
-) -> None:
+async def application(scope: Message, receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
         await _lifespan(receive, send)
     elif scope["path"] == "/v1" or scope["path"].startswith("/v1/"):
         await relay(scope, receive, send)
     else:
-        await pages(scope, receive, send)
+        await _pages(scope, receive, send)
 
 
-async def _lifespan(receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]) -> None:
+async def _pages(scope: Message, receive: Receive, send: Send) -> None:
+    """a2wsgi wants coroutines from another thread; what granian's receive and send give are awaitables only."""
+
+    async def receive_message() -> Message:
+        return await receive()
+
+    async def send_message(message: Message) -> None:
+        await send(message)
+
+    await pages(scope, receive_message, send_message)
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
     """Teller, catalogue, sweeper and client sessions start before the first request and drain after the last."""
     await receive()
     try:
