@@ -36,6 +36,7 @@ DAYS = 58
 
 # USD per million tokens, input and output, which is also thousands of nano-dollars per thousand tokens.
 MODELS = {"claude-sonnet-4": (3000, 15000), "gpt-4o-mini": (150, 600), "gemini-2.5-flash": (300, 2500)}
+DEAR_MODEL = "claude-sonnet-4"
 CHANGE_MODEL, CHANGE_PRICE = "deepseek-v3", (270, 1100)
 
 
@@ -137,8 +138,10 @@ class _Story:
         if not left:
             return
         moments = self._moments(first_day, last_day, count=min(40, 6 + cents // 60))
-        for moment in moments[:-1]:
-            call, cost = self._call(most=left // 3)
+        for later, moment in zip(range(len(moments) - 2, -1, -1), moments[:-1], strict=True):
+            # The last but one takes nearly all that is left, so that the last is small change.
+            share = left / (later + 1) * self._random.uniform(0.5, 1.3) if later else left * 0.985
+            call, cost = self._call(most=min(int(share), left - 1_000_000))
             left -= cost
             yield moment, _later(self._charge, username, call, cost)
         yield moments[-1], _later(self._charge, username, _call_costing(left), left)
@@ -151,11 +154,12 @@ class _Story:
         return sorted(earliest + timedelta(seconds=self._random.uniform(0, span_s)) for _ in range(count))
 
     def _call(self, most: int) -> tuple[Call, int]:
-        model = self._random.choice(list(MODELS))
+        # A dear request is an agent's with a long context; the small models are for small ones.
+        model = self._random.choice(list(MODELS)) if most < 20_000_000 else DEAR_MODEL
         price_in, price_out = MODELS[model]
-        tokens_in, tokens_out = self._random.randint(400, 40000), self._random.randint(80, 2400)
-        while (cost := tokens_in * price_in + tokens_out * price_out) > most:
-            tokens_in, tokens_out = tokens_in // 2, tokens_out // 2
+        tokens_in = int(most * self._random.uniform(0.5, 0.8)) // price_in
+        tokens_out = (most - tokens_in * price_in) // price_out
+        cost = tokens_in * price_in + tokens_out * price_out
         return self._made_call(model, tokens_in, tokens_out, price_in, price_out), cost
 
     def _made_call(self, model: str, tokens_in: int, tokens_out: int, price_in: int, price_out: int) -> Call:
