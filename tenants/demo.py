@@ -125,7 +125,8 @@ class _Story:
             yield self._at(day, 17, 50), _later(self._give, person.username, cents, actor)
         # What a change takes away or gives must be there before, and not be needed before.
         busy_until = max([person.last_day, *(day + 1 for day, cents, _ in person.changes if cents < 0)])
-        yield from self._spending(person.username, person.spent, person.joined - 1, busy_until)
+        busy_from = min([person.joined - 1, *(day + 10 for day, cents, _ in person.changes if cents > 0)])
+        yield from self._spending(person.username, person.spent, busy_from, busy_until)
         if person.disabled:
             yield self._at(person.disabled, 11), lambda: self._disable(person.username)
         if person.deleted:
@@ -140,7 +141,7 @@ class _Story:
         moments = self._moments(first_day, last_day, count=min(40, 6 + cents // 60))
         for later, moment in zip(range(len(moments) - 2, -1, -1), moments[:-1], strict=True):
             # The last but one takes nearly all that is left, so that the last is small change.
-            share = left / (later + 1) * self._random.uniform(0.5, 1.3) if later else left * 0.985
+            share = left / (later + 1) * self._random.choice([0.02, 1.1, 1.6]) if later else left * 0.985
             call, cost = self._call(most=min(int(share), left - 1_000_000))
             left -= cost
             yield moment, _later(self._charge, username, call, cost)
