@@ -49,6 +49,8 @@ class Call:
     input_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
+    images: int = 0
+    seconds: int = 0
     price: dict[str, Any] = field(default_factory=dict)
     duration_ms: int = 0
     first_token_ms: int | None = None

@@ -130,6 +130,8 @@ class Charge:
             input_tokens=usage.input_tokens,
             cached_tokens=usage.cached_tokens,
             output_tokens=usage.output_tokens,
+            images=usage.images,
+            seconds=usage.seconds,
             price=self.offer.rate.snapshot(),
             duration_ms=self._elapsed_ms(),
             first_token_ms=self.first_token_ms,

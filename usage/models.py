@@ -34,6 +34,8 @@ class UsageRecord(models.Model):
     input_tokens = models.BigIntegerField(default=0)
     cached_tokens = models.BigIntegerField(default=0)
     output_tokens = models.BigIntegerField(default=0)
+    images = models.BigIntegerField(default=0)
+    seconds = models.BigIntegerField(default=0)
     price = models.JSONField(default=dict)
     held = models.BigIntegerField(default=0)
     cost = models.BigIntegerField(default=0)

@@ -63,6 +63,8 @@ def _priced(record: UsageRecord) -> list[Line]:
         input_tokens=record.input_tokens,
         cached_tokens=min(record.cached_tokens, record.input_tokens),
         output_tokens=record.output_tokens,
+        images=record.images,
+        seconds=record.seconds,
     )
     lines = [
         Line(_label(term), _how(term), term.quantity * term.price * MILLION // term.per)
@@ -79,6 +81,8 @@ def _label(term: Term) -> str:
         "cached_input": _("Cached input"),
         "output": _("Output"),
         "request": _("Request"),
+        "images": _("Images"),
+        "seconds": _("Seconds"),
     }
     return labels[term.name]
 
@@ -98,7 +102,7 @@ def _reason(record: UsageRecord, other: int) -> str:
         return _("Delivered before the request was cut off")
     if other < 0:
         return _("Limited to what was held") if record.is_estimated else _("Charged by an earlier row")
-    return _("Images and seconds") if record.price else _("Without a price on record")
+    return _("Without a price on record")
 
 
 def _usd(millionths: int) -> str:

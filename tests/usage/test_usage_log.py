@@ -245,9 +245,14 @@ def test_what_was_rounded_up_is_a_line_of_its_own(client: Client, member: User) 
             [("Output", "$0.000006"), ("Limited to what was held", "−$0.000001")],
         ),
         (
-            {"price": {"input": USD, "per_image": 500}, "input_tokens": 1},
-            1500,
-            [("Input", "$0.000001"), ("Images and seconds", "$0.0000005")],
+            {
+                "price": {"input": USD, "per_image": 500, "per_second": 100},
+                "input_tokens": 1,
+                "images": 1,
+                "seconds": 2,
+            },
+            1700,
+            [("Input", "$0.000001"), ("Images", "$0.0000005"), ("Seconds", "$0.0000002")],
         ),
         ({"price": {"input": USD}, "input_tokens": 5, "cached_tokens": 9}, 0, []),
     ],
