@@ -41,7 +41,7 @@ SWEPT = "hold_expired"
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """What the log keeps of a request beside its money."""
+    """What the log keeps of a request beside its money. Model and key are those it was held with."""
 
     model: str
     key_id: UUID = NIL
@@ -104,10 +104,11 @@ def hold(
         if earlier.user_id != user.pk:
             raise HoldUnknown(request_id)
         return earlier, False
-    if UsageRecord.objects.filter(space=user.space_id, request_id=request_id).exists():
+    # A refusal's row held nothing, and does not stand in the way of a second try.
+    if UsageRecord.objects.filter(space=user.space_id, request_id=request_id, held__gt=0).exists():
         raise HoldUnknown(request_id)
     if wallet.available < amount_nanos:
-        raise InsufficientQuota(available=wallet.available, amount=amount_nanos)
+        raise InsufficientQuota(available=wallet.available, amount=amount_nanos, spent=wallet.spent, limit=wallet.total)
     _hold_on_key(wallet, call.key_id, amount_nanos)
     _shift(wallet, held=amount_nanos, spent=0)
     now = origin.now()
@@ -171,6 +172,17 @@ def release(*, space_id: int, request_id: UUID, call: Call | None = None) -> boo
         _log(locked.wallet, locked.hold, 0, 0, call)
     _return_rest(locked)
     return True
+
+
+@transaction.atomic
+def log_refusal(*, request_id: UUID, user: User, call: Call) -> None:
+    """An Error row for a request that was refused before it held anything. A repeat writes nothing."""
+    wallet = Wallet.objects.select_for_update(no_key=True).get(_spent_by(user))
+    if not UsageRecord.objects.filter(space=wallet.space_id, request_id=request_id).exists():
+        none = Hold(
+            id=request_id, user_id=user.pk, key_id=call.key_id, key_name=call.key_name, model=call.model, amount=0
+        )
+        _log(wallet, none, 0, 0, call)
 
 
 def expire_holds(*, now: datetime | None = None, most: int = 1000) -> int:
@@ -289,7 +301,16 @@ def _settle_late(space_id: int, request_id: UUID, cost_nanos: int, call: Call) -
     charged = min(due, wallet.available)
     _shift(wallet, held=0, spent=charged)
     _shift_key(wallet, first.key_id, held=0, spent=charged)
-    gone = Hold(id=request_id, space_id=space_id, wallet=wallet, user_id=first.user_id, amount=0)
+    gone = Hold(
+        id=request_id,
+        space_id=space_id,
+        wallet=wallet,
+        user_id=first.user_id,
+        key_id=first.key_id,
+        key_name=first.key_name,
+        model=first.model,
+        amount=0,
+    )
     return _log(wallet, gone, charged, due - charged, call)
 
 
@@ -306,7 +327,8 @@ def _hold_on_key(wallet: Wallet, key_id: UUID, amount_nanos: int) -> None:
         return
     key = ApiKey.with_deleted.get(space=wallet.space_id, pk=key_id)
     if key.limit is not None and key.limit - key.spent - key.held < amount_nanos:
-        raise KeyLimitReached(available=max(0, key.limit - key.spent - key.held), amount=amount_nanos)
+        available = max(0, key.limit - key.spent - key.held)
+        raise KeyLimitReached(available=available, amount=amount_nanos, spent=key.spent, limit=key.limit)
     _shift_key(wallet, key_id, held=amount_nanos, spent=0)
 
 
@@ -332,7 +354,7 @@ def _log(wallet: Wallet, held: Hold, charged: int, shortfall: int, call: Call) -
         cost=charged,
         shortfall=shortfall,
         available_after=wallet.available,
-        **asdict(call),
+        **asdict(call) | {"model": held.model, "key_id": held.key_id, "key_name": held.key_name},
     )
     _roll_up(record, at.replace(minute=0, second=0, microsecond=0))
     return record

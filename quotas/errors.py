@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+# The HTTP status of each code that a refusal of the relay's carries, as the client is told and the log keeps it.
+REFUSAL_STATUS = {
+    "invalid_api_key": 401,
+    "key_expired": 401,
+    "key_disabled": 401,
+    "account_disabled": 403,
+    "space_suspended": 403,
+    "model_not_allowed": 403,
+    "ip_not_allowed": 403,
+    "insufficient_quota": 429,
+    "key_limit_reached": 429,
+}
+
 
 class QuotaError(Exception):
-    """Nothing moved."""
+    """Nothing moved. `code` is what a client of the relay is told, where it may meet the refusal."""
+
+    code = ""
 
 
 class InsufficientPool(QuotaError):
@@ -17,21 +32,29 @@ class InsufficientPool(QuotaError):
 
 
 class InsufficientQuota(QuotaError):
-    """The wallet has `available` nanos free, fewer than `amount`."""
+    """The wallet has `available` nanos free, fewer than `amount`; of `limit` in all, `spent` are gone."""
 
-    def __init__(self, *, available: int, amount: int) -> None:
+    code = "insufficient_quota"
+
+    def __init__(self, *, available: int, amount: int, spent: int = 0, limit: int = 0) -> None:
         super().__init__(f"the wallet has {available} nanos available, {amount} were asked for")
         self.available = available
         self.amount = amount
+        self.spent = spent
+        self.limit = limit
 
 
 class KeyLimitReached(QuotaError):
-    """The API key's own limit leaves `available` nanos, fewer than `amount`."""
+    """The API key's own limit leaves `available` nanos, fewer than `amount`; `spent` of `limit` are gone."""
 
-    def __init__(self, *, available: int, amount: int) -> None:
+    code = "key_limit_reached"
+
+    def __init__(self, *, available: int, amount: int, spent: int = 0, limit: int = 0) -> None:
         super().__init__(f"the key has {available} nanos left, {amount} were asked for")
         self.available = available
         self.amount = amount
+        self.spent = spent
+        self.limit = limit
 
 
 class BelowHeld(QuotaError):
@@ -69,6 +92,8 @@ class WalletClosed(QuotaError):
 
 class NotSpending(QuotaError):
     """The user is disabled or deleted, or the space is suspended."""
+
+    code = "account_disabled"
 
 
 class KeyRefused(QuotaError):

@@ -8,6 +8,7 @@ import pytest
 from django.db import IntegrityError
 from django.utils import timezone
 
+from accounts.keys import KeyTerms, create_key
 from accounts.models import User
 from audit import origin
 from quotas.charging import SWEPT, Call, expire_holds, hold, release, renew, settle
@@ -31,7 +32,7 @@ NOON = datetime(2026, 5, 4, 12, 30, tzinfo=UTC)
 
 def _hold(user: User, nanos: int, **options: Any) -> UUID:
     request_id = new_id()
-    made, is_new = hold(request_id=request_id, user=user, amount_nanos=nanos, call=CALL, **options)
+    made, is_new = hold(request_id=request_id, user=user, amount_nanos=nanos, **{"call": CALL} | options)
     assert (made.pk, is_new) == (request_id, True)
     return request_id
 
@@ -600,7 +601,7 @@ def test_the_hours_figures_are_what_its_log_rows_come_to(member: User) -> None:
 
 
 def test_hours_models_and_keys_are_counted_apart(member: User) -> None:
-    key_id = new_id()
+    key_id = create_key(owner=member, terms=KeyTerms(name="laptop"))[0].pk
     for moment, model, key in [
         (NOON, "a", NIL),
         (NOON + timedelta(hours=1), "a", NIL),
@@ -608,7 +609,7 @@ def test_hours_models_and_keys_are_counted_apart(member: User) -> None:
         (NOON, "b", key_id),
     ]:
         with origin.acting(moment=moment):
-            _settle(member, _hold(member, 1 * USD), 5, Call(model=model, key_id=key))
+            _settle(member, _hold(member, 1 * USD, call=Call(model=model, key_id=key)), 5)
 
     noon, one = NOON.replace(minute=0), NOON.replace(hour=13, minute=0)
     assert [row[:4] for row in _rolled_up(member)] == [
@@ -639,7 +640,7 @@ def test_a_charge_that_cannot_be_logged_is_not_made(member: User) -> None:
     before = books(member.space)
 
     with pytest.raises(IntegrityError):
-        _settle(member, request_id, 1 * USD, Call(model=None))
+        _settle(member, request_id, 1 * USD, Call(model="m", code=None))
 
     assert books(member.space) == before
 

@@ -1,0 +1,314 @@
+"""What many requests want of the books at once, written as one set: one transaction, one commit.
+
+On PostgreSQL a set is one call of the function in sql/charge_set.sql; on SQLite, and for what the function leaves
+(a hold that is gone, a deleted member's, a cost beyond the hold), the same is done one by one by charging.py. One suite
+of tests holds both to one contract: tests/quotas/test_sets.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+from django.db import connection, transaction
+
+from accounts.keys import Presented, find_key, refusal_of
+from audit import origin
+from quotas import charging
+from quotas.charging import HOLD_LIFETIME_S, Call
+from quotas.errors import REFUSAL_STATUS, InsufficientQuota, KeyLimitReached, KeyRefused, QuotaError
+from tenants.ids import id_at
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Order(Generic[T_co]):
+    """Something to be done in a set, with an outcome of its own. Owed ones must be written, however long it takes."""
+
+    is_owed = False
+
+
+@dataclass(frozen=True)
+class Held:
+    """How much was set aside."""
+
+    amount_nanos: int
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What was charged, and what the wallet had free after it."""
+
+    cost_nanos: int
+    available_nanos: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class HoldOrder(Order[Held]):
+    """Hold for the request of a key as much as there is, from `least_nanos` to `most_nanos`.
+
+    Refused with KeyRefused, InsufficientQuota or KeyLimitReached; the refusal of a known key is logged. The id is the
+    request's own, made for it, as a UUIDv7: it becomes the log's where the hold is refused.
+    """
+
+    request_id: UUID
+    presented: Presented
+    model: str
+    address: str | None
+    least_nanos: int
+    most_nanos: int
+    lifetime_s: int = HOLD_LIFETIME_S
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOrder(Order[list[str]]):
+    """Whether a key may be used at all: the models that it is limited to, empty for all. Refused with KeyRefused.
+
+    With `code`, the log gets an Error row of a request that was refused before any money was asked for.
+    """
+
+    request_id: UUID
+    presented: Presented
+    address: str | None
+    model: str = ""
+    status: int = 0
+    code: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettleOrder(Order[Settled]):
+    """Charge a request what it cost and let go of the rest of its hold, as charging.settle does."""
+
+    space_id: int
+    request_id: UUID
+    cost_nanos: int
+    call: Call
+    is_owed = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseOrder(Order[bool]):
+    """Let go of a hold without a charge and log why, as charging.release does."""
+
+    space_id: int
+    request_id: UUID
+    call: Call
+    is_owed = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenewOrder(Order[bool]):
+    """Keep a hold alive and note what its answer has come to, as charging.renew does."""
+
+    space_id: int
+    request_id: UUID
+    delivered_bytes: int
+    accrued_nanos: int
+    lifetime_s: int = HOLD_LIFETIME_S
+
+
+def write_set(orders: Sequence[Order[Any]]) -> list[Any]:
+    """The outcome of each order, in their order: its result, or the QuotaError that refused it and wrote nothing.
+
+    Durable when it returns. Raises DatabaseError when the set was not written; write_one then tells which.
+    """
+    if connection.vendor == "postgresql":
+        return _Set(orders).write()
+    # What ends goes first, so that what it frees can be held.
+    places = sorted(range(len(orders)), key=lambda place: isinstance(orders[place], HoldOrder | CheckOrder))
+    with transaction.atomic():
+        outcomes = {place: write_one(orders[place]) for place in places}
+    return [outcomes[place] for place in range(len(orders))]
+
+
+@transaction.atomic
+def write_one(order: Order[Any]) -> Any:
+    """As write_set, of one order. A repeat of an order whose answer was lost moves nothing twice."""
+    try:
+        with transaction.atomic():
+            return _do(order)
+    except QuotaError as refusal:
+        if isinstance(order, HoldOrder | CheckOrder) and order.model:
+            _log_refusal(order, refusal.code, REFUSAL_STATUS.get(refusal.code, 400))
+        return refusal
+
+
+def _do(order: Order[Any]) -> Any:
+    match order:
+        case HoldOrder():
+            hold, _key = charging.hold_for_key(
+                request_id=order.request_id,
+                presented=order.presented,
+                model=order.model,
+                address=order.address,
+                least_nanos=order.least_nanos,
+                most_nanos=order.most_nanos,
+                lifetime_s=order.lifetime_s,
+            )
+            return Held(hold.amount)
+        case CheckOrder():
+            return _check(order)
+        case SettleOrder():
+            record = charging.settle(
+                space_id=order.space_id, request_id=order.request_id, cost_nanos=order.cost_nanos, call=order.call
+            )
+            return Settled(record.cost, record.available_after)
+        case ReleaseOrder():
+            return charging.release(space_id=order.space_id, request_id=order.request_id, call=order.call)
+        case RenewOrder():
+            return charging.renew(
+                space_id=order.space_id,
+                request_id=order.request_id,
+                delivered_bytes=order.delivered_bytes,
+                accrued_nanos=order.accrued_nanos,
+                lifetime_s=order.lifetime_s,
+            )
+    raise TypeError(order)
+
+
+def _check(order: CheckOrder) -> list[str]:
+    key = find_key(order.presented)
+    if key is None:
+        raise KeyRefused("invalid_api_key")
+    if code := refusal_of(key, address=order.address, model=order.model or None):
+        raise KeyRefused(code)
+    if order.code:
+        _log_refusal(order, order.code, order.status)
+    return list(key.models_allowed)
+
+
+def _log_refusal(order: HoldOrder | CheckOrder, code: str, status: int) -> None:
+    """Unknown keys leave no row: they are nobody's."""
+    if key := find_key(order.presented):
+        call = Call(model=order.model, key_id=key.pk, key_name=key.name, status=status, code=code)
+        charging.log_refusal(request_id=order.request_id, user=key.user, call=call)
+
+
+class _Set:
+    """One call of the function, and one by one what it left."""
+
+    def __init__(self, orders: Sequence[Order[Any]]) -> None:
+        self.orders = orders
+        self.at = origin.now()
+
+    def write(self) -> list[Any]:
+        rows = self._call()
+        return [self._outcome(order, rows.get(place)) for place, order in enumerate(self.orders)]
+
+    def _call(self) -> dict[int, _Row]:
+        settlements, asks, renewals = self._sorted()
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT * FROM quotas_charge_set(%s, %s, %s, %s)",
+                [self.at, json.dumps(settlements), json.dumps(asks), json.dumps(renewals)],
+            )
+            return {row[0]: _Row(*row) for row in cursor.fetchall()}
+
+    def _sorted(self) -> tuple[list[Json], list[Json], list[Json]]:
+        settlements: dict[UUID, Json] = {}
+        asks: list[Json] = []
+        renewals: dict[UUID, Json] = {}
+        for place, order in enumerate(self.orders):
+            match order:
+                # A second one of the same request is left: the function would see the hold under both.
+                case SettleOrder() | ReleaseOrder():
+                    settlements.setdefault(order.request_id, self._settlement(place, order))
+                case HoldOrder() | CheckOrder():
+                    asks.append(_ask(place, order))
+                case RenewOrder():
+                    renewals[order.request_id] = _renewal(place, order)
+        return list(settlements.values()), asks, list(renewals.values())
+
+    def _settlement(self, place: int, order: SettleOrder | ReleaseOrder) -> Json:
+        call = order.call
+        return {
+            "place": place,
+            "record": id_at(self.at).hex,
+            "space": order.space_id,
+            "request": order.request_id.hex,
+            "cost": order.cost_nanos if isinstance(order, SettleOrder) else 0,
+            "input_tokens": call.input_tokens,
+            "cached_tokens": call.cached_tokens,
+            "output_tokens": call.output_tokens,
+            "images": call.images,
+            "seconds": call.seconds,
+            "price": call.price,
+            "duration_ms": call.duration_ms,
+            "first_token_ms": call.first_token_ms,
+            "status": call.status,
+            "code": call.code,
+            "is_estimated": call.is_estimated,
+        }
+
+    @staticmethod
+    def _outcome(order: Order[Any], row: _Row | None) -> Any:
+        match order:
+            case RenewOrder():
+                return row is not None
+            case SettleOrder() if row:
+                return Settled(row.nanos, row.free_nanos)
+            case ReleaseOrder() if row:
+                return True
+            case HoldOrder() if row and row.outcome == ALLOWED:
+                return Held(row.nanos)
+            case CheckOrder() if row and row.outcome == ALLOWED:
+                return json.loads(row.models)
+        return write_one(order) if row is None else row.refusal()
+
+
+ALLOWED = "allowed"
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What the function answers for one order; which figures are there depends on the outcome."""
+
+    place: int
+    outcome: str
+    nanos: int
+    free_nanos: int
+    spent_nanos: int
+    limit_nanos: int
+    models: str
+
+    def refusal(self) -> QuotaError:
+        error = {"insufficient_quota": InsufficientQuota, "key_limit_reached": KeyLimitReached}.get(self.outcome)
+        if error is None:
+            return KeyRefused(self.outcome)
+        return error(available=self.free_nanos, amount=self.nanos, spent=self.spent_nanos, limit=self.limit_nanos)
+
+
+def _ask(place: int, order: HoldOrder | CheckOrder) -> Json:
+    ask: Json = {
+        "place": place,
+        "request": order.request_id.hex,
+        "space": order.presented.space_id,
+        "hash": order.presented.hash,
+        # PostgreSQL knows no zones in an address.
+        "address": order.address.partition("%")[0] if order.address else None,
+        "model": order.model,
+    }
+    if isinstance(order, CheckOrder):
+        return ask | {"least": 0, "most": 0, "lifetime_s": 0, "status": order.status, "code": order.code}
+    return ask | {
+        "least": order.least_nanos,
+        "most": order.most_nanos,
+        "lifetime_s": order.lifetime_s,
+        "status": 0,
+        "code": "",
+    }
+
+
+def _renewal(place: int, order: RenewOrder) -> Json:
+    return {
+        "place": place,
+        "space": order.space_id,
+        "request": order.request_id.hex,
+        "delivered_bytes": order.delivered_bytes,
+        "accrued": order.accrued_nanos,
+        "lifetime_s": order.lifetime_s,
+    }

@@ -1,0 +1,448 @@
+"""One contract for sets, whoever writes them: PostgreSQL's function, or charging.py one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.db import transaction
+from django.utils import timezone
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from accounts.keys import KeyTerms, Presented, create_key, present, set_key_enabled
+from accounts.models import ApiKey, User
+from quotas.charging import Call, expire_holds
+from quotas.errors import InsufficientQuota, KeyLimitReached, KeyRefused, QuotaError
+from quotas.models import Hold, Wallet
+from quotas.reconcile import reconcile
+from quotas.sets import (
+    CheckOrder,
+    Held,
+    HoldOrder,
+    Order,
+    ReleaseOrder,
+    RenewOrder,
+    Settled,
+    SettleOrder,
+    write_one,
+    write_set,
+)
+from tenants.ids import new_id
+from tenants.models import Space
+from tenants.services import delete_member, set_suspended
+from tests.factories import MemberFactory
+from tests.quotas.books import USD, figures
+from usage.models import HourlyUsage, UsageRecord
+
+# The cast: a pool of $500.00 of which Jun, the member, has $5.00.
+
+CALL = Call(model="m", input_tokens=7, cached_tokens=2, output_tokens=3, price={"input": 5}, duration_ms=40)
+FAILED = Call(model="m", status=502, code="upstream_error")
+
+
+def key_of(owner: User, **terms: Any) -> Presented:
+    presented = present(create_key(owner=owner, terms=KeyTerms(name="laptop", **terms))[1])
+    assert presented is not None
+    return presented
+
+
+def hold_order(presented: Presented, most: int, *, least: int | None = None, **fields: Any) -> HoldOrder:
+    shared: dict[str, Any] = {"request_id": new_id(), "model": "m", "address": "192.0.2.7"}
+    return HoldOrder(
+        presented=presented, most_nanos=most, least_nanos=most if least is None else least, **shared | fields
+    )
+
+
+def settle_order(held: HoldOrder, cost: int, call: Call = CALL) -> SettleOrder:
+    return SettleOrder(space_id=held.presented.space_id, request_id=held.request_id, cost_nanos=cost, call=call)
+
+
+def release_order(held: HoldOrder) -> ReleaseOrder:
+    return ReleaseOrder(space_id=held.presented.space_id, request_id=held.request_id, call=FAILED)
+
+
+def renew_order(held: HoldOrder, accrued: int) -> RenewOrder:
+    return RenewOrder(
+        space_id=held.presented.space_id, request_id=held.request_id, delivered_bytes=9, accrued_nanos=accrued
+    )
+
+
+def write(*orders: Order[Any]) -> list[Any]:
+    return write_set(orders)
+
+
+def told(outcome: Any) -> Any:
+    """An outcome as a value: errors compare by identity."""
+    if isinstance(outcome, QuotaError):
+        return type(outcome).__name__, outcome.code, vars(outcome)
+    return outcome
+
+
+def rows() -> list[tuple[str, str, int, int, int]]:
+    return list(UsageRecord.objects.order_by("id").values_list("kind", "code", "status", "cost", "available_after"))
+
+
+# Holds.
+
+
+def test_a_hold_sets_money_aside_on_wallet_and_key(member: User) -> None:
+    order = hold_order(key_of(member), 2 * USD, lifetime_s=90)
+
+    assert write(order) == [Held(2 * USD)]
+
+    hold, key = Hold.objects.get(), ApiKey.objects.get()
+    assert (hold.pk, hold.wallet, hold.user_id, hold.key_id) == (order.request_id, member.wallet, member.pk, key.pk)
+    assert (hold.key_name, hold.model, hold.amount, hold.accrued) == ("laptop", "m", 2 * USD, 0)
+    assert hold.expires_at - hold.created_at == timedelta(seconds=90)
+    assert figures(member) == (5 * USD, 0, 0, 2 * USD)
+    assert key.held == 2 * USD and key.last_used_at is not None
+
+
+def test_the_managers_key_spends_from_the_pool(member: User, manager: User) -> None:
+    assert write(hold_order(key_of(manager), 3 * USD)) == [Held(3 * USD)]
+
+    assert figures(member.space) == (500 * USD, 5 * USD, 0, 3 * USD)
+    assert figures(member) == (5 * USD, 0, 0, 0)
+
+
+def test_as_much_is_held_as_there_is_and_covers_the_least(member: User) -> None:
+    key = key_of(member)
+
+    outcomes = write(
+        hold_order(key, 3 * USD, least=USD),
+        hold_order(key, 3 * USD, least=USD),
+        hold_order(key, 3 * USD, least=1),
+    )
+
+    assert outcomes[:2] == [Held(3 * USD), Held(2 * USD)]
+    assert told(outcomes[2]) == told(InsufficientQuota(available=0, amount=1, spent=0, limit=5 * USD))
+    assert figures(member) == (5 * USD, 0, 0, 5 * USD)
+    assert rows() == [("error", "insufficient_quota", 429, 0, 0)]
+
+
+def test_requests_of_one_set_see_each_other_and_those_of_others_do_not(member: User, stranger: User) -> None:
+    mine, theirs = key_of(member), key_of(stranger)
+
+    outcomes = write(*[hold_order(key, 2 * USD) for key in (mine, theirs, mine, theirs, mine, theirs, theirs)])
+
+    assert [outcome == Held(2 * USD) for outcome in outcomes] == [True, True, True, True, False, True, False]
+    assert (figures(member)[3], figures(stranger)[3]) == (4 * USD, 6 * USD)
+
+
+def test_a_keys_limit_is_guarded_within_a_set(member: User) -> None:
+    limited, free = key_of(member, limit_nanos=USD), key_of(member)
+
+    outcomes = write(
+        hold_order(limited, USD),
+        hold_order(limited, 1),
+        hold_order(free, USD),
+        hold_order(limited, USD, least=1),
+    )
+
+    assert outcomes[0] == outcomes[2] == Held(USD)
+    assert told(outcomes[1]) == told(KeyLimitReached(available=0, amount=1, spent=0, limit=USD))
+    assert isinstance(outcomes[3], KeyLimitReached)
+    assert figures(member)[3] == 2 * USD
+
+
+@pytest.mark.parametrize(
+    ("stop", "status", "code"),
+    [
+        (lambda user: set_suspended(space=user.space, is_suspended=True, actor=None), 403, "space_suspended"),
+        (lambda user: User.objects.filter(pk=user.pk).update(is_active=False), 403, "account_disabled"),
+        (lambda user: set_key_enabled(key=user.keys.get(), is_enabled=False, actor=user), 401, "key_disabled"),
+        (lambda user: ApiKey.objects.update(expires_at=timezone.now()), 401, "key_expired"),
+        (lambda user: ApiKey.objects.update(ips_allowed=["10.0.0.0/8", "2001:db8::/32"]), 403, "ip_not_allowed"),
+        (lambda user: ApiKey.objects.update(models_allowed=["n", "mm"]), 403, "model_not_allowed"),
+    ],
+)
+def test_what_stops_a_key_is_told_and_logged(member: User, stop: Callable[[User], Any], status: int, code: str) -> None:
+    key = key_of(member)
+    stop(member)
+
+    for order in (hold_order(key, 1), CheckOrder(request_id=new_id(), presented=key, address="192.0.2.7", model="m")):
+        [refused] = write(order)
+        assert isinstance(refused, KeyRefused) and refused.code == code
+
+    assert rows() == [("error", code, status, 0, 5 * USD)] * 2
+    hour = HourlyUsage.objects.get()
+    assert (hour.requests, hour.errors, hour.cost, hour.user_id) == (2, 2, 0, member.pk)
+    assert not Hold.objects.exists() and reconcile(member.space) == []
+
+
+def test_an_unknown_key_leaves_no_row(member: User, stranger: User) -> None:
+    known = key_of(member)
+    assert stranger.space_id is not None
+    elsewhere = Presented(stranger.space_id, known.hash)
+    nowhere = Presented(known.space_id, "0" * 64)
+
+    for key in (elsewhere, nowhere, Presented(10**17, known.hash)):
+        held, checked = write(
+            hold_order(key, 1), CheckOrder(request_id=new_id(), presented=key, address=None, model="m", code="x")
+        )
+        assert held.code == checked.code == "invalid_api_key"
+    assert rows() == [] and not Hold.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("address", "passes"),
+    [("10.1.2.3", True), ("2001:db8::1", True), ("fe80::1%eth0", False), ("11.0.0.1", False), (None, False)],
+)
+def test_a_keys_networks_are_asked(member: User, address: str | None, passes: bool) -> None:
+    key = key_of(member, ips=("10.0.0.0/8", "2001:db8::/32"))
+
+    [outcome] = write(hold_order(key, 1, address=address))
+
+    assert isinstance(outcome, Held) == passes
+
+
+def test_the_old_secret_works_for_its_grace(member: User) -> None:
+    from accounts.keys import GRACES, rotate_key
+
+    old = key_of(member)
+    key, text = rotate_key(key=ApiKey.objects.get(), grace=GRACES["1h"], actor=member)
+    new = present(text)
+    assert new is not None
+
+    assert write(hold_order(old, 1), hold_order(new, 1)) == [Held(1), Held(1)]
+    ApiKey.objects.update(old_until=timezone.now())
+    assert [type(outcome) for outcome in write(hold_order(old, 1), hold_order(new, 1))] == [KeyRefused, Held]
+    assert Hold.objects.filter(key_id=key.pk).count() == 3
+
+
+def test_a_check_tells_the_models_and_moves_nothing(member: User) -> None:
+    key, limited = key_of(member), key_of(member, models=("a", "b"))
+
+    outcomes = write(*[CheckOrder(request_id=new_id(), presented=each, address=None) for each in (key, limited)])
+
+    assert outcomes == [[], ["a", "b"]]
+    assert rows() == [] and figures(member) == (5 * USD, 0, 0, 0)
+
+
+def test_a_check_logs_what_was_refused_before_it(member: User) -> None:
+    key = key_of(member)
+
+    outcomes = write(
+        CheckOrder(request_id=new_id(), presented=key, address=None, model="none", status=404, code="model_not_found")
+    )
+
+    assert outcomes == [[]]
+    assert rows() == [("error", "model_not_found", 404, 0, 5 * USD)]
+
+
+# Settlements.
+
+
+def test_a_settlement_charges_logs_and_rolls_up(member: User) -> None:
+    order = hold_order(key_of(member), 2 * USD)
+    write(order)
+
+    assert write(settle_order(order, USD)) == [Settled(USD, 4 * USD)]
+
+    record, key = UsageRecord.objects.get(), ApiKey.objects.get()
+    assert (record.request_id, record.held, record.cost, record.shortfall) == (order.request_id, 2 * USD, USD, 0)
+    assert (record.username, record.key_name, record.model, record.kind) == ("jun", "laptop", "m", "consume")
+    assert (record.input_tokens, record.cached_tokens, record.output_tokens) == (7, 2, 3)
+    assert (record.price, record.duration_ms, record.first_token_ms) == ({"input": 5}, 40, None)
+    assert timezone.now() - record.at < timedelta(minutes=1)
+    assert figures(member) == (5 * USD, 0, USD, 0) and (key.spent, key.held) == (USD, 0)
+    hour = HourlyUsage.objects.get()
+    assert (hour.requests, hour.errors, hour.input_tokens, hour.output_tokens, hour.cost) == (1, 0, 7, 3, USD)
+    assert reconcile(member.space) == []
+
+
+def test_settlements_of_one_wallet_tell_what_was_left_after_each(member: User) -> None:
+    key = key_of(member)
+    holds = [hold_order(key, USD) for _ in range(4)]
+    write(*holds)
+
+    outcomes = write(
+        settle_order(holds[0], USD), settle_order(holds[1], 1), release_order(holds[2]), settle_order(holds[3], 0)
+    )
+
+    left = [USD, 2 * USD - 1, 3 * USD - 1, 4 * USD - 1]
+    assert outcomes == [Settled(USD, left[0]), Settled(1, left[1]), True, Settled(0, left[3])]
+    assert sorted(row[-1] for row in rows()) == left
+    assert HourlyUsage.objects.get().requests == 4 and HourlyUsage.objects.get().errors == 1
+
+
+def test_what_a_set_frees_it_can_hold(member: User) -> None:
+    key = key_of(member)
+    first = hold_order(key, 5 * USD)
+    write(first)
+
+    assert write(hold_order(key, 4 * USD), settle_order(first, USD)) == [Held(4 * USD), Settled(USD, 4 * USD)]
+    assert figures(member) == (5 * USD, 0, USD, 4 * USD)
+
+
+def test_a_cost_beyond_the_hold_is_charged_as_far_as_the_money_goes(member: User) -> None:
+    key = key_of(member)
+    one, other = hold_order(key, USD), hold_order(key, USD)
+    write(one, other)
+
+    beyond, within = write(settle_order(one, 9 * USD), settle_order(other, USD))
+
+    assert within == Settled(USD, 3 * USD) or within == Settled(USD, 0)
+    assert beyond.cost_nanos == 4 * USD
+    assert figures(member) == (5 * USD, 0, 5 * USD, 0)
+    assert sum(UsageRecord.objects.values_list("shortfall", flat=True)) == 5 * USD
+    assert reconcile(member.space) == []
+
+
+def test_a_repeat_moves_nothing(member: User) -> None:
+    order = hold_order(key_of(member), 2 * USD)
+    write(order)
+    first = write(settle_order(order, USD), settle_order(order, USD))
+
+    assert first == write(settle_order(order, USD), settle_order(order, 2 * USD))
+    assert write(release_order(order), renew_order(order, 5)) == [False, False]
+    assert write_one(order).code == ""
+    assert figures(member) == (5 * USD, 0, USD, 0) and len(rows()) == 1
+
+
+def test_an_order_whose_answer_was_lost_is_written_once(member: User) -> None:
+    order, poor = hold_order(key_of(member), 2 * USD), hold_order(key_of(member), 9 * USD)
+    write(order, poor)
+
+    assert [told(write_one(again)) for again in (order, poor)] == [
+        Held(2 * USD),
+        told(InsufficientQuota(available=3 * USD, amount=9 * USD, spent=0, limit=5 * USD)),
+    ]
+    assert figures(member)[3] == 2 * USD and len(rows()) == 1
+
+
+def test_a_release_frees_everything_and_says_why(member: User) -> None:
+    order = hold_order(key_of(member), 2 * USD)
+    write(order)
+
+    assert write(release_order(order)) == [True]
+
+    assert rows() == [("error", "upstream_error", 502, 0, 5 * USD)]
+    assert figures(member) == (5 * USD, 0, 0, 0) and ApiKey.objects.get().held == 0
+
+
+def test_a_renewal_only_grows_and_is_what_a_sweep_charges(member: User) -> None:
+    order = hold_order(key_of(member), 2 * USD)
+    write(order)
+
+    assert write(renew_order(order, USD)) == [True]
+    assert write(renew_order(order, 5)) == [True]
+    assert write(renew_order(order, 9 * USD)) == [True]
+
+    assert Hold.objects.get().accrued == 2 * USD
+    assert expire_holds(now=timezone.now() + timedelta(minutes=5)) == 1
+    assert write(settle_order(order, 3 * USD)) == [Settled(USD, 2 * USD)]
+    assert figures(member) == (5 * USD, 0, 3 * USD, 0) and reconcile(member.space) == []
+
+
+def test_what_a_deleted_member_held_settles_and_the_rest_returns(member: User, manager: User) -> None:
+    order = hold_order(key_of(member), 2 * USD)
+    write(order)
+    delete_member(member=member, actor=manager)
+
+    [settled] = write(settle_order(order, USD))
+
+    assert settled.cost_nanos == USD
+    assert figures(member.space) == (500 * USD, USD, 0, 0) and reconcile(member.space) == []
+
+
+# A set is what its orders are one by one.
+
+
+@st.composite
+def scripts(draw: st.DrawFn) -> list[list[tuple[str, int, int, int]]]:
+    """Sets of (deed, whose key or which hold, nanos, least)."""
+    deed = st.tuples(
+        st.sampled_from(["hold", "hold", "settle", "release", "renew", "check"]),
+        st.integers(0, 5),
+        st.integers(1, 12),
+        st.integers(1, 12),
+    )
+    return draw(st.lists(st.lists(deed, min_size=1, max_size=8), min_size=1, max_size=5))
+
+
+_TOLD = ("kind", "code", "status", "held", "cost", "available_after")
+
+
+class Play:
+    """Plays a script by one writer; request ids are told apart by their place, as they are new each time."""
+
+    def __init__(self, keys: list[Presented], writer: Callable[[list[Order[Any]]], list[Any]]) -> None:
+        self.keys = keys
+        self.writer = writer
+        self.holds: list[HoldOrder] = []
+        self.outcomes: list[Any] = []
+
+    def play(self, script: list[list[tuple[str, int, int, int]]]) -> list[Any]:
+        for deeds in script:
+            orders = [order for deed in deeds if (order := self._order(*deed))]
+            # One by one in the order of a set: what ends first, then what begins.
+            orders.sort(key=lambda order: isinstance(order, HoldOrder | CheckOrder))
+            ended: set[UUID] = set()
+            orders = [order for order in orders if not self._is_again(order, ended)]
+            self.outcomes += [told(outcome) for outcome in self.writer(orders)]
+            self.holds += [order for order in orders if isinstance(order, HoldOrder)]
+        return self.outcomes
+
+    @staticmethod
+    def _is_again(order: Order[Any], seen: set[UUID]) -> bool:
+        """A request is renewed or ended once in a set: which of the two comes first is nobody's promise."""
+        if isinstance(order, SettleOrder | ReleaseOrder | RenewOrder):
+            if order.request_id in seen:
+                return True
+            seen.add(order.request_id)
+        return False
+
+    def _order(self, deed: str, which: int, nanos: int, least: int) -> Order[Any] | None:
+        key = self.keys[which % len(self.keys)]
+        if deed == "hold":
+            return hold_order(key, max(nanos, least), least=min(nanos, least))
+        if deed == "check":
+            return CheckOrder(request_id=new_id(), presented=key, address=None, model="m")
+        if not self.holds:
+            return None
+        held = self.holds[which % len(self.holds)]
+        if deed == "settle":
+            # Beyond the hold the function leaves it to the end of its set: another order of the same deeds.
+            return settle_order(held, min(nanos, held.least_nanos))
+        return release_order(held) if deed == "release" else renew_order(held, nanos)
+
+    def state(self, space: Space) -> Any:
+        return (
+            list(Wallet.objects.filter(space=space).order_by("pk").values_list("total", "spent", "held")),
+            list(ApiKey.objects.filter(space=space).order_by("pk").values_list("spent", "held")),
+            sorted(
+                UsageRecord.objects.filter(space=space).values_list(
+                    "kind", "code", "status", "held", "cost", "available_after"
+                )
+            ),
+            sorted(HourlyUsage.objects.filter(space=space).values_list("user_id", "requests", "errors", "cost")),
+            sorted(Hold.objects.filter(space=space).values_list("amount", "accrued")),
+        )
+
+
+@given(script=scripts())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_set_does_what_its_orders_do_one_by_one(space: Space, script: list[list[tuple[str, int, int, int]]]) -> None:
+    with transaction.atomic():
+        people = [MemberFactory.create(space=space, usd=0) for _ in range(2)]
+        for person in people:
+            Wallet.objects.filter(user=person).update(total=40)
+        Wallet.objects.filter(space=space, kind="pool").update(allocated=80)
+        keys = [key_of(people[0]), key_of(people[0], limit_nanos=25), key_of(people[1])]
+        plays = [
+            Play(keys, write_set),
+            Play(keys, lambda orders: [write_one(order) for order in orders]),
+        ]
+        results = []
+        for play in plays:
+            point = transaction.savepoint()
+            outcomes = play.play(script)
+            results.append((outcomes, play.state(space)))
+            transaction.savepoint_rollback(point)
+        transaction.set_rollback(True)
+    assert results[0] == results[1]
