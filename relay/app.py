@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
 import structlog
 from django.db import DatabaseError, InterfaceError
 
@@ -21,9 +21,10 @@ from audit.address import believed_address
 from quotas.errors import KeyRefused, QuotaError
 from quotas.money import format_exact
 from relay import errors
-from relay.asks import BODY_MOST, KINDS, Ask, Kind, read_ask
+from relay.asks import BODY_MOST, KINDS, Ask, Kind, model_of, read_ask
 from relay.catalogue import Catalogue, Offer
-from relay.charges import Charge, authorize, open_charge
+from relay.charges import Charge, authorize, open_charge, refusal
+from relay.http import Answer, HttpError
 from relay.pricing import Usage, estimate_tokens, parse_usage
 from relay.stream import Events
 from relay.teller import Teller
@@ -36,6 +37,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 log = structlog.get_logger(__name__)
 
 ANSWER_MOST = 64 * 1024 * 1024
+# How long an answer may take before it is watched whether its client is still there.
+LOOK_AFTER_S = 0.5
 # Statuses that tell the client about its own request; all others are between us and the upstream.
 PASSED_ON = frozenset({400, 404, 405, 409, 413, 415, 422})
 
@@ -47,7 +50,7 @@ class Request:
     scope: Scope
     receive: Receive
     send: Send
-    _gone: asyncio.Task[None] | None = None
+    _leaving: asyncio.Task[None] | None = None
 
     def header(self, name: bytes) -> str:
         return next((value.decode("latin-1") for key, value in self.scope["headers"] if key == name), "")
@@ -72,16 +75,40 @@ class Request:
             if not message.get("more_body"):
                 return b"".join(parts)
 
-    @property
-    def gone(self) -> asyncio.Task[None]:
-        """Done when the client has left: servers tell it by `receive` alone. Only after the body was read."""
-        if self._gone is None:
-            self._gone = asyncio.ensure_future(_disconnected(self.receive))
-        return self._gone
+    @asynccontextmanager
+    async def while_there(self, *, look_after_s: float = 0.0) -> AsyncIterator[None]:
+        """Cancels what is done inside when the client leaves: ClientGoneError. Only after the body was read.
+
+        Servers tell it by `receive` alone, which costs a task: short work looks only when it turned out long.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(None) as patience:
+
+                def leave(_: object) -> None:
+                    patience.reschedule(loop.time())
+
+                looking = loop.call_later(look_after_s, lambda: self._gone().add_done_callback(leave))
+                try:
+                    yield
+                finally:
+                    looking.cancel()
+                    if self._leaving is not None:
+                        self._leaving.remove_done_callback(leave)
+        except TimeoutError:
+            if patience.expired():
+                raise ClientGoneError from None
+            raise
+
+    def _gone(self) -> asyncio.Task[None]:
+        """Done when the client has left. One for the whole exchange: some servers lose what a cancelled one heard."""
+        if self._leaving is None:
+            self._leaving = asyncio.ensure_future(_disconnected(self.receive))
+        return self._leaving
 
     def end(self) -> None:
-        if self._gone is not None:
-            self._gone.cancel()
+        if self._leaving is not None:
+            self._leaving.cancel()
 
     async def start(self, status: int, headers: dict[str, str]) -> None:
         listed = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
@@ -114,10 +141,9 @@ class Relay:
     async def start(self) -> None:
         self.teller.start()
         await asyncio.to_thread(self.catalogue.start)
-        await self.upstreams.__aenter__()
 
     async def close(self) -> None:
-        await self.upstreams.__aexit__(None)
+        self.upstreams.close()
         await asyncio.to_thread(self.catalogue.close)
         await asyncio.to_thread(self.teller.close)
 
@@ -168,9 +194,12 @@ class Relay:
         try:
             ask = read_ask(kind, raw)
             offer = self._offer(ask.model)
-        except errors.ApiError:
+        except errors.ApiError as error:
             # A wrong key is told before a wrong body: a stranger learns nothing of what is offered.
-            await self.teller.ask(authorize(presented, request.address))
+            asked = model_of(raw)
+            await self.teller.ask(
+                refusal(presented, request.address, model=asked, status=error.status, code=error.code)
+            )
             raise
         charge = await open_charge(self.teller, presented, request.address, ask, offer)
         try:
@@ -192,13 +221,14 @@ class Relay:
         failure = UpstreamError("no upstream serves this model")
         for target in self.upstreams.in_order(offer.targets):
             try:
-                answer = await _unless_gone(request, self.upstreams.post(target, ask.kind.path, body))
+                async with request.while_there(look_after_s=LOOK_AFTER_S):
+                    answer = await self.upstreams.request("POST", target, ask.kind.path, body)
             except UpstreamError as error:
                 failure = error
                 if error.status in PASSED_ON:
                     break
                 continue
-            async with answer:
+            with answer:
                 if ask.is_stream and answer.content_type == "text/event-stream":
                     await self._stream(request, ask, charge, answer)
                 else:
@@ -206,67 +236,59 @@ class Relay:
             return
         await _tell_failure(request, charge, failure)
 
-    async def _whole(self, request: Request, charge: Charge, answer: aiohttp.ClientResponse) -> None:
+    async def _whole(self, request: Request, charge: Charge, answer: Answer) -> None:
         """An answer in one piece: settled first, then sent."""
         try:
-            body = await _unless_gone(request, _read(answer))
-        except (aiohttp.ClientError, TimeoutError) as error:
-            await _tell_failure(request, charge, UpstreamError(f"broke off: {type(error).__name__}"))
+            async with request.while_there(look_after_s=LOOK_AFTER_S):
+                body = await answer.read(ANSWER_MOST)
+        except HttpError as error:
+            await _tell_failure(request, charge, UpstreamError(f"broke off: {error}"))
             return
         usage = parse_usage(_json(body))
         estimate = Usage(input_tokens=estimate_tokens(charge.ask.body_bytes), output_tokens=estimate_tokens(len(body)))
-        record = await charge.settle(usage or estimate, is_estimated=usage is None)
+        settled = await charge.settle(usage or estimate, is_estimated=usage is None)
         headers = charge.headers() | {
-            "x-space-cost-usd": format_exact(record.cost),
-            "x-space-remaining-usd": format_exact(record.available_after),
+            "x-space-cost-usd": format_exact(settled.cost_nanos),
+            "x-space-remaining-usd": format_exact(settled.available_nanos),
         }
         await request.answer(200, body, headers, answer.headers.get("content-type", ""))
 
-    async def _stream(self, request: Request, ask: Ask, charge: Charge, answer: aiohttp.ClientResponse) -> None:
+    async def _stream(self, request: Request, ask: Ask, charge: Charge, answer: Answer) -> None:
         """Bytes pass as they come. However it ends, what was delivered is charged and the rest released."""
         events = Events(shows_usage=ask.shows_usage)
         held = {"x-space-held-usd": format_exact(charge.held_nanos), "cache-control": "no-cache"}
         await request.start(200, {"content-type": "text/event-stream"} | charge.headers() | held)
-        status, code = 200, ""
+        status, code = 499, "client_gone"
         keeping = asyncio.ensure_future(charge.keep_alive(events))
         try:
-            status, code = await _pass_on(request, answer, events, charge)
+            async with request.while_there():
+                status, code = await _pass_on(request, answer, events, charge)
+        except ClientGoneError:
+            pass
         finally:
             keeping.cancel()
             estimate = Usage(
                 input_tokens=estimate_tokens(ask.body_bytes), output_tokens=estimate_tokens(events.text_bytes)
             )
             usage = events.usage
-            settled = charge.settle(usage or estimate, is_estimated=usage is None, status=status, code=code)
-            await asyncio.shield(asyncio.ensure_future(settled))
+            await charge.settle(usage or estimate, is_estimated=usage is None, status=status, code=code)
         if code != "client_gone":
             await request.write(b"", more=False)
 
 
-async def _pass_on(
-    request: Request,
-    answer: aiohttp.ClientResponse,
-    events: Events,
-    charge: Charge,
-) -> tuple[int, str]:
+async def _pass_on(request: Request, answer: Answer, events: Events, charge: Charge) -> tuple[int, str]:
     """(status, code) of how the stream ended."""
-    chunks = answer.content.iter_any().__aiter__()
-    while True:
-        reading = asyncio.ensure_future(anext(chunks, None))
-        await asyncio.wait({reading, request.gone}, return_when=asyncio.FIRST_COMPLETED)
-        if request.gone.done():
-            reading.cancel()
-            return 499, "client_gone"
-        try:
-            chunk = reading.result()
-        except (aiohttp.ClientError, TimeoutError):
-            return 502, "upstream_broke_off"
-        out = events.feed(chunk) if chunk is not None else events.finish()
-        charge.note_first()
-        if out:
-            await request.write(out, more=True)
-        if chunk is None:
-            return 200, ""
+    status, code = 200, ""
+    try:
+        async for chunk in answer.chunks():
+            charge.note_first()
+            if out := events.feed(chunk):
+                await request.write(out, more=True)
+    except HttpError:
+        status, code = 502, "upstream_broke_off"
+    if out := events.finish():
+        await request.write(out, more=True)
+    return status, code
 
 
 async def _tell_failure(request: Request, charge: Charge, failure: UpstreamError) -> None:
@@ -279,34 +301,9 @@ async def _tell_failure(request: Request, charge: Charge, failure: UpstreamError
     await request.refuse(errors.upstream_failed("The model's provider failed. Nothing was charged."), charge.headers())
 
 
-async def _unless_gone(request: Request, work: Awaitable[Any]) -> Any:
-    """The work's result; ClientGoneError, and the work cancelled, when the client leaves first."""
-    working = asyncio.ensure_future(work)
-    try:
-        await asyncio.wait({working, request.gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientGoneError
-        return working.result()
-    finally:
-        working.cancel()
-
-
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _read(answer: aiohttp.ClientResponse) -> bytes:
-    body = await answer.content.read(ANSWER_MOST)
-    parts = [body]
-    size = len(body)
-    while body:
-        body = await answer.content.read(ANSWER_MOST)
-        size += len(body)
-        if size > ANSWER_MOST:
-            raise aiohttp.ClientPayloadError("larger than the relay takes")
-        parts.append(body)
-    return b"".join(parts)
 
 
 def _presented(request: Request) -> Presented:

@@ -13,6 +13,7 @@ from relay.errors import invalid
 
 BODY_MOST = 20 * 1024 * 1024
 CHOICES_MOST = 128
+NAME_MOST = 100
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def read_ask(kind: Kind, raw: bytes) -> Ask:
     if not isinstance(body, dict):
         raise invalid("The body is not a JSON object.")
     model = body.get("model")
-    if not isinstance(model, str) or not model or len(model) > 100 or "\0" in model:
+    if not isinstance(model, str) or not model or len(model) > NAME_MOST or "\0" in model:
         raise invalid("Name a model.", "model")
     return Ask(
         kind=kind,
@@ -86,6 +87,16 @@ def read_ask(kind: Kind, raw: bytes) -> Ask:
         choices=_whole(body, "n", most=CHOICES_MOST) or 1,
         limit=_limit(body, kind),
     )
+
+
+def model_of(raw: bytes) -> str:
+    """What a body that was refused named as its model, for the log; empty where that cannot be told."""
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError):
+        return ""
+    model = body.get("model") if isinstance(body, dict) else None
+    return model if isinstance(model, str) and len(model) <= NAME_MOST and "\0" not in model else ""
 
 
 def _limit(body: dict[str, Any], kind: Kind) -> int | None:

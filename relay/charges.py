@@ -9,12 +9,10 @@ from uuid import UUID
 
 from django.db import DatabaseError, InterfaceError
 
-from accounts.keys import Presented, find_key, refusal_of
-from accounts.models import ApiKey
-from quotas import charging
+from accounts.keys import Presented
 from quotas.charging import Call
-from quotas.errors import InsufficientQuota, KeyRefused
-from quotas.models import Hold
+from quotas.errors import InsufficientQuota
+from quotas.sets import CheckOrder, HoldOrder, ReleaseOrder, RenewOrder, Settled, SettleOrder
 from relay.asks import Ask
 from relay.catalogue import Offer
 from relay.media import media_of
@@ -26,9 +24,8 @@ from relay.pricing import (
     estimate_tokens,
 )
 from relay.stream import Events
-from relay.teller import Deed, Teller
+from relay.teller import Teller
 from tenants.ids import new_id
-from usage.models import UsageRecord
 
 RENEW_S = 5.0
 # Content that the upstream keeps: how long it is we cannot know.
@@ -42,20 +39,13 @@ class Charge:
     teller: Teller
     ask: Ask
     offer: Offer
-    hold: Hold
-    key: ApiKey
+    space_id: int
+    request_id: UUID
+    held_nanos: int
     output_limit: int
     started: float = field(default_factory=time.monotonic)
     first_token_ms: int | None = None
     is_ended: bool = False
-
-    @property
-    def request_id(self) -> UUID:
-        return self.hold.pk
-
-    @property
-    def held_nanos(self) -> int:
-        return self.hold.amount
 
     def headers(self) -> dict[str, str]:
         return {"x-space-request-id": str(self.request_id)}
@@ -64,21 +54,17 @@ class Charge:
         if self.first_token_ms is None:
             self.first_token_ms = self._elapsed_ms()
 
-    async def settle(self, usage: Usage, *, is_estimated: bool, status: int = 200, code: str = "") -> UsageRecord:
+    async def settle(self, usage: Usage, *, is_estimated: bool, status: int = 200, code: str = "") -> Settled:
         """Charge what was used; an estimate never more than the hold."""
         self.is_ended = True
         cost = cost_nanos(self.offer.rate, usage)
-        if is_estimated:
-            cost = min(cost, self.hold.amount)
-        call = self._call(status=status, code=code, usage=usage, is_estimated=is_estimated)
-        space_id, request_id = self.hold.space_id, self.hold.pk
-        return await self.teller.ask(
-            Deed(
-                do=lambda: charging.settle(space_id=space_id, request_id=request_id, cost_nanos=cost, call=call),
-                wallets=self._wallets,
-                is_owed=True,
-            )
+        order = SettleOrder(
+            space_id=self.space_id,
+            request_id=self.request_id,
+            cost_nanos=min(cost, self.held_nanos) if is_estimated else cost,
+            call=self._call(status=status, code=code, usage=usage, is_estimated=is_estimated),
         )
+        return await asyncio.shield(asyncio.ensure_future(self.teller.ask(order)))
 
     async def fail(self, status: int, code: str) -> None:
         """Release the hold; the log gets an Error row with the status."""
@@ -86,15 +72,8 @@ class Charge:
             return
         self.is_ended = True
         call = self._call(status=max(status, 400), code=code, usage=Usage(), is_estimated=False)
-        space_id, request_id = self.hold.space_id, self.hold.pk
-        released = self.teller.ask(
-            Deed(
-                do=lambda: charging.release(space_id=space_id, request_id=request_id, call=call),
-                wallets=self._wallets,
-                is_owed=True,
-            )
-        )
-        await asyncio.shield(asyncio.ensure_future(released))
+        order = ReleaseOrder(space_id=self.space_id, request_id=self.request_id, call=call)
+        await asyncio.shield(asyncio.ensure_future(self.teller.ask(order)))
 
     async def keep_alive(self, events: Events) -> None:
         """Renew the hold every few seconds with what was delivered so far, until cancelled."""
@@ -104,29 +83,18 @@ class Charge:
             usage = events.usage or Usage(
                 input_tokens=estimate_tokens(self.ask.body_bytes), output_tokens=estimate_tokens(delivered)
             )
-            accrued = min(cost_nanos(self.offer.rate, usage), self.hold.amount)
+            accrued = min(cost_nanos(self.offer.rate, usage), self.held_nanos)
+            order = RenewOrder(
+                space_id=self.space_id, request_id=self.request_id, delivered_bytes=delivered, accrued_nanos=accrued
+            )
             try:
-                await self.teller.ask(self._renewal(delivered, accrued))
+                await self.teller.ask(order)
             except (DatabaseError, InterfaceError):
                 continue
-
-    def _renewal(self, delivered: int, accrued: int) -> Deed[bool]:
-        space_id, request_id = self.hold.space_id, self.hold.pk
-        return Deed(
-            do=lambda: charging.renew(
-                space_id=space_id, request_id=request_id, delivered_bytes=delivered, accrued_nanos=accrued
-            ),
-            wallets=list,
-        )
-
-    def _wallets(self) -> list[tuple[int, UUID]]:
-        return [(self.hold.space_id, self.hold.wallet_id)]
 
     def _call(self, *, status: int, code: str, usage: Usage, is_estimated: bool) -> Call:
         return Call(
             model=self.offer.name,
-            key_id=self.key.pk,
-            key_name=self.key.name,
             input_tokens=usage.input_tokens,
             cached_tokens=usage.cached_tokens,
             output_tokens=usage.output_tokens,
@@ -144,43 +112,36 @@ class Charge:
         return round((time.monotonic() - self.started) * 1000)
 
 
-def authorize(presented: Presented, address: str | None) -> Deed[list[str]]:
+def authorize(presented: Presented, address: str | None) -> CheckOrder:
     """Whether the key may be used at all: the models it is limited to, empty for all. Raises KeyRefused."""
+    return CheckOrder(request_id=new_id(), presented=presented, address=address)
 
-    def do() -> list[str]:
-        key = find_key(presented)
-        if key is None:
-            raise KeyRefused("invalid_api_key")
-        if code := refusal_of(key, address=address):
-            raise KeyRefused(code)
-        return list(key.models_allowed)
 
-    return Deed(do=do, wallets=list)
+def refusal(presented: Presented, address: str | None, *, model: str, status: int, code: str) -> CheckOrder:
+    """As authorize; and the log keeps that the request was refused for another reason."""
+    return CheckOrder(request_id=new_id(), presented=presented, address=address, model=model, status=status, code=code)
 
 
 async def open_charge(teller: Teller, presented: Presented, address: str | None, ask: Ask, offer: Offer) -> Charge:
     """Hold the dearest that the request can cost, or as much of it as is there and covers one token of an answer.
 
-    Raises what hold_for_key raises.
+    Raises what a HoldOrder is refused with.
     """
     limit = _limit(ask, offer)
-    most, least = _bound(ask, offer, limit), _bound(ask, offer, min(limit, 1))
-    request_id = new_id()
-    deed = Deed(
-        do=lambda: charging.hold_for_key(
-            request_id=request_id,
-            presented=presented,
-            model=offer.name,
-            address=address,
-            least_nanos=max(least, 1),
-            most_nanos=max(most, 1),
-        ),
-        wallets=lambda: _wallet_of(presented),
+    weight = _weigh(ask, offer)
+    most, least = _bound(ask, offer, limit, weight), _bound(ask, offer, min(limit, 1), weight)
+    order = HoldOrder(
+        request_id=new_id(),
+        presented=presented,
+        model=offer.name,
+        address=address,
+        least_nanos=max(least, 1),
+        most_nanos=max(most, 1),
     )
-    hold, key = await teller.ask(deed)
-    if limit and hold.amount < most:
-        limit = min(limit, _affordable(ask, offer, hold.amount))
-    return Charge(teller, ask, offer, hold, key, limit)
+    held = await teller.ask(order)
+    if limit and held.amount_nanos < most:
+        limit = min(limit, _affordable(ask, offer, held.amount_nanos, weight))
+    return Charge(teller, ask, offer, presented.space_id, order.request_id, held.amount_nanos, limit)
 
 
 def _limit(ask: Ask, offer: Offer) -> int:
@@ -189,15 +150,15 @@ def _limit(ask: Ask, offer: Offer) -> int:
     return min(ask.limit or offer.default_output_tokens, offer.max_output_tokens)
 
 
-def _bound(ask: Ask, offer: Offer, limit: int) -> int:
-    body_bytes, media_nanos = _weigh(ask, offer)
+def _bound(ask: Ask, offer: Offer, limit: int, weight: tuple[int, int]) -> int:
+    body_bytes, media_nanos = weight
     return bound_nanos(
         offer.rate, body_bytes=body_bytes, choices=ask.choices, output_tokens=limit, media_nanos=media_nanos
     )
 
 
-def _affordable(ask: Ask, offer: Offer, available_nanos: int) -> int:
-    body_bytes, media_nanos = _weigh(ask, offer)
+def _affordable(ask: Ask, offer: Offer, available_nanos: int, weight: tuple[int, int]) -> int:
+    body_bytes, media_nanos = weight
     tokens = affordable_output_tokens(
         offer.rate,
         available_nanos=available_nanos,
@@ -206,7 +167,7 @@ def _affordable(ask: Ask, offer: Offer, available_nanos: int) -> int:
         media_nanos=media_nanos,
     )
     if tokens < 1:
-        raise InsufficientQuota(available=available_nanos, amount=_bound(ask, offer, 1))
+        raise InsufficientQuota(available=available_nanos, amount=_bound(ask, offer, 1, weight))
     return tokens
 
 
@@ -218,9 +179,3 @@ def _weigh(ask: Ask, offer: Offer) -> tuple[int, int]:
         body_bytes = max(body_bytes, offer.context_tokens)
     nanos = media.images * offer.image_nanos_ceiling + media.audio_minutes * offer.audio_minute_nanos_ceiling
     return body_bytes, nanos
-
-
-def _wallet_of(presented: Presented) -> list[tuple[int, UUID]]:
-    """The wallet that a key spends from, to be locked in order with the others of its set."""
-    key = find_key(presented)
-    return [(key.space_id, charging.wallet_id_of(key.user))] if key else []

@@ -7,18 +7,16 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
-from quotas.errors import HoldUnknown, InsufficientQuota, KeyLimitReached, KeyRefused, NotSpending, QuotaError
+from quotas.errors import (
+    REFUSAL_STATUS,
+    HoldUnknown,
+    InsufficientQuota,
+    KeyLimitReached,
+    KeyRefused,
+    NotSpending,
+    QuotaError,
+)
 from quotas.money import format_exact
-
-_STATUS = {
-    "invalid_api_key": 401,
-    "key_expired": 401,
-    "key_disabled": 401,
-    "account_disabled": 403,
-    "space_suspended": 403,
-    "model_not_allowed": 403,
-    "ip_not_allowed": 403,
-}
 
 
 @dataclass
@@ -58,31 +56,31 @@ def upstream_failed(message: str) -> ApiError:
 
 
 def refused(error: QuotaError) -> ApiError:
-    """The words for a refusal by key or quota: which limit, what is left, who can raise it."""
+    """The words for a refusal by key or quota: which limit, what was spent, what is left, who can raise it."""
     match error:
-        case KeyRefused():
-            return ApiError(_STATUS[error.code], error.code, _words(error.code))
-        case NotSpending():
-            return ApiError(403, "account_disabled", _words("account_disabled"))
+        case KeyRefused() | NotSpending():
+            return ApiError(REFUSAL_STATUS[error.code], error.code, _words(error.code))
         case KeyLimitReached():
             text = _(
-                "This key's spending limit leaves %(left)s; the request may cost %(cost)s. Its owner can raise it."
+                "This key's spending limit is %(limit)s: %(spent)s is spent, %(left)s is left, and the request may "
+                "cost %(cost)s. Its owner can raise the limit under Token Management."
             )
-            return _too_little("key_limit_reached", text, error.available, error.amount)
+            return _too_little(error, text)
         case InsufficientQuota():
             text = _(
-                "Your remaining quota leaves %(left)s; the request may cost %(cost)s. A space manager or admin can "
-                "raise it."
+                "Your quota is %(limit)s: %(spent)s is spent, %(left)s is left that is not held for requests in "
+                "flight, and this one may cost %(cost)s. A space manager or admin can raise it."
             )
-            return _too_little("insufficient_quota", text, error.available, error.amount)
+            return _too_little(error, text)
         case HoldUnknown():
             return invalid(_("This request was settled before."))
     return invalid(str(error))
 
 
-def _too_little(code: str, text: str, left: int, cost: int) -> ApiError:
-    figures = {"left": f"${format_exact(max(left, 0))}", "cost": f"${format_exact(cost)}"}
-    return ApiError(429, code, text % figures, may_retry=False)
+def _too_little(error: InsufficientQuota | KeyLimitReached, text: str) -> ApiError:
+    figures = {"limit": error.limit, "spent": error.spent, "left": max(error.available, 0), "cost": error.amount}
+    told = {name: f"${format_exact(nanos)}" for name, nanos in figures.items()}
+    return ApiError(REFUSAL_STATUS[error.code], error.code, text % told, may_retry=False)
 
 
 def _words(code: str) -> str:

@@ -1,6 +1,6 @@
 """The teller: one thread that writes what many requests want, a set at a time, and answers when it is durable.
 
-Requests put deeds (hold, renew, settle) into a queue and await. While one set is being written the next gathers, so a
+Requests put orders (hold, renew, settle) into a queue and await. While one set is being written the next gathers, so a
 lone request waits for nobody and a crowd shares one commit (group commit).
 """
 
@@ -13,14 +13,13 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
-from uuid import UUID
+from typing import Any, TypeVar
 
 import structlog
 from django.db import DatabaseError, InterfaceError, connection, transaction
 
 from quotas.errors import QuotaError
-from quotas.services import lock
+from quotas.sets import Order, write_one, write_set
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -34,18 +33,16 @@ DATABASE_AWAY = (DatabaseError, InterfaceError)
 
 
 @dataclass(frozen=True)
-class Deed(Generic[T]):
-    """Something to do in the set's transaction. `wallets` (by space) are locked before any deed of the set runs."""
+class Deed(Order[T]):
+    """Something rare that is no part of a set: done by itself, in a transaction of its own."""
 
     do: Callable[[], T]
-    wallets: Callable[[], list[tuple[int, UUID]]]
-    # Owed deeds wait for a database that is away; the others are refused at once.
     is_owed: bool = False
 
 
 @dataclass
 class _Asked:
-    deed: Deed[Any]
+    order: Order[Any]
     loop: asyncio.AbstractEventLoop
     answer: asyncio.Future[Any]
     since: float
@@ -65,11 +62,14 @@ class Teller:
         self._queue.put(None)
         self._thread.join(timeout=PATIENCE_S)
 
-    async def ask(self, deed: Deed[T]) -> T:
-        """The deed's result once it is committed. Raises its QuotaError, or DatabaseError when nothing was written."""
+    async def ask(self, order: Order[T]) -> T:
+        """The order's outcome once it is committed.
+
+        Raises the QuotaError that refused it, or DatabaseError when nothing was written.
+        """
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
-        self._queue.put(_Asked(deed, loop, answer, time.monotonic()))
+        self._queue.put(_Asked(order, loop, answer, time.monotonic()))
         return await answer
 
     def _run(self) -> None:
@@ -83,31 +83,39 @@ class Teller:
         connection.close()
 
     def _serve(self, asked: list[_Asked]) -> None:
-        if not asked:
-            return
+        deeds = [one for one in asked if isinstance(one.order, Deed)]
+        orders = [one for one in asked if not isinstance(one.order, Deed)]
+        if orders:
+            _answer(orders, self._write(orders))
+        for deed in deeds:
+            _answer([deed], [self._alone(deed)])
+
+    def _write(self, asked: list[_Asked]) -> list[Any]:
         try:
-            outcomes = write_set([one.deed for one in asked])
+            return write_set([one.order for one in asked])
         except DATABASE_AWAY as error:
             connection.close()
-            outcomes = [self._alone(one) for one in asked] if len(asked) > 1 else [self._later(asked[0], error)]
+            if len(asked) == 1:
+                return [self._later(asked[0], error)]
+            return [self._alone(one) for one in asked]
         except Exception as bug:
             log.exception("set_failed")
-            outcomes = [bug] * len(asked)
-        for one, outcome in zip(asked, outcomes, strict=True):
-            if outcome is not _LATER:
-                _answer(one, outcome)
+            return [bug] * len(asked)
 
     def _alone(self, asked: _Asked) -> Any:
-        """One deed of a set that failed as a whole, by itself."""
+        """A deed, or one order of a set that failed as a whole, by itself."""
         try:
-            return write_set([asked.deed])[0]
+            return _do(asked.order.do) if isinstance(asked.order, Deed) else write_one(asked.order)
         except DATABASE_AWAY as error:
             connection.close()
             return self._later(asked, error)
+        except Exception as bug:
+            log.exception("order_failed")
+            return bug
 
     def _later(self, asked: _Asked, error: Exception) -> Any:
-        if not asked.deed.is_owed or time.monotonic() - asked.since > PATIENCE_S:
-            log.error("deed_failed", error=str(error), owed=asked.deed.is_owed)
+        if not asked.order.is_owed or time.monotonic() - asked.since > PATIENCE_S:
+            log.error("order_failed", error=str(error), owed=asked.order.is_owed)
             return error
         log.warning("database_away", error=str(error).splitlines()[0] if str(error) else type(error).__name__)
         threading.Timer(PAUSE_S, self._queue.put, [asked]).start()
@@ -117,34 +125,29 @@ class Teller:
 _LATER = object()
 
 
-@transaction.atomic
-def write_set(deeds: list[Deed[Any]]) -> list[Any]:
-    """Do all deeds in one transaction: results, or the QuotaError of those that were refused (and wrote nothing)."""
-    by_space: dict[int, set[UUID]] = defaultdict(set)
-    for deed in deeds:
-        for space_id, wallet_id in deed.wallets():
-            by_space[space_id].add(wallet_id)
-    # In one order for every teller, so that two of them never wait for each other.
-    for space_id in sorted(by_space):
-        lock(space_id, *by_space[space_id])
-    return [_outcome(deed) for deed in deeds]
-
-
-def _outcome(deed: Deed[Any]) -> Any:
+def _do(deed: Callable[[], T]) -> T | QuotaError:
     try:
         with transaction.atomic():
-            return deed.do()
+            return deed()
     except QuotaError as refusal:
         return refusal
 
 
-def _answer(asked: _Asked, outcome: Any) -> None:
-    def tell() -> None:
-        if asked.answer.done():
-            return
-        if isinstance(outcome, Exception):
-            asked.answer.set_exception(outcome)
-        else:
-            asked.answer.set_result(outcome)
+def _answer(asked: list[_Asked], outcomes: list[Any]) -> None:
+    """Wake each loop once for all of its requests."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = defaultdict(list)
+    for one, outcome in zip(asked, outcomes, strict=True):
+        if outcome is not _LATER:
+            by_loop[one.loop].append((one.answer, outcome))
+    for loop, answers in by_loop.items():
+        loop.call_soon_threadsafe(_tell, answers)
 
-    asked.loop.call_soon_threadsafe(tell)
+
+def _tell(answers: list[tuple[asyncio.Future[Any], Any]]) -> None:
+    for answer, outcome in answers:
+        if answer.done():
+            continue
+        if isinstance(outcome, Exception):
+            answer.set_exception(outcome)
+        else:
+            answer.set_result(outcome)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass
-from types import TracebackType
 
-import aiohttp
+from relay.http import Answer, Client, HttpError
 
 CONNECT_S = 10
+ERROR_MOST = 64 * 1024
 REST_FIRST_S = 5.0
 REST_MOST_S = 60.0
 
@@ -44,23 +44,14 @@ class UpstreamError(Exception):
 
 
 class Upstreams:
-    """One client session for all upstreams; connections are reused, redirects are not followed."""
+    """One client for all upstreams: connections are reused, redirects are not followed."""
 
     def __init__(self) -> None:
-        self._session: aiohttp.ClientSession | None = None
+        self._client = Client()
         self._resting: dict[int, _Rest] = {}
 
-    async def __aenter__(self) -> Upstreams:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-        )
-        return self
-
-    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        if self._session is not None:
-            await self._session.close()
+    def close(self) -> None:
+        self._client.close()
 
     def in_order(self, targets: list[Target]) -> list[Target]:
         """By priority, by chance within it (weights), those that failed lately at the end."""
@@ -68,31 +59,38 @@ class Upstreams:
         shuffled = sorted(targets, key=lambda target: random.random() ** (1 / target.weight), reverse=True)  # noqa: S311
         return sorted(shuffled, key=lambda target: (self._is_resting(target, now), target.priority))
 
-    async def post(self, target: Target, path: str, body: bytes) -> aiohttp.ClientResponse:
+    async def request(
+        self, method: str, target: Target, path: str, body: bytes = b"", content_type: str = "application/json"
+    ) -> Answer:
         """The answer's head, its body still to be read. Raises UpstreamError before the first byte of it."""
-        assert self._session is not None
-        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        headers = {"accept-encoding": "identity", "user-agent": "space-manage"}
+        if body:
+            headers["content-type"] = content_type
         if target.credential:
-            headers["Authorization"] = f"Bearer {target.credential}"
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=target.timeout_s)
+            headers["authorization"] = f"Bearer {target.credential}"
         try:
-            answer = await self._session.post(
-                target.base_url.rstrip("/") + path, data=body, headers=headers, timeout=timeout, allow_redirects=False
+            answer = await self._client.request(
+                method,
+                target.base_url.rstrip("/") + path,
+                headers=headers,
+                body=body,
+                connect_timeout_s=CONNECT_S,
+                timeout_s=target.timeout_s,
             )
-        except (aiohttp.ClientError, TimeoutError) as error:
+        except HttpError as error:
             self._let_rest(target)
-            raise UpstreamError(f"{target.name} could not be reached: {type(error).__name__}") from error
+            raise UpstreamError(f"{target.name} could not be reached: {error}") from error
         if 200 <= answer.status < 300:
             self._resting.pop(target.id, None)
             return answer
         raise await self._failure(target, answer)
 
-    async def _failure(self, target: Target, answer: aiohttp.ClientResponse) -> UpstreamError:
-        try:
-            body = await answer.content.read(64 * 1024)
-        except (aiohttp.ClientError, TimeoutError):
-            body = b""
-        answer.close()
+    async def _failure(self, target: Target, answer: Answer) -> UpstreamError:
+        with answer:
+            try:
+                body = await answer.read(ERROR_MOST)
+            except HttpError:
+                body = b""
         if answer.status >= 500 or answer.status == 429:
             self._let_rest(target)
         return UpstreamError(

@@ -148,7 +148,9 @@ def test_what_stops_a_key_is_told_by_its_code_and_costs_nothing(
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
     assert answer.headers.get("x-should-retry") == ("false" if status == 429 else None)
-    assert books(member) == spent and UsageRecord.objects.count() == 1
+    assert books(member) == spent
+    refused = UsageRecord.objects.filter(kind="error").values_list("code", "status", "cost", "model")
+    assert list(refused) == ([(code, status, 0, MODEL)] if code != "invalid_api_key" else [])
 
 
 @pytest.mark.parametrize("sent", ["", "sk-1-x", "sk-1-" + "a" * 43, "sk-999999-" + "a" * 43, "\u00ff" * 10])
@@ -183,8 +185,10 @@ def test_a_bad_body_names_its_field_and_costs_nothing(
 
     answer = requests.post(f"{relay_url}/chat/completions", data=body, headers=headers, timeout=30)
 
-    assert (answer.status_code, answer.json()["error"]["param"]) == (status, param)
+    told = answer.json()["error"]
+    assert (answer.status_code, told["param"]) == (status, param)
     assert books(member) == (0, 0, 0)
+    assert UsageRecord.objects.get().code == told["code"]
 
 
 def test_what_the_wallet_cannot_cover_is_lowered_and_told_upstream(relay_url: str, key: str, member: User) -> None:
