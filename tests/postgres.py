@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -84,8 +84,8 @@ def bundled() -> list[Path]:
 
 
 @contextmanager
-def server(programs: Path) -> Iterator[str]:
-    """A running PostgreSQL and its URL; no trace of it is left."""
+def server(programs: Path, settings: Mapping[str, str] | None = None) -> Iterator[str]:
+    """A running PostgreSQL and its URL, `settings` going before SETTINGS; no trace of it is left."""
     with ExitStack() as stack:
         home = Path(tempfile.mkdtemp(prefix="postgres-", dir=TEMPORARY))
         stack.callback(shutil.rmtree, home, ignore_errors=True)
@@ -95,7 +95,7 @@ def server(programs: Path) -> Iterator[str]:
         options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
         call([programs / "initdb", f"--pgdata={data}", *options], cwd=home, **identity)
         port = free_port()
-        stack.enter_context(running(programs, data, port, identity))
+        stack.enter_context(running(programs, data, port, identity, settings or {}))
         yield f"postgres://postgres@127.0.0.1:{port}/postgres"
 
 
@@ -132,8 +132,10 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(programs: Path, data: Path, port: int, identity: dict[str, Any]) -> Iterator[None]:
-    settings = {**SETTINGS, "port": str(port), "unix_socket_directories": str(data.parent)}
+def running(
+    programs: Path, data: Path, port: int, identity: dict[str, Any], settings: Mapping[str, str]
+) -> Iterator[None]:
+    settings = {**SETTINGS, **settings, "port": str(port), "unix_socket_directories": str(data.parent)}
     options = [f"--{name}={value}" for name, value in settings.items()]
     with open(data.parent / "log", "w+b") as log:
         # A session of its own: Ctrl-C is for the command, which still needs its database to finish.

