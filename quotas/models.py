@@ -136,7 +136,10 @@ class Hold(models.Model):
     """
 
     id = models.UUIDField(primary_key=True, editable=False)
-    space = models.ForeignKey(Space, on_delete=models.PROTECT, related_name="holds", db_index=False)
+    # Without a constraint: it would lock the space's row for each request, and be checked one by one.
+    space = models.ForeignKey(
+        Space, on_delete=models.PROTECT, related_name="holds", db_index=False, db_constraint=False
+    )
     wallet = models.ForeignKey(
         Wallet, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="holds"
     )

@@ -22,7 +22,9 @@ class UsageRecord(models.Model):
         ERROR = "error", _("Error")
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    space = models.ForeignKey(Space, on_delete=models.DO_NOTHING, related_name="+", db_index=False)
+    space = models.ForeignKey(
+        Space, on_delete=models.DO_NOTHING, related_name="+", db_index=False, db_constraint=False
+    )
     wallet_id = models.UUIDField()
     user_id = models.BigIntegerField()
     username = models.CharField(max_length=64)
@@ -73,7 +75,9 @@ class HourlyUsage(models.Model):
     """Requests, tokens and cost of one key and model in one UTC hour, raised in the transaction that settles."""
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    space = models.ForeignKey(Space, on_delete=models.DO_NOTHING, related_name="+", db_index=False)
+    space = models.ForeignKey(
+        Space, on_delete=models.DO_NOTHING, related_name="+", db_index=False, db_constraint=False
+    )
     user_id = models.BigIntegerField()
     key_id = models.UUIDField(default=NIL)
     model = models.CharField(max_length=100)
