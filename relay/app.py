@@ -24,10 +24,12 @@ from relay import errors
 from relay.asks import BODY_MOST, KINDS, Ask, Kind, read_ask
 from relay.catalogue import Catalogue, Offer
 from relay.charges import Charge, authorize, open_charge
+from relay.errors import PASSED_ON
 from relay.pricing import Usage, estimate_tokens, parse_usage
 from relay.stream import Events
 from relay.teller import Teller
 from relay.upstreams import UpstreamError, Upstreams
+from relay.videos import Videos
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -36,8 +38,6 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 log = structlog.get_logger(__name__)
 
 ANSWER_MOST = 64 * 1024 * 1024
-# Statuses that tell the client about its own request; all others are between us and the upstream.
-PASSED_ON = frozenset({400, 404, 405, 409, 413, 415, 422})
 
 
 @dataclass
@@ -110,6 +110,7 @@ class Relay:
         self.teller = Teller()
         self.catalogue = Catalogue()
         self.upstreams = Upstreams()
+        self.videos = Videos(self.teller, self.catalogue, self.upstreams)
 
     async def start(self) -> None:
         self.teller.start()
@@ -141,6 +142,9 @@ class Relay:
         presented = _presented(request)
         if path == "/models" or path.startswith("/models/"):
             await self._models(request, presented, path.removeprefix("/models").lstrip("/"))
+            return
+        if path == "/videos" or path.startswith("/videos/"):
+            await self.videos.serve(request, presented, path.removeprefix("/videos").lstrip("/"))
             return
         kind = KINDS.get(path)
         if kind is None:

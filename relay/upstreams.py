@@ -70,14 +70,23 @@ class Upstreams:
 
     async def post(self, target: Target, path: str, body: bytes) -> aiohttp.ClientResponse:
         """The answer's head, its body still to be read. Raises UpstreamError before the first byte of it."""
+        return await self.request("POST", target, path, body)
+
+    async def request(
+        self, method: str, target: Target, path: str, body: bytes = b"", content_type: str = "application/json"
+    ) -> aiohttp.ClientResponse:
+        """As `post`, with another method or another kind of body."""
         assert self._session is not None
-        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        headers = {"Accept-Encoding": "identity"}
+        if body:
+            headers["Content-Type"] = content_type
         if target.credential:
             headers["Authorization"] = f"Bearer {target.credential}"
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=target.timeout_s)
+        url = target.base_url.rstrip("/") + path
         try:
-            answer = await self._session.post(
-                target.base_url.rstrip("/") + path, data=body, headers=headers, timeout=timeout, allow_redirects=False
+            answer = await self._session.request(
+                method, url, data=body or None, headers=headers, timeout=timeout, allow_redirects=False
             )
         except (aiohttp.ClientError, TimeoutError) as error:
             self._let_rest(target)
