@@ -73,7 +73,7 @@ def read_ask(kind: Kind, raw: bytes) -> Ask:
         kind=kind,
         body=body,
         body_bytes=len(raw),
-        model=model_of(body),
+        model=named_model(body),
         is_stream=_flag(body, "stream"),
         choices=_whole(body, "n", most=CHOICES_MOST) or 1,
         limit=_limit(body, kind),
@@ -90,7 +90,7 @@ def json_object(raw: bytes) -> dict[str, Any]:
     return body
 
 
-def model_of(body: dict[str, Any]) -> str:
+def named_model(body: dict[str, Any]) -> str:
     model = body.get("model")
     if not isinstance(model, str) or not model or len(model) > 100 or "\0" in model:
         raise invalid("Name a model.", "model")

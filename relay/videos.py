@@ -27,7 +27,7 @@ from accounts.keys import Presented, find_key, refusal_of
 from quotas.errors import KeyRefused
 from quotas.money import format_exact
 from relay import errors
-from relay.asks import CHOICES_MOST, json_object, model_of
+from relay.asks import CHOICES_MOST, json_object, named_model
 from relay.catalogue import Catalogue, Offer
 from relay.errors import PASSED_ON, ApiError, invalid
 from relay.tasks import (
@@ -81,7 +81,7 @@ def read_video_ask(raw: bytes, content_type: str) -> VideoAsk:
     is_form = content_type.lower().startswith("multipart/form-data")
     fields = _form(raw, content_type) if is_form else json_object(raw)
     return VideoAsk(
-        model=model_of(fields),
+        model=named_model(fields),
         seconds=_figure(fields, "seconds", usual=SECONDS_USUAL, most=SECONDS_MOST),
         images=_figure(fields, "n", usual=1, most=CHOICES_MOST),
         # JSON is written anew, so that a name that stands in it twice is read one way by all.
