@@ -28,9 +28,7 @@ def running(name: str, *command: str | Path, env: Mapping[str, str | None] | Non
     variables = {name: value for name, value in {**os.environ, **(env or {})}.items() if value is not None}
     with open(LOGS / f"{name}.log", "wb") as log:
         # A group of its own: a server's workers outlive the one that started them when that is killed.
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=variables, stdout=log, stderr=log, start_new_session=True
-        )
+        process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=log, stderr=log, start_new_session=True)
         try:
             yield process.pid
         finally:

@@ -24,11 +24,13 @@ from relay import errors
 from relay.asks import BODY_MOST, KINDS, Ask, Kind, model_of, read_ask
 from relay.catalogue import Catalogue, Offer
 from relay.charges import Charge, authorize, open_charge, refusal
+from relay.errors import PASSED_ON
 from relay.http import Answer, HttpError
 from relay.pricing import Usage, estimate_tokens, parse_usage
 from relay.stream import Events
 from relay.teller import Teller
 from relay.upstreams import UpstreamError, Upstreams
+from relay.videos import Videos
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -39,8 +41,6 @@ log = structlog.get_logger(__name__)
 ANSWER_MOST = 64 * 1024 * 1024
 # How long an answer may take before it is watched whether its client is still there.
 LOOK_AFTER_S = 0.5
-# Statuses that tell the client about its own request; all others are between us and the upstream.
-PASSED_ON = frozenset({400, 404, 405, 409, 413, 415, 422})
 
 
 @dataclass
@@ -137,6 +137,7 @@ class Relay:
         self.teller = Teller()
         self.catalogue = Catalogue()
         self.upstreams = Upstreams()
+        self.videos = Videos(self.teller, self.catalogue, self.upstreams)
 
     async def start(self) -> None:
         self.teller.start()
@@ -167,6 +168,9 @@ class Relay:
         presented = _presented(request)
         if path == "/models" or path.startswith("/models/"):
             await self._models(request, presented, path.removeprefix("/models").lstrip("/"))
+            return
+        if path == "/videos" or path.startswith("/videos/"):
+            await self.videos.serve(request, presented, path.removeprefix("/videos").lstrip("/"))
             return
         kind = KINDS.get(path)
         if kind is None:

@@ -69,24 +69,33 @@ class Ask:
 
 def read_ask(kind: Kind, raw: bytes) -> Ask:
     """Raises ApiError 400 naming the field."""
+    body = json_object(raw)
+    return Ask(
+        kind=kind,
+        body=body,
+        body_bytes=len(raw),
+        model=named_model(body),
+        is_stream=_flag(body, "stream"),
+        choices=_whole(body, "n", most=CHOICES_MOST) or 1,
+        limit=_limit(body, kind),
+    )
+
+
+def json_object(raw: bytes) -> dict[str, Any]:
     try:
         body = json.loads(raw)
     except (ValueError, RecursionError):
         raise invalid("The body is not JSON.") from None
     if not isinstance(body, dict):
         raise invalid("The body is not a JSON object.")
+    return body
+
+
+def named_model(body: dict[str, Any]) -> str:
     model = body.get("model")
     if not isinstance(model, str) or not model or len(model) > NAME_MOST or "\0" in model:
         raise invalid("Name a model.", "model")
-    return Ask(
-        kind=kind,
-        body=body,
-        body_bytes=len(raw),
-        model=model,
-        is_stream=_flag(body, "stream"),
-        choices=_whole(body, "n", most=CHOICES_MOST) or 1,
-        limit=_limit(body, kind),
-    )
+    return model
 
 
 def model_of(raw: bytes) -> str:

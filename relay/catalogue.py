@@ -32,6 +32,7 @@ class Offer:
     context_tokens: int
     image_nanos_ceiling: int
     audio_minute_nanos_ceiling: int
+    task_timeout_s: int
     created: int
     targets: list[Target] = field(default_factory=list)
 
@@ -69,7 +70,7 @@ def read_offers() -> dict[str, Offer]:
     """Every enabled model that has a price now and an upstream that serves it."""
     served: dict[int, list[Target]] = {}
     for upstream in Upstream.objects.filter(is_enabled=True).prefetch_related("models"):
-        if target := _target(upstream):
+        if target := target_of(upstream):
             for model in upstream.models.all():
                 served.setdefault(model.pk, []).append(target)
     prices = Price.objects.in_force(timezone.now()).filter(model__in=served, model__is_enabled=True)
@@ -87,13 +88,14 @@ def _offer(model: Model, price: Price, targets: list[Target]) -> Offer:
         context_tokens=model.context_tokens,
         image_nanos_ceiling=model.image_nanos_ceiling,
         audio_minute_nanos_ceiling=model.audio_minute_nanos_ceiling,
+        task_timeout_s=model.task_timeout_s,
         created=int(price.starts_at.timestamp()),
         targets=targets,
     )
 
 
-def _target(upstream: Upstream) -> Target | None:
-    """None where its credential cannot be opened: the others go on serving."""
+def target_of(upstream: Upstream) -> Target | None:
+    """How to ask this upstream; None where its credential cannot be opened: the others go on serving."""
     try:
         credential = upstream.unseal()
     except ImproperlyConfigured as error:

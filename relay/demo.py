@@ -10,10 +10,11 @@ from relay.models import Model, Upstream
 from relay.pricing import Rate
 
 NAME = "demo"
-# USD per million tokens in nano-dollars, like a small chat model and its embeddings elsewhere.
+# USD per million tokens in nano-dollars, like a small chat model and its embeddings elsewhere; a video by the second.
 RATES = {
     "demo-chat": Rate(input=2 * NANOS_PER_USD, cached_input=NANOS_PER_USD // 2, output=8 * NANOS_PER_USD),
     "demo-embedding": Rate(input=NANOS_PER_USD // 10, cached_input=NANOS_PER_USD // 10),
+    "demo-video": Rate(per_second=NANOS_PER_USD // 10),
 }
 
 

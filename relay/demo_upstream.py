@@ -4,6 +4,7 @@
     POST /v1/chat/completions, /v1/completions, /v1/responses   (with "stream": true, too)
     POST /v1/embeddings
     POST /v1/videos, GET /v1/videos/{id}                        (a task, in progress until it was polled three times)
+    GET  /v1/videos/{id}/content                                (bytes of no video, once the task is completed)
 
 Any model name will do, and any credential unless one was given. An answer says what it is, then goes on in sample
 sentences for a few dozen tokens, or until the completion limit cuts it off. One word is one token of output; four bytes
@@ -200,6 +201,7 @@ def make_app(*, credential: str = "") -> web.Application:
             web.post("/v1/embeddings", _embeddings),
             web.post("/v1/videos", _submit),
             web.get("/v1/videos/{id}", _poll),
+            web.get("/v1/videos/{id}/content", _content),
         ]
     )
     return app
@@ -294,11 +296,23 @@ async def _submit(request: web.Request) -> web.StreamResponse:
 
 
 async def _poll(request: web.Request) -> web.Response:
+    task = _task(request)
+    task.poll()
+    return web.json_response(task.told())
+
+
+async def _content(request: web.Request) -> web.Response:
+    task = _task(request)
+    if task.told()["status"] != "completed":
+        raise Refusal(404, "The video is not ready yet.", "not_ready")
+    return web.Response(body=f"{WHAT} Nor is this a video.".encode(), content_type="video/mp4")
+
+
+def _task(request: web.Request) -> Task:
     task = request.app[TASKS].get(request.match_info["id"])
     if task is None:
         raise Refusal(404, "There is no such video.", "not_found")
-    task.poll()
-    return web.json_response(task.told())
+    return task
 
 
 # -- Reading ------------------------------------------------------------------------------------------------------

@@ -18,6 +18,9 @@ from quotas.errors import (
 )
 from quotas.money import format_exact
 
+# Statuses that tell the client about its own request; all others are between us and the upstream.
+PASSED_ON = frozenset({400, 404, 405, 409, 413, 415, 422})
+
 
 @dataclass
 class ApiError(Exception):
@@ -45,6 +48,19 @@ def invalid(message: str, param: str | None = None) -> ApiError:
 
 def unknown_model(name: str) -> ApiError:
     return ApiError(404, "model_not_found", _("There is no model %(name)s here.") % {"name": name[:100]}, "model")
+
+
+def unknown_endpoint() -> ApiError:
+    return ApiError(404, "invalid_request", "There is no such endpoint here.")
+
+
+def wrong_method(right: str) -> ApiError:
+    return ApiError(405, "invalid_request", f"This endpoint takes {right}.")
+
+
+def unknown_task() -> ApiError:
+    """The same for a task of somebody else's as for one that never was."""
+    return ApiError(404, "task_not_found", _("There is no such task here."))
 
 
 def unavailable() -> ApiError:

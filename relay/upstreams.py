@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
 
 from relay.http import Answer, Client, HttpError
 
@@ -49,6 +51,12 @@ class Upstreams:
     def __init__(self) -> None:
         self._client = Client()
         self._resting: dict[int, _Rest] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
 
     def close(self) -> None:
         self._client.close()

@@ -5,6 +5,7 @@ The relay stands beside Django's own handler, which would cost a thread per requ
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -17,7 +18,7 @@ from django.core.wsgi import get_wsgi_application
 django_pages: Any = get_wsgi_application()
 
 from relay.app import Relay  # noqa: E402  the apps must be loaded before
-from relay.sweeper import Sweeper  # noqa: E402
+from relay.worker import Worker  # noqa: E402
 from spacemanage.boot import refuse_published_passwords  # noqa: E402
 
 Message = MutableMapping[str, Any]
@@ -28,7 +29,7 @@ PAGE_THREADS = 8
 
 pages: Any = WSGIMiddleware(django_pages, workers=PAGE_THREADS)
 relay = Relay()
-sweeper = Sweeper()
+worker = Worker(relay.upstreams)
 
 
 async def application(scope: Message, receive: Receive, send: Send) -> None:
@@ -53,17 +54,18 @@ async def _pages(scope: Message, receive: Receive, send: Send) -> None:
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:
-    """Teller, catalogue, sweeper and client sessions start before the first request and drain after the last."""
+    """Teller, catalogue, worker and client sessions start before the first request and drain after the last."""
     await receive()
     try:
         refuse_published_passwords()
         await relay.start()
-        sweeper.start()
+        working = asyncio.ensure_future(worker.run())
     except Exception as error:
         await send({"type": "lifespan.startup.failed", "message": str(error)})
         raise
     await send({"type": "lifespan.startup.complete"})
     await receive()
-    sweeper.close()
+    working.cancel()
+    await asyncio.wait([working])
     await relay.close()
     await send({"type": "lifespan.shutdown.complete"})

@@ -15,13 +15,14 @@ from django.contrib.sessions.models import Session
 from django.db import transaction
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
+from django.utils import timezone
 
 from accounts.keys import KeyTerms, create_key
 from accounts.models import ApiKey, User
 from quotas.models import Hold, Transfer, Wallet
 from tenants.models import Space
 from tests.factories import PASSWORD, MemberFactory, manager_of
-from usage.models import UsageRecord
+from usage.models import Task, UsageRecord
 
 ROLES = ["signed out", "normal", "admin", "manager", "operator", "disabled", "suspended"]
 
@@ -119,6 +120,7 @@ STATE: list[Any] = [
     Transfer.objects,
     Hold.objects,
     UsageRecord.objects,
+    Task.objects,
     Space.objects,
     ApiKey.with_deleted,
 ]
@@ -234,9 +236,11 @@ def test_django_admin_answers_operators_alone(
 
 def test_nobody_writes_the_books_in_django_admin(client: Client, operator: User, member: User, charged: None) -> None:
     client.force_login(operator, backend="accounts.backends.LivingUserBackend")
+    moments = dict.fromkeys(("submitted_at", "deadline_at", "next_poll_at"), timezone.now())
+    Task.objects.create(space=member.space, user_id=member.pk, username="jun", model="m", kind="video", **moments)
     before = snapshot()
 
-    for name in ("quotas.Wallet", "quotas.Transfer", "usage.UsageRecord", "audit.AuditEvent"):
+    for name in ("quotas.Wallet", "quotas.Transfer", "usage.UsageRecord", "usage.Task", "audit.AuditEvent"):
         model = apps.get_model(name)
         row = model._default_manager.first()
         base = f"/admin/{model._meta.app_label}/{model._meta.model_name}"

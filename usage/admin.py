@@ -5,7 +5,7 @@ from django.utils.translation import gettext_lazy as _
 
 from quotas.money import format_cost
 from spacemanage.browse import BrowseOnly
-from usage.models import UsageRecord
+from usage.models import Task, UsageRecord
 
 
 @admin.register(UsageRecord)
@@ -18,3 +18,15 @@ class UsageRecordAdmin(BrowseOnly[UsageRecord]):
     @admin.display(description=_("Cost"))
     def cost_usd(self, record: UsageRecord) -> str:
         return format_cost(record.cost)
+
+
+@admin.register(Task)
+class TaskAdmin(BrowseOnly[Task]):
+    list_display = ("submitted_at", "space", "username", "platform", "model", "status", "progress", "cost_usd", "code")
+    list_filter = ("status", "kind")
+    list_select_related = ("space",)
+    search_fields = ("id", "upstream_task_id")
+
+    @admin.display(description=_("Cost"))
+    def cost_usd(self, task: Task) -> str:
+        return "" if task.cost is None else format_cost(task.cost)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from uuid import UUID
 
 from django.db import models
 from django.db.models import Q
@@ -22,9 +23,7 @@ class UsageRecord(models.Model):
         ERROR = "error", _("Error")
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    space = models.ForeignKey(
-        Space, on_delete=models.DO_NOTHING, related_name="+", db_index=False, db_constraint=False
-    )
+    space = models.ForeignKey(Space, on_delete=models.DO_NOTHING, related_name="+", db_index=False, db_constraint=False)
     wallet_id = models.UUIDField()
     user_id = models.BigIntegerField()
     username = models.CharField(max_length=64)
@@ -75,9 +74,7 @@ class HourlyUsage(models.Model):
     """Requests, tokens and cost of one key and model in one UTC hour, raised in the transaction that settles."""
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    space = models.ForeignKey(
-        Space, on_delete=models.DO_NOTHING, related_name="+", db_index=False, db_constraint=False
-    )
+    space = models.ForeignKey(Space, on_delete=models.DO_NOTHING, related_name="+", db_index=False, db_constraint=False)
     user_id = models.BigIntegerField()
     key_id = models.UUIDField(default=NIL)
     model = models.CharField(max_length=100)
@@ -96,3 +93,86 @@ class HourlyUsage(models.Model):
 
     def __str__(self) -> str:
         return f"{self.user_id} {self.model} {self.hour}"
+
+
+class Task(models.Model):
+    """An asynchronous job that was submitted through the relay, from before its upstream knows of it to its end.
+
+    Its id is the request's: the hold, the usage record and the name that the client knows it by carry the same one.
+    What is open has a moment at which it is looked at next; what is finished has none, and never changes again.
+    Written by relay/tasks.py alone. No foreign keys that a delete would have to walk.
+    """
+
+    class Kind(models.TextChoices):
+        VIDEO = "video", _("Video")
+
+    class Status(models.TextChoices):
+        QUEUED = "queued", _("Queued")
+        IN_PROGRESS = "in_progress", _("In Progress")
+        SUCCESS = "success", _("Success")
+        FAILED = "failed", _("Failed")
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    space = models.ForeignKey(Space, on_delete=models.DO_NOTHING, related_name="+", db_index=False)
+    user_id = models.BigIntegerField()
+    username = models.CharField(max_length=64)
+    key_id = models.UUIDField(default=NIL)
+    key_name = models.CharField(max_length=80, blank=True)
+    model = models.CharField(max_length=100)
+    kind = models.CharField(max_length=10, choices=Kind.choices)
+    status = models.CharField(max_length=11, choices=Status.choices, default=Status.QUEUED)
+    progress = models.PositiveSmallIntegerField(default=0)
+    # Which upstream works on it, and how the task is called there; nothing until it has taken it.
+    platform = models.CharField(max_length=100, blank=True)
+    upstream_id = models.BigIntegerField(null=True)
+    upstream_task_id = models.CharField(max_length=200, blank=True)
+    # The upstream's JSON as it last told it. Text, since PostgreSQL's own JSON takes no NUL.
+    answer = models.TextField(blank=True)
+    # What was asked for; once it has succeeded, what was charged for.
+    images = models.BigIntegerField(default=0)
+    seconds = models.BigIntegerField(default=0)
+    price = models.JSONField(default=dict)
+    cost = models.BigIntegerField(null=True)
+    code = models.CharField(max_length=40, blank=True)
+    submitted_at = models.DateTimeField()
+    deadline_at = models.DateTimeField()
+    polled_at = models.DateTimeField(null=True)
+    next_poll_at = models.DateTimeField(null=True)
+    # How many polls in a row brought no answer.
+    misses = models.PositiveIntegerField(default=0)
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.CheckConstraint(condition=Q(progress__lte=100), name="task_progress_percent"),
+            models.CheckConstraint(
+                condition=Q(
+                    status__in=["queued", "in_progress"], finished_at=None, next_poll_at__isnull=False, cost=None
+                )
+                | Q(status="success", finished_at__isnull=False, next_poll_at=None, cost__gte=0)
+                | Q(status="failed", finished_at__isnull=False, next_poll_at=None, cost=None),
+                name="task_status_matches_end",
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["space", "id"], name="task_space_id"),
+            models.Index(fields=["space", "user_id", "id"], name="task_space_user_id"),
+            models.Index(fields=["next_poll_at"], condition=Q(next_poll_at__isnull=False), name="task_due"),
+        ]
+
+    def __str__(self) -> str:
+        return self.public_id
+
+    @property
+    def request_id(self) -> UUID:
+        return self.id
+
+    @property
+    def public_id(self) -> str:
+        """What the client knows it by; the upstream's own id stays with us."""
+        return f"{self.kind}_{self.id.hex}"
+
+    @property
+    def is_finished(self) -> bool:
+        return self.finished_at is not None

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import asyncio
+import signal
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from relay.upstreams import Upstreams
+from relay.worker import Worker
+
+
+class Command(BaseCommand):
+    help = (
+        "Poll tasks and sweep the holds of dead processes, until SIGTERM. The served process does the same by itself; "
+        "any number may run beside it."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--once", action="store_true", help="what is due now, then end")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        asyncio.run(_once() if options["once"] else _until_told())
+
+
+async def _once() -> None:
+    with Upstreams() as upstreams:
+        worker = Worker(upstreams)
+        await worker.sweep()
+        await worker.poll()
+
+
+async def _until_told() -> None:
+    with Upstreams() as upstreams:
+        running = asyncio.ensure_future(Worker(upstreams).run())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+        await asyncio.wait([running])

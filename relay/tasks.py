@@ -1,0 +1,372 @@
+"""The life of a task: opened with its hold, polled by anybody, ended exactly once.
+
+The network is asked outside of any transaction. What it said is then written in one, which locks the task's row first
+and its wallet after it: whoever comes second finds the task finished and changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+from urllib.parse import quote
+from uuid import UUID
+
+import structlog
+from django.db import close_old_connections, transaction
+from django.db.models import Q
+
+from accounts.keys import Presented
+from audit import origin
+from quotas import charging
+from quotas.charging import Call
+from quotas.models import Hold
+from relay.catalogue import Offer, target_of
+from relay.http import HttpError
+from relay.models import Upstream
+from relay.pricing import MAX_TOKENS, Rate, Usage, bound_nanos, cost_nanos, parse_usage
+from relay.teller import Deed
+from relay.upstreams import Target, UpstreamError, Upstreams
+from tenants.ids import new_id
+from usage.models import Task
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+PATH = "/videos"
+# A task that its upstream has not taken by then never was: its submitter gave up, or died.
+SUBMIT_TIMEOUT_S = 120
+LOST_AFTER_S = 300
+# The hold outlives the deadline, so that the last poll still finds it.
+HOLD_MARGIN_S = 300
+POLL_TIMEOUT_S = 15
+POLL_S = 3
+POLL_MOST_S = 60
+# A client that asks again within so long is told what was known.
+CLIENT_REST_S = 1.0
+ANSWER_MOST = 256 * 1024
+
+NOT_SUBMITTED = "not_submitted"
+GONE_UPSTREAM = "gone_upstream"
+TIMED_OUT = "task_timeout"
+
+# What changes in the life of a task.
+_CHANGING = (
+    *("status", "progress", "platform", "upstream_id", "upstream_task_id", "answer"),
+    *("seconds", "cost", "code", "next_poll_at", "misses", "finished_at"),
+)
+# OpenAI's words, and those of others who serve its endpoint.
+_STATUSES = {
+    Task.Status.QUEUED: {"queued", "pending", "submitted"},
+    Task.Status.SUCCESS: {"completed", "succeeded", "success"},
+    Task.Status.FAILED: {"failed", "error", "cancelled", "canceled", "expired"},
+}
+_UPSTREAM_ID = re.compile(r"[!-~]{1,200}", re.ASCII)
+_CODE = re.compile(r"[A-Za-z0-9_.-]{1,40}", re.ASCII)
+_DIGITS = re.compile(r"[0-9]{1,9}", re.ASCII)
+_DURATION_MOST_MS = 2**31 - 1
+_NO_TOKENS = Usage()
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became known of a task: from its upstream, or about it."""
+
+    status: Task.Status
+    upstream_task_id: str = ""
+    answer: str = ""
+    progress: int = 0
+    # None where the upstream told none.
+    seconds: int | None = None
+    tokens: Usage = _NO_TOKENS
+    code: str = ""
+    http_status: int = 502
+
+
+_LOST = Report(Task.Status.FAILED, code=NOT_SUBMITTED, http_status=504)
+_GONE = Report(Task.Status.FAILED, code=GONE_UPSTREAM)
+
+
+def read_report(body: bytes) -> Report | None:
+    """The JSON of an upstream's task; None where it is none. A status that nobody knows is one of work in progress."""
+    try:
+        told = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(told, dict) or not isinstance(told.get("status"), str):
+        return None
+    word = told["status"].lower()
+    status = next((status for status, words in _STATUSES.items() if word in words), Task.Status.IN_PROGRESS)
+    error = told.get("error")
+    return Report(
+        status=status,
+        upstream_task_id=_matching(_UPSTREAM_ID, told.get("id")),
+        answer=json.dumps(told),
+        progress=_percent(told.get("progress")),
+        seconds=_count(told.get("seconds")),
+        tokens=parse_usage(told) or _NO_TOKENS,
+        code=_matching(_CODE, error.get("code") if isinstance(error, dict) else None) or "upstream_failed",
+    )
+
+
+def open_task(
+    *,
+    presented: Presented,
+    address: str | None,
+    offer: Offer,
+    body_bytes: int,
+    seconds: int,
+    images: int,
+) -> tuple[Task, Hold]:
+    """Hold the dearest that the task can cost and write it down, both or neither, before any upstream hears of it.
+
+    Raises what hold_for_key raises.
+    """
+    rate = offer.rate
+    bound = bound_nanos(rate, body_bytes=body_bytes, choices=1, output_tokens=0, images=images, seconds=seconds)
+    with transaction.atomic():
+        hold, key = charging.hold_for_key(
+            request_id=new_id(),
+            presented=presented,
+            model=offer.name,
+            address=address,
+            least_nanos=max(bound, 1),
+            most_nanos=max(bound, 1),
+            lifetime_s=offer.task_timeout_s + HOLD_MARGIN_S,
+        )
+        task = Task.objects.create(
+            id=hold.pk,
+            space_id=hold.space_id,
+            user_id=hold.user_id,
+            username=key.user.username,
+            key_id=key.pk,
+            key_name=key.name,
+            model=offer.name,
+            kind=Task.Kind.VIDEO,
+            images=images,
+            seconds=seconds,
+            price=rate.snapshot(),
+            submitted_at=hold.created_at,
+            deadline_at=hold.created_at + timedelta(seconds=offer.task_timeout_s),
+            next_poll_at=hold.created_at + timedelta(seconds=LOST_AFTER_S),
+        )
+    return task, hold
+
+
+def opening(presented: Presented, **asked: Any) -> Deed[tuple[Task, Hold]]:
+    """`open_task` for the teller."""
+    return Deed(do=lambda: open_task(presented=presented, **asked))
+
+
+@transaction.atomic
+def accept(task: Task, target: Target, report: Report) -> Task:
+    """An upstream has taken the task. One that was given up meanwhile stays so."""
+    task = _locked(task)
+    if task.is_finished:
+        log.error("task_taken_too_late", task=str(task.pk), upstream=target.name, upstream_task=report.upstream_task_id)
+        return task
+    task.upstream_id, task.platform = target.id, target.name
+    task.upstream_task_id = report.upstream_task_id
+    return _write(task, report)
+
+
+@transaction.atomic
+def record(task: Task, report: Report | None) -> Task:
+    """Write down what became known; None is nothing, but the deadline may have passed.
+
+    Success settles, failure releases, and a task that is finished stays as it is: exactly once, whoever polls.
+    """
+    task = _locked(task)
+    return task if task.is_finished else _write(task, report)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A task to be polled now, and whom to ask: none where the upstream is gone or its credential cannot be opened."""
+
+    task: Task
+    target: Target | None
+
+
+def due_tasks(*, most: int) -> list[tuple[int, UUID]]:
+    """(space, id) of the open tasks whose time has come, the longest due first."""
+    due = Task.objects.filter(next_poll_at__lte=origin.now()).order_by("next_poll_at")
+    return list(due.values_list("space_id", "pk")[:most])
+
+
+def claim_due(space_id: int, task_id: UUID) -> Claim | None:
+    """For one of all the workers that found it due; None for the others."""
+    return _claim(space_id, task_id, Q(next_poll_at__lte=origin.now()))
+
+
+def claim_for_client(task: Task) -> Claim | None:
+    """None when it was polled a moment ago, is finished, or has not been taken by its upstream."""
+    rested = Q(polled_at=None) | Q(polled_at__lte=origin.now() - timedelta(seconds=CLIENT_REST_S))
+    return _claim(task.space_id, task.pk, rested & ~Q(upstream_task_id=""))
+
+
+async def refresh(claim: Claim, upstreams: Upstreams) -> Task:
+    """Ask the upstream and write down what it says."""
+    report = await _ask(claim, upstreams)
+    return await in_database(record, claim.task, report)
+
+
+def upstream_of(task: Task) -> Target | None:
+    """The upstream that the task was submitted to, be it disabled by now."""
+    if task.upstream_id is None:
+        return None
+    upstream = Upstream.objects.filter(pk=task.upstream_id).first()
+    return target_of(upstream) if upstream else None
+
+
+async def in_database(deed: Callable[..., T], *args: Any) -> T:
+    """Do it in a thread; its connection is left for the next one, unless it broke or has grown old."""
+
+    def do() -> T:
+        close_old_connections()
+        try:
+            return deed(*args)
+        finally:
+            close_old_connections()
+
+    return await asyncio.to_thread(do)
+
+
+# -- Under the task's lock ----------------------------------------------------------------------------------------
+
+
+def _locked(task: Task) -> Task:
+    return Task.objects.select_for_update(no_key=True).get(space=task.space_id, pk=task.pk)
+
+
+def _write(task: Task, report: Report | None) -> Task:
+    now = origin.now()
+    if report is not None:
+        task.answer = report.answer or task.answer
+    if report is not None and report.status == Task.Status.SUCCESS:
+        _succeed(task, report, now)
+    elif report is not None and report.status == Task.Status.FAILED:
+        _fail(task, report.code, report.http_status, now)
+    elif now >= task.deadline_at:
+        _fail(task, TIMED_OUT, 504, now)
+    else:
+        _go_on(task, report, now)
+    task.save(update_fields=_CHANGING)
+    return task
+
+
+def _succeed(task: Task, report: Report, now: datetime) -> None:
+    rate = Rate.of(task.price)
+    seconds = task.seconds if report.seconds is None else report.seconds
+    usage = replace(report.tokens, images=task.images, seconds=seconds)
+    is_estimated = report.seconds is None and rate.per_second > 0
+    charged = charging.settle(
+        space_id=task.space_id,
+        request_id=task.pk,
+        cost_nanos=cost_nanos(rate, usage),
+        call=_call(task, now, usage=usage, is_estimated=is_estimated),
+    )
+    task.seconds, task.cost, task.progress = seconds, charged.cost, 100
+    _end(task, Task.Status.SUCCESS, now)
+
+
+def _fail(task: Task, code: str, http_status: int, now: datetime) -> None:
+    call = _call(task, now, status=max(http_status, 400), code=code)
+    charging.release(space_id=task.space_id, request_id=task.pk, call=call)
+    task.code = code
+    _end(task, Task.Status.FAILED, now)
+
+
+def _end(task: Task, status: Task.Status, now: datetime) -> None:
+    task.status, task.finished_at, task.next_poll_at = status, now, None
+
+
+def _go_on(task: Task, report: Report | None, now: datetime) -> None:
+    """Look again soon; ever later while nothing is heard, but not after the deadline."""
+    if report is None:
+        task.misses += 1
+    else:
+        task.status, task.misses = report.status, 0
+        task.progress = max(task.progress, report.progress)
+    wait_s = min(POLL_S * 2 ** min(task.misses, 10), POLL_MOST_S)
+    task.next_poll_at = min(now + timedelta(seconds=wait_s), task.deadline_at)
+
+
+def _call(
+    task: Task,
+    now: datetime,
+    *,
+    usage: Usage = _NO_TOKENS,
+    status: int = 200,
+    code: str = "",
+    is_estimated: bool = False,
+) -> Call:
+    return Call(
+        model=task.model,
+        key_id=task.key_id,
+        key_name=task.key_name,
+        input_tokens=usage.input_tokens,
+        cached_tokens=usage.cached_tokens,
+        output_tokens=usage.output_tokens,
+        images=usage.images,
+        seconds=usage.seconds,
+        price=task.price,
+        duration_ms=min((now - task.submitted_at) // timedelta(milliseconds=1), _DURATION_MOST_MS),
+        status=status,
+        code=code,
+        is_estimated=is_estimated,
+    )
+
+
+# -- Polling ------------------------------------------------------------------------------------------------------
+
+
+def _claim(space_id: int, task_id: UUID, may: Q) -> Claim | None:
+    """Two that claim at once ask the upstream once; one that dies with its claim leaves it to the next."""
+    now = origin.now()
+    lease = {"polled_at": now, "next_poll_at": now + timedelta(seconds=2 * POLL_TIMEOUT_S)}
+    open_one = Task.objects.filter(may, space=space_id, pk=task_id, next_poll_at__isnull=False)
+    if not open_one.update(**lease):
+        return None
+    task = Task.objects.get(space=space_id, pk=task_id)
+    return Claim(task, upstream_of(task))
+
+
+async def _ask(claim: Claim, upstreams: Upstreams) -> Report | None:
+    """None when nothing was learnt."""
+    if not claim.task.upstream_task_id:
+        return _LOST
+    if claim.target is None:
+        return None
+    path = f"{PATH}/{quote(claim.task.upstream_task_id, safe='')}"
+    try:
+        async with asyncio.timeout(POLL_TIMEOUT_S):
+            answer = await upstreams.request("GET", claim.target, path)
+            with answer:
+                return read_report(await answer.read(ANSWER_MOST))
+    except UpstreamError as error:
+        return _GONE if error.status in (404, 410) else None
+    except (HttpError, TimeoutError):
+        return None
+
+
+# -- Reading ------------------------------------------------------------------------------------------------------
+
+
+def _matching(pattern: re.Pattern[str], value: object) -> str:
+    return value if isinstance(value, str) and pattern.fullmatch(value) else ""
+
+
+def _percent(value: object) -> int:
+    return round(value) if isinstance(value, int | float) and 0 <= value <= 100 else 0
+
+
+def _count(value: object) -> int | None:
+    """Zero or more, as a number or in digits: OpenAI's seconds are a string."""
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
+        value = int(value)
+    return min(value, MAX_TOKENS) if type(value) is int and value >= 0 else None
