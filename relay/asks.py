@@ -64,7 +64,7 @@ class Ask:
         if self.is_stream and self.kind.asks_usage:
             options = body.get("stream_options")
             body["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
-        return json.dumps(body, ensure_ascii=False).encode()
+        return json.dumps(body).encode()
 
 
 def read_ask(kind: Kind, raw: bytes) -> Ask:

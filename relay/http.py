@@ -270,14 +270,18 @@ class Client:
         body: bytes = b"",
         connect_timeout_s: float,
         timeout_s: float,
+        is_fresh: bool = False,
     ) -> Answer:
-        """The answer's head; `timeout_s` is how long the other side may be silent. Raises HttpError."""
+        """The answer's head; `timeout_s` is how long the other side may be silent. Raises HttpError.
+
+        `is_fresh` asks for a connection of its own; a kept one may turn out stale, and the request is then repeated.
+        """
         parts = urlsplit(url)
         is_secure = parts.scheme == "https"
         origin = Origin(is_secure, parts.hostname or "", parts.port or (443 if is_secure else 80))
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         head = _head(method, path, {"host": origin.header, "content-length": str(len(body)), **headers})
-        if kept := self._take(origin):
+        if not is_fresh and (kept := self._take(origin)):
             try:
                 return await self._exchange(origin, kept, head, body, timeout_s)
             except StaleError:

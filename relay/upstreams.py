@@ -5,8 +5,6 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 from relay.http import Answer, Client, HttpError
 
@@ -52,12 +50,6 @@ class Upstreams:
         self._client = Client()
         self._resting: dict[int, _Rest] = {}
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self.close()
-
     def close(self) -> None:
         self._client.close()
 
@@ -68,9 +60,20 @@ class Upstreams:
         return sorted(shuffled, key=lambda target: (self._is_resting(target, now), target.priority))
 
     async def request(
-        self, method: str, target: Target, path: str, body: bytes = b"", content_type: str = "application/json"
+        self,
+        method: str,
+        target: Target,
+        path: str,
+        body: bytes = b"",
+        content_type: str = "application/json",
+        *,
+        is_fresh: bool = False,
     ) -> Answer:
-        """The answer's head, its body still to be read. Raises UpstreamError before the first byte of it."""
+        """The answer's head, its body still to be read. Raises UpstreamError before the first byte of it.
+
+        A kept connection that turns out to be closed is replaced once, and the request sent again. What must not be
+        sent twice asks for a fresh one.
+        """
         headers = {"accept-encoding": "identity", "user-agent": "space-manage"}
         if body:
             headers["content-type"] = content_type
@@ -84,6 +87,7 @@ class Upstreams:
                 body=body,
                 connect_timeout_s=CONNECT_S,
                 timeout_s=target.timeout_s,
+                is_fresh=is_fresh,
             )
         except HttpError as error:
             self._let_rest(target)

@@ -23,7 +23,7 @@ from django.http.multipartparser import MultiPartParser, MultiPartParserError
 from django.utils.translation import gettext as _
 
 from accounts.keys import Presented, find_key, refusal_of
-from quotas.errors import REFUSAL_STATUS, KeyRefused, QuotaError
+from quotas.errors import KeyRefused, QuotaError
 from quotas.money import format_exact
 from relay import errors
 from relay.asks import CHOICES_MOST, json_object, model_of, named_model
@@ -121,9 +121,9 @@ class Videos:
             offer = self._offer(ask.model)
         except ApiError as error:
             # A wrong key is told before a wrong body: a stranger learns nothing of what is offered.
-            await self._log_refusal(request, presented, model_of(raw), error.status, error.code)
+            await self._log_refusal(request, presented, model_of(raw), error)
             raise
-        deed = opening(
+        opened = opening(
             presented,
             address=request.address,
             offer=offer,
@@ -132,9 +132,9 @@ class Videos:
             images=ask.images,
         )
         try:
-            task, hold = await self.teller.ask(deed)
+            task, hold = await self.teller.ask(opened)
         except QuotaError as error:
-            await self._log_refusal(request, presented, ask.model, REFUSAL_STATUS.get(error.code, 400), error.code)
+            await self._log_refusal(request, presented, ask.model, errors.refused(error))
             raise
         try:
             target, report = await self._send(ask, offer.targets)
@@ -144,8 +144,9 @@ class Videos:
         task = await _accepted(task, target, report)
         await _tell(request, task, {"x-space-held-usd": format_exact(hold.amount)})
 
-    async def _log_refusal(self, request: Request, presented: Presented, model: str, status: int, code: str) -> None:
-        await self.teller.ask(refusal(presented, request.address, model=model, status=status, code=code))
+    async def _log_refusal(self, request: Request, presented: Presented, model: str, error: ApiError) -> None:
+        """Raises KeyRefused where it is the key that is wrong."""
+        await self.teller.ask(refusal(presented, request.address, model=model, status=error.status, code=error.code))
 
     async def _send(self, ask: VideoAsk, targets: list[Target]) -> tuple[Target, Report]:
         """The upstream that took it, and what it said. Raises UpstreamError when none did."""
@@ -164,7 +165,7 @@ class Videos:
         raise failure
 
     async def _send_to(self, target: Target, ask: VideoAsk) -> Report:
-        answer = await self.upstreams.request("POST", target, PATH, ask.body, ask.content_type)
+        answer = await self.upstreams.request("POST", target, PATH, ask.body, ask.content_type, is_fresh=True)
         try:
             with answer:
                 report = read_report(await answer.read(ANSWER_MOST))
@@ -278,9 +279,14 @@ async def _pass_on(request: Request, task: Task, answer: Answer) -> None:
     kept = ("content-type", "content-length", "content-disposition")
     headers = {name: answer.headers[name] for name in kept if name in answer.headers}
     await request.start(200, headers | _headers(task))
-    async with request.while_there():
-        async for chunk in answer.chunks():
-            await request.write(chunk, more=True)
+    try:
+        async with request.while_there():
+            async for chunk in answer.chunks():
+                await request.write(chunk, more=True)
+    except HttpError as error:
+        # The client sees fewer bytes than it was promised.
+        log.warning("content_broke_off", task=str(task.pk), error=str(error))
+        return
     await request.write(b"", more=False)
 
 

@@ -191,6 +191,10 @@ def test_a_bad_body_names_its_field_and_costs_nothing(
     assert UsageRecord.objects.get().code == told["code"]
 
 
+def test_half_a_character_is_passed_on_as_it_came(relay_url: str, key: str, member: User) -> None:
+    assert post(relay_url, key, "\ud800").status_code == 200
+
+
 def test_what_the_wallet_cannot_cover_is_lowered_and_told_upstream(relay_url: str, key: str, member: User) -> None:
     manager = manager_of(member.space)
     set_remaining(member=member, remaining_nanos=USD // 1000, actor=manager)

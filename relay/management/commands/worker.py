@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from argparse import ArgumentParser
+from contextlib import closing
 from typing import Any
 
 from django.core.management.base import BaseCommand
@@ -25,14 +26,14 @@ class Command(BaseCommand):
 
 
 async def _once() -> None:
-    with Upstreams() as upstreams:
+    with closing(Upstreams()) as upstreams:
         worker = Worker(upstreams)
         await worker.sweep()
         await worker.poll()
 
 
 async def _until_told() -> None:
-    with Upstreams() as upstreams:
+    with closing(Upstreams()) as upstreams:
         running = asyncio.ensure_future(Worker(upstreams).run())
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, running.cancel)
