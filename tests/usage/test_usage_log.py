@@ -17,8 +17,8 @@ from accounts.keys import KeyTerms, create_key
 from accounts.models import ApiKey, User
 from audit.origin import acting
 from quotas.charging import Call, hold, release, settle
-from quotas.money import NANOS_PER_USD
-from relay.pricing import MILLION, Rate, Usage, cost_nanos
+from quotas.money import NANOS_PER_USD, PARTS_PER_NANO
+from relay.pricing import Rate, Usage, cost_nanos
 from tenants.ids import id_at, new_id
 from tenants.models import Space
 from tenants.services import MemberChanges, delete_member, edit_member
@@ -216,7 +216,7 @@ def test_the_lines_of_an_opened_row_add_up_to_its_cost(client: Client, member: U
         ("Output", "1,862 tokens × $15.00 per million", "$0.02793"),
         ("Request", "1 × $0.0001", "$0.0001"),
     ]
-    assert sum(line.millionths for line in shown.lines) == cost * MILLION
+    assert sum(line.parts for line in shown.lines) == cost * PARTS_PER_NANO
     assert (shown.charged_usd, shown.held_usd, shown.released_usd, shown.available_usd) == (
         "$0.0436513",
         "$0.0873026",
@@ -267,7 +267,7 @@ def test_a_charge_that_is_not_price_times_tokens_says_why(
     shown = receipt(client, member)
 
     assert [(line.label, line.usd) for line in shown.lines] == expected
-    assert sum(line.millionths for line in shown.lines) == record.cost * MILLION
+    assert sum(line.parts for line in shown.lines) == record.cost * PARTS_PER_NANO
 
 
 def test_an_error_charges_nothing_and_releases_all(client: Client, member: User) -> None:
