@@ -48,13 +48,16 @@ class Receipt:
 
 
 def receipt_of(record: UsageRecord) -> Receipt:
-    """The lines add up to the cost: prices × tokens, what was rounded up, and what else made it more or less."""
+    """The lines add up to the cost: prices × tokens, what was rounded up, and what else made it more or less.
+
+    A shortfall is the operators' to see; here one line says why the charge is less.
+    """
     lines = [] if record.kind == UsageRecord.Kind.ERROR else _priced(record)
     due = (record.cost + record.shortfall) * PARTS_PER_NANO
     if other := due - sum(line.parts for line in lines):
         lines.append(Line(_reason(record, other), "", other))
     if record.shortfall:
-        lines.append(Line(_("Shortfall: more than was available"), "", -record.shortfall * PARTS_PER_NANO))
+        lines.append(Line(_("Limited to what was available"), "", -record.shortfall * PARTS_PER_NANO))
     return Receipt(lines, record)
 
 

@@ -185,15 +185,17 @@ def test_names_are_text_and_never_markup(client: Client, member: User) -> None:
     assert "<i>" not in found + none and "<script>alert" not in found + none
 
 
-def test_a_shortfall_is_said(client: Client, member: User) -> None:
-    request_id, call = new_id(), Call(model="gpt-4o-mini")
+def test_a_shortfall_is_nobodys_to_see_and_the_lines_add_up_all_the_same(
+    client: Client, manager: User, admin_member: User, member: User
+) -> None:
+    request_id, call = new_id(), Call(model="gpt-4o-mini", output_tokens=7, price={"output": USD * 1_000_000})
     hold(request_id=request_id, user=member, amount_nanos=5 * USD, call=call)
     settle(space_id=member.space_id, request_id=request_id, cost_nanos=7 * USD, call=call)
 
-    text = page(client, member)[1]
-
-    assert "How this was charged shortfall" in text
-    assert "Shortfall: more than was available −$2.00 Charged $5.00" in text
+    for viewer in (manager, admin_member, member):
+        text = page(client, viewer)[1]
+        assert "shortfall" not in text.lower()
+        assert "per million $7.00 Limited to what was available −$2.00 Charged $5.00" in text
 
 
 # -- How it was charged -------------------------------------------------------------------------------------------
