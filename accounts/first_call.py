@@ -31,5 +31,5 @@ def _first_model(key: ApiKey) -> str:
     offered = Model.objects.on_offer(timezone.now()).order_by("name")
     if key.models_allowed:
         offered = offered.filter(name__in=key.models_allowed)
-    names = [*offered.values_list("name", flat=True)[:1], *key.models_allowed, ANY_MODEL]
+    names: list[str] = [*offered.values_list("name", flat=True)[:1], *key.models_allowed, ANY_MODEL]
     return names[0]

@@ -79,7 +79,7 @@ def total_of_everything(space: Space) -> int:
     return pool.available + pool.spent + pool.held + sum(wallet.total for wallet in wallets if wallet != pool)
 
 
-def everything() -> list[list[dict[str, Any]]]:
+def everything() -> list[list[Any]]:
     return [list(rows.order_by("pk").values()) for rows in (User.everyone, Wallet.objects, ApiKey.with_deleted)]
 
 
