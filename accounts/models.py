@@ -210,10 +210,14 @@ class ApiKey(models.Model):
         return f"{self.prefix}…{self.last_four}"
 
     @property
+    def has_expired(self) -> bool:
+        return self.expires_at is not None and self.expires_at <= timezone.now()
+
+    @property
     def status(self) -> Status:
         if not self.is_enabled:
             return self.Status.DISABLED
-        if self.expires_at is not None and self.expires_at <= timezone.now():
+        if self.has_expired:
             return self.Status.EXPIRED
         if self.limit is not None and self.spent >= self.limit:
             return self.Status.EXHAUSTED

@@ -21,6 +21,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
 
+from accounts.first_call import first_call
 from accounts.keys import create_key, delete_key, edit_key, rotate_key, set_key_enabled
 from accounts.models import ApiKey, User
 from accounts.token_forms import RotateForm, TokenForm
@@ -127,7 +128,9 @@ def _page(owner: User, query: QueryDict) -> Page[ApiKey]:
 
 def _key_shown(request: SpaceRequest, key: ApiKey, text: str, said: str) -> HttpResponse:
     """The one answer with the key in clear; space_view keeps it out of caches and history."""
-    context = {"key": key, "text": text, "base_url": request.build_absolute_uri("/v1")}
+    base_url = request.build_absolute_uri("/v1")
+    curl = first_call(key, text=text, base_url=base_url)
+    context = {"key": key, "text": text, "base_url": base_url, "curl": curl}
     if not is_htmx(request):
         return render(request, "accounts/token_key.html", context)
     shown = render_to_string("accounts/_token_key_dialog.html", context, request)

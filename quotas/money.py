@@ -9,6 +9,8 @@ import re
 
 NANOS_PER_USD = 1_000_000_000
 NANOS_PER_CENT = NANOS_PER_USD // 100
+# Prices are for a million tokens, so what one token costs may be parts of a nano-dollar.
+PARTS_PER_NANO = 1_000_000
 
 # No wallet ever holds more; all sums over one space then fit a BIGINT (9.2e18) with room to spare.
 MAX_AMOUNT_NANOS = 1_000_000_000 * NANOS_PER_USD
@@ -53,8 +55,7 @@ def parse_usd(text: str) -> int:
 
 def format_exact(nanos: int) -> str:
     """`12.50` or `0.000425`: every digit, at least two decimals, no sign of currency. What an edited field holds."""
-    whole, part = divmod(abs(nanos), NANOS_PER_USD)
-    decimals = f"{part:09d}".rstrip("0").ljust(2, "0")
+    whole, decimals = _every_digit(nanos * PARTS_PER_NANO)
     return f"{'-' if nanos < 0 else ''}{whole}.{decimals}"
 
 
@@ -71,6 +72,12 @@ def format_cost(nanos: int) -> str:
     return _dollars(-(-nanos // NANOS_PER_CENT), negative=False)
 
 
+def format_parts(parts: int) -> str:
+    """`$0.0000000001125` of millionths of a nano-dollar: every digit, never rounded."""
+    whole, decimals = _every_digit(parts)
+    return f"{MINUS if parts < 0 else ''}${whole:,}.{decimals}"
+
+
 def format_sum(*nanos: int) -> list[str]:
     """The figures of `first = second + third + …`: in cents where those add up, else each to the finest digit."""
     cents = [value // NANOS_PER_CENT for value in nanos]
@@ -78,6 +85,12 @@ def format_sum(*nanos: int) -> list[str]:
         return [format_balance(value) for value in nanos]
     decimals = max((len(format_exact(value).partition(".")[2]) for value in nanos), default=2)
     return [f"{MINUS if value < 0 else ''}${_fixed(abs(value), decimals)}" for value in nanos]
+
+
+def _every_digit(parts: int) -> tuple[int, str]:
+    """Whole dollars and the decimals behind them, two at least."""
+    whole, part = divmod(abs(parts), NANOS_PER_USD * PARTS_PER_NANO)
+    return whole, f"{part:015d}".rstrip("0").ljust(2, "0")
 
 
 def _fixed(nanos: int, decimals: int) -> str:

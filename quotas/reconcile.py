@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
+from uuid import UUID
 
 from django.db import connection, transaction
 
@@ -92,8 +93,14 @@ class Difference:
 def reconcile(space: Space) -> list[Difference]:
     """Compare one space's books with its records and keep the outcome. Empty means balanced."""
     differences = [
-        *_differing(_WALLETS, space, "wallet", 1, ("total", "allocated", "spent", "held")),
-        *_differing(_ROLL_UPS, space, "usage of", 3, ("requests", "errors", "input_tokens", "output_tokens", "cost")),
+        *_differing(_WALLETS, space, "wallet", (_uuid,), ("total", "allocated", "spent", "held")),
+        *_differing(
+            _ROLL_UPS,
+            space,
+            "usage of",
+            (str, _uuid, str),
+            ("requests", "errors", "input_tokens", "output_tokens", "cost"),
+        ),
     ]
     at = origin.now()
     Reconciliation.objects.create(
@@ -106,14 +113,21 @@ def reconcile(space: Space) -> list[Difference]:
     return differences
 
 
-def _differing(sql: str, space: Space, what: str, names: int, figures: tuple[str, ...]) -> Iterator[Difference]:
-    """The rows of a statement that answers `names` columns of identity, then (stored, computed) for each figure."""
+def _differing(
+    sql: str, space: Space, what: str, names: tuple[Callable[[Any], str], ...], figures: tuple[str, ...]
+) -> Iterator[Difference]:
+    """The rows of a statement that answers the columns of identity, then (stored, computed) for each figure."""
     with connection.cursor() as cursor:
         cursor.execute(sql, {"space": space.pk})
         rows: list[tuple[Any, ...]] = cursor.fetchall()
     for row in rows:
-        identity = " ".join(str(part) for part in row[:names])
+        identity = " ".join(name(part) for name, part in zip(names, row, strict=False))
         for index, figure in enumerate(figures):
-            stored, computed = row[names + 2 * index : names + 2 * index + 2]
+            stored, computed = row[len(names) + 2 * index : len(names) + 2 * index + 2]
             if stored != computed:
                 yield Difference(f"{what} {identity}", figure, int(stored), int(computed))
+
+
+def _uuid(value: UUID | str) -> str:
+    """With its dashes, without which SQLite keeps it."""
+    return str(UUID(str(value)))

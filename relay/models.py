@@ -52,6 +52,12 @@ def validate_credential(value: str) -> None:
         raise ValidationError(_("Use only visible ASCII characters, without spaces."), "characters")
 
 
+class ModelQuerySet(models.QuerySet["Model"]):
+    def on_offer(self, moment: datetime) -> ModelQuerySet:
+        """Enabled, with a price in force, and served by an enabled upstream."""
+        return self.filter(is_enabled=True, upstreams__is_enabled=True, prices__starts_at__lte=moment).distinct()
+
+
 class Model(models.Model):
     """What a request may name as its model, and what bounds the dearest it can cost.
 
@@ -66,6 +72,8 @@ class Model(models.Model):
     audio_minute_nanos_ceiling = models.BigIntegerField(default=10 * NANOS_PER_CENT, validators=_ceiling)
     task_timeout_s = models.PositiveIntegerField(default=3600, validators=_time)
     is_enabled = models.BooleanField(default=True)
+
+    objects = ModelQuerySet.as_manager()
 
     class Meta:
         ordering = ["name"]

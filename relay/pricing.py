@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
-from quotas.money import NANOS_PER_USD, format_exact
+from quotas.money import NANOS_PER_USD, PARTS_PER_NANO, format_exact
 
 MILLION = 1_000_000
 # With both at their most, a cost still fits the database's BIGINT.
@@ -77,13 +77,9 @@ class Term:
         return format_exact(self.price)
 
     @property
-    def usd(self) -> str:
-        """To the last digit, which may lie far behind a nano-dollar: it is the sum of the terms that is rounded."""
-        nanos, rest = divmod(self.quantity * self.price, self.per)
-        if not rest:
-            return format_exact(nanos)
-        whole, part = divmod(nanos, NANOS_PER_USD)
-        return f"{whole}.{part:09d}{rest:06d}".rstrip("0")
+    def parts(self) -> int:
+        """In millionths of a nano-dollar, exact: it is the sum of the terms that is rounded."""
+        return self.quantity * self.price * PARTS_PER_NANO // self.per
 
 
 def cost_nanos(rate: Rate, usage: Usage) -> int:

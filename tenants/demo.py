@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from django.db import transaction
 from django.utils import timezone
 
-from accounts.models import User
+from accounts.keys import KeyTerms, create_key, refusal_of, set_key_enabled
+from accounts.models import ApiKey, User
 from audit.origin import acting
 from quotas.charging import Call, hold, release, settle
 from quotas.models import Wallet
@@ -49,6 +50,7 @@ class Person:
     total: int
     spent: int
     joined: int
+    key: str = ""
     is_admin: bool = False
     disabled: int | None = None
     deleted: int | None = None
@@ -64,22 +66,43 @@ class Person:
         return self.disabled or self.deleted or 0
 
 
+@dataclass(frozen=True)
+class Key:
+    """Cents of its limit; days ago when things happened, below zero what is still to come."""
+
+    owner: str
+    name: str
+    made: int
+    limit: int | None = None
+    models: tuple[str, ...] = ()
+    expires: int | None = None
+    disabled: int | None = None
+
+
 PEOPLE = [
-    Person("amara.diallo", "Amara Diallo", 8000, 1880, 57, is_admin=True),
-    Person("theo.lindqvist", "Theo Lindqvist", 6000, 2154, 57),
-    Person("jun.sato", "Jun Sato", 500, 300, 56),
-    Person("priya.nair", "Priya Nair", 2500, 1025, 55, disabled=8, changes=((10, -1500, MANAGER),)),
-    Person("ci-bot", "CI bot", 4000, 4000, 54, changes=((20, 1500, "amara.diallo"),)),
-    Person("leila.haddad", "Leila Haddad", 3000, 210, 50, is_admin=True),
-    Person("marcus.webb", "Marcus Webb", 3500, 3088, 49),
-    Person("sofia.reyes", "Sofía Reyes", 2000, 200, 44),
+    Person("amara.diallo", "Amara Diallo", 8000, 1880, 57, "rag-prod", is_admin=True),
+    Person("theo.lindqvist", "Theo Lindqvist", 6000, 2154, 57, "laptop"),
+    Person("jun.sato", "Jun Sato", 500, 300, 56, "scratch"),
+    Person("priya.nair", "Priya Nair", 2500, 1025, 55, "prototype", disabled=8, changes=((10, -1500, MANAGER),)),
+    Person("ci-bot", "CI bot", 4000, 4000, 54, "pipeline", changes=((20, 1500, "amara.diallo"),)),
+    Person("leila.haddad", "Leila Haddad", 3000, 210, 50, "default", is_admin=True),
+    Person("marcus.webb", "Marcus Webb", 3500, 3088, 49, "notebook"),
+    Person("sofia.reyes", "Sofía Reyes", 2000, 200, 44, "sandbox"),
     Person("eval-runner", "", 0, 0, 40),
-    Person("noor.aziz", "نور عزيز", 1000, 40, 33),
-    Person("kai.tanaka", "田中 海", 1500, 395, 30),
-    Person("dana.kim", "Dana Kim", 2500, 640, 29, deleted=9),
-    Person("olu.bello", "Olu Bello", 1000, 166, 3),
+    Person("noor.aziz", "نور عزيز", 1000, 40, 33, "study"),
+    Person("kai.tanaka", "田中 海", 1500, 395, 30, "mobile"),
+    Person("dana.kim", "Dana Kim", 2500, 640, 29, "thesis", deleted=9),
+    Person("olu.bello", "Olu Bello", 1000, 166, 3, "default"),
 ]
 MANAGER_SPENT = 4218
+# Beside the one that each of PEOPLE has.
+KEYS = [
+    Key(MANAGER, "default", DAYS),
+    Key(MANAGER, "batch-embeddings", 50, limit=2500, models=("gemini-2.5-flash", "gpt-4o-mini"), expires=-56),
+    Key(MANAGER, "demo-stand", 45, limit=500, models=("gemini-2.5-flash",), disabled=20),
+    Key("theo.lindqvist", "hackathon", 40, limit=1000, models=("gpt-4o-mini",), expires=12),
+]
+ADDRESS = "203.0.113.7"
 
 
 @transaction.atomic
@@ -87,7 +110,7 @@ def make_demo() -> Space:
     """The whole story or none of it."""
     story = _Story(timezone.now())
     for moment, deed in sorted(story.deeds(), key=lambda item: item[0]):
-        with acting(address="203.0.113.7", moment=moment):
+        with acting(address=ADDRESS, moment=moment):
             deed()
     reconcile(story.space)
     return story.space
@@ -113,6 +136,10 @@ class _Story:
         yield from self._spending(MANAGER, MANAGER_SPENT, DAYS - 2, 0)
         for order, person in enumerate(PEOPLE):
             yield from self._life(person, minute=3 * order)
+        for key in KEYS:
+            yield self._at(key.made, 10), _later(self._make_key, key)
+            if key.disabled:
+                yield self._at(key.disabled, 16), _later(self._disable_key, key)
 
     def _life(self, person: Person, minute: int) -> Iterator[tuple[datetime, Callable[[], object]]]:
         joined = self._at(person.joined, 9, minute)
@@ -121,6 +148,8 @@ class _Story:
             yield joined + timedelta(minutes=1), lambda: self._give(person.username, person.first_total, MANAGER)
         if person.is_admin:
             yield joined + timedelta(minutes=2), lambda: self._promote(person.username)
+        if person.key:
+            yield joined + timedelta(minutes=3), _later(self._make_key, Key(person.username, person.key, person.joined))
         for day, cents, actor in person.changes:
             yield self._at(day, 17, 50), _later(self._give, person.username, cents, actor)
         # What a change takes away or gives must be there before, and not be needed before.
@@ -214,14 +243,29 @@ class _Story:
     def _delete(self, username: str) -> None:
         delete_member(member=_user(username), actor=_user(MANAGER))
 
+    def _make_key(self, key: Key) -> None:
+        terms = KeyTerms(
+            name=key.name,
+            limit_nanos=None if key.limit is None else _nanos(key.limit),
+            models=key.models,
+            expires_at=None if key.expires is None else self._now - timedelta(days=key.expires),
+        )
+        # Its text is known to nobody.
+        create_key(owner=_user(key.owner), terms=terms)
+
+    def _disable_key(self, key: Key) -> None:
+        owner = _user(key.owner)
+        set_key_enabled(key=ApiKey.objects.get(user=owner, name=key.name), is_enabled=False, actor=owner)
+
     def _charge(self, username: str, call: Call, cost: int) -> None:
         user, request_id = _user(username), new_id()
+        call = _with_key(call, user)
         hold(request_id=request_id, user=user, amount_nanos=cost, call=call)
         settle(space_id=self.space.pk, request_id=request_id, cost_nanos=cost, call=call)
 
     def _fail(self, username: str) -> None:
         user, request_id = _user(username), new_id()
-        call = Call(model="claude-sonnet-4", duration_ms=30000, status=502, code="upstream_error")
+        call = _with_key(Call(model="claude-sonnet-4", duration_ms=30000, status=502, code="upstream_error"), user)
         hold(request_id=request_id, user=user, amount_nanos=1000, call=call)
         release(space_id=self.space.pk, request_id=request_id, call=call)
 
@@ -239,6 +283,13 @@ def _call_costing(nanos: int) -> Call:
         first_token_ms=420,
         duration_ms=2600,
     )
+
+
+def _with_key(call: Call, user: User) -> Call:
+    """The newest of the user's keys that may make this call."""
+    keys = ApiKey.objects.filter(space=user.space_id, user=user).select_related("user", "space").order_by("-number")
+    key = next(key for key in keys if refusal_of(key, address=ADDRESS, model=call.model) is None)
+    return replace(call, key_id=key.pk, key_name=key.name)
 
 
 def _later(deed: Callable[..., object], *args: object) -> Callable[[], object]:

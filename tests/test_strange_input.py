@@ -9,30 +9,41 @@ from django.test import Client
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from accounts.models import User
+from accounts.keys import KeyTerms, create_key
+from accounts.models import ApiKey, User
+from quotas.charging import Call, hold, settle
 from quotas.models import Wallet
 from quotas.reconcile import reconcile
+from tenants.ids import new_id
 from tenants.models import Space
 
 STRANGE = st.sampled_from(
     ["", " ", "0", "-0", "-1", "1e30", "NaN", "0.0000000001", "$1,000", "٣", "%", "_", "\\", "'", '"', "<b>", "😀"]
     + ["\u202e", "\u200f", "\0", "\r\n", "true", "false", "on", "null", "[]", "{{ 7 }}", "../../etc", "9" * 400]
     + ["2", "jun", "12.50", "x" * 70_000, "\ud7ff\ue000\uffff", "a" * 8, "enabled", "-remaining", "1" * 30]
+    + ["0001-01-01", "9999-12-31", "2026-02-30", "date", "1m", "::/0", "fe80::1%eth0", "a,b\nc", "-" + "f" * 32]
 )
 VALUES = STRANGE | st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 FIELDS = ["username", "display_name", "password", "remaining", "admin", "was_total", "was_remaining", "was_admin"]
+KEY_FIELDS = ["name", "expires", "expires_on", "limit", "models", "ips"]
 FORMS = {
     "/space/users/add/": ["username", "display_name", "password"],
     "/space/users/3/edit/": FIELDS,
     "/space/users/3/preview/": ["remaining"],
     "/space/users/3/status/": ["enabled"],
     "/space/users/3/delete/": ["confirm"],
+    "/console/tokens/add/": KEY_FIELDS,
+    "/console/tokens/1/edit/": KEY_FIELDS,
+    "/console/tokens/1/status/": ["enabled"],
+    "/console/tokens/1/rotate/": ["grace"],
     "/me/settings/": ["form", "display_name", "present_password", "new_password"],
     "/login/": ["username", "password", "next"],
 }
 QUERIES = {
     "/space/users/": ["q", "status", "role", "sort", "page", "size"],
     "/me/credits/": ["cursor"],
+    "/console/tokens/": ["page"],
+    "/console/usage/": ["from", "to", "user", "token", "model", "type", "request_id", "cursor", "size"],
     "/login/": ["next"],
 }
 HEADERS = st.sampled_from(
@@ -43,6 +54,15 @@ HEADERS = st.sampled_from(
         {"Referer": "http://[bad"},
     ]
 )
+
+
+@pytest.fixture(autouse=True)
+def keys(manager: User, admin_member: User, member: User) -> None:
+    for owner in (manager, manager, member):
+        key, _text = create_key(owner=owner, terms=KeyTerms(name="laptop"))
+        request_id, call = new_id(), Call(model="gpt-4o-mini", key_id=key.pk, key_name=key.name)
+        hold(request_id=request_id, user=owner, amount_nanos=500, call=call)
+        settle(space_id=key.space_id, request_id=request_id, cost_nanos=400, call=call)
 
 
 @pytest.fixture
@@ -57,6 +77,10 @@ def total_of_everything(space: Space) -> int:
     wallets = list(Wallet.objects.filter(space=space))
     pool = next(wallet for wallet in wallets if wallet.kind == "pool")
     return pool.available + pool.spent + pool.held + sum(wallet.total for wallet in wallets if wallet != pool)
+
+
+def everything() -> list[list[Any]]:
+    return [list(rows.order_by("pk").values()) for rows in (User.everyone, Wallet.objects, ApiKey.with_deleted)]
 
 
 @pytest.mark.django_db
@@ -91,13 +115,12 @@ def test_no_address_answers_5xx(signed_in: Client, data: Any) -> None:
 def test_a_body_of_another_kind_is_refused_and_changes_nothing(
     signed_in: Client, space: Space, member: User, path: str, content_type: str
 ) -> None:
-    before = list(User.everyone.order_by("pk").values()), list(Wallet.objects.order_by("pk").values())
+    before = everything()
 
     response = signed_in.generic("POST", path, b'{"remaining": "9", \xff\x00', content_type)
 
     assert response.status_code in (302, 303, 400, 422)
-    now = list(User.everyone.order_by("pk").values()), list(Wallet.objects.order_by("pk").values())
-    assert now == before
+    assert everything() == before
 
 
 @pytest.mark.django_db

@@ -7,22 +7,22 @@ from dataclasses import dataclass
 from django.utils.translation import gettext as _
 
 from quotas.charging import SWEPT
-from quotas.money import MINUS, NANOS_PER_USD
-from relay.pricing import MILLION, Rate, Term, Usage, terms
+from quotas.money import PARTS_PER_NANO, format_parts
+from relay.pricing import Rate, Term, Usage, terms
 from usage.models import UsageRecord
 
 
 @dataclass(frozen=True)
 class Line:
-    """One summand, in millionths of a nano-dollar: prices are for a million tokens."""
+    """One summand, in millionths of a nano-dollar."""
 
     label: str
     how: str
-    millionths: int
+    parts: int
 
     @property
     def usd(self) -> str:
-        return _usd(self.millionths)
+        return format_parts(self.parts)
 
 
 @dataclass(frozen=True)
@@ -32,29 +32,32 @@ class Receipt:
 
     @property
     def held_usd(self) -> str:
-        return _usd(self.record.held * MILLION)
+        return format_parts(self.record.held * PARTS_PER_NANO)
 
     @property
     def charged_usd(self) -> str:
-        return _usd(self.record.cost * MILLION)
+        return format_parts(self.record.cost * PARTS_PER_NANO)
 
     @property
     def released_usd(self) -> str:
-        return _usd(max(0, self.record.held - self.record.cost) * MILLION)
+        return format_parts(max(0, self.record.held - self.record.cost) * PARTS_PER_NANO)
 
     @property
     def available_usd(self) -> str:
-        return _usd(self.record.available_after * MILLION)
+        return format_parts(self.record.available_after * PARTS_PER_NANO)
 
 
 def receipt_of(record: UsageRecord) -> Receipt:
-    """The lines add up to the cost: prices × tokens, what was rounded up, and what else made it more or less."""
+    """The lines add up to the cost: prices × tokens, what was rounded up, and what else made it more or less.
+
+    A shortfall is the operators' to see; here one line says why the charge is less.
+    """
     lines = [] if record.kind == UsageRecord.Kind.ERROR else _priced(record)
-    due = (record.cost + record.shortfall) * MILLION
-    if other := due - sum(line.millionths for line in lines):
+    due = (record.cost + record.shortfall) * PARTS_PER_NANO
+    if other := due - sum(line.parts for line in lines):
         lines.append(Line(_reason(record, other), "", other))
     if record.shortfall:
-        lines.append(Line(_("Shortfall: more than was available"), "", -record.shortfall * MILLION))
+        lines.append(Line(_("Limited to what was available"), "", -record.shortfall * PARTS_PER_NANO))
     return Receipt(lines, record)
 
 
@@ -66,11 +69,8 @@ def _priced(record: UsageRecord) -> list[Line]:
         images=record.images,
         seconds=record.seconds,
     )
-    lines = [
-        Line(_label(term), _how(term), term.quantity * term.price * MILLION // term.per)
-        for term in terms(Rate.of(record.price), usage)
-    ]
-    if rest := -sum(line.millionths for line in lines) % MILLION:
+    lines = [Line(_label(term), _how(term), term.parts) for term in terms(Rate.of(record.price), usage)]
+    if rest := -sum(line.parts for line in lines) % PARTS_PER_NANO:
         lines.append(Line(_("Rounded up to a whole nano-dollar"), "", rest))
     return lines
 
@@ -103,10 +103,3 @@ def _reason(record: UsageRecord, other: int) -> str:
     if other < 0:
         return _("Limited to what was held") if record.is_estimated else _("Charged by an earlier row")
     return _("Without a price on record")
-
-
-def _usd(millionths: int) -> str:
-    """`$0.037224`, with as many decimals as it has."""
-    whole, part = divmod(abs(millionths), NANOS_PER_USD * MILLION)
-    decimals = f"{part:015d}".rstrip("0").ljust(2, "0")
-    return f"{MINUS if millionths < 0 else ''}${whole:,}.{decimals}"

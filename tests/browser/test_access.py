@@ -6,14 +6,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from importlib.resources import files
+from typing import Any
 
 import pytest
+from django.utils import timezone
 from playwright.sync_api import BrowserContext, Page, ViewportSize, expect
 from pytest_django import Settings
 
-from accounts.models import User
+from accounts.keys import KeyTerms, create_key, set_key_enabled
+from accounts.models import ApiKey, User
+from quotas.charging import Call, hold, release, settle
+from quotas.money import NANOS_PER_USD as USD
 from quotas.services import set_remaining
+from tenants.ids import new_id
 from tenants.models import Space
 from tests.browser.conftest import DESK, give_session
 from tests.browser.pages import button, dialog, open_dialog
@@ -59,6 +66,15 @@ SMALL = """
 """
 
 
+# A table that stands over the edge of its frame scrolls nowhere.
+OVER_THE_EDGE = """
+    () => [...document.querySelectorAll(".table-wrap > .table")]
+      .filter((table) => table.offsetWidth > table.parentElement.clientWidth + 1
+        && getComputedStyle(table.parentElement).overflowX === "visible")
+      .map((table) => `${table.offsetWidth}px of table in ${table.parentElement.clientWidth}px`)
+"""
+
+
 class Reader:
     """Looks at what is shown, and keeps what is wrong with it; the test goes on to the next page."""
 
@@ -82,6 +98,7 @@ class Reader:
         width, room = self.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
         if width > room:
             self._note(what, [f"{width}px of content in {room}px"])
+        self._note(what, self.page.evaluate(OVER_THE_EDGE))
 
     def _note(self, what: str, found: list[str]) -> None:
         for text in found:
@@ -136,6 +153,52 @@ def colleagues(space: Space, people: list[User]) -> None:
         MemberFactory(space=space, usd=1)
 
 
+@pytest.fixture
+def spending(manager: User, member: User) -> None:
+    """Keys in every state, and requests of two people: charged, estimated, short and failed."""
+    key = made_key(manager, "laptop")
+    for terms in (
+        KeyTerms(name="w" * 80, limit_nanos=1_234_567 * USD, models=tuple(f"{'m' * 90}{n}" for n in range(9))),
+        KeyTerms(name="hackathon", expires_at=timezone.now() - timedelta(days=1), ips=("10.0.0.0/8",)),
+    ):
+        create_key(owner=manager, terms=terms)
+    used_up = made_key(manager, "exhausted", limit_nanos=USD)
+    set_key_enabled(key=made_key(manager, "off"), is_enabled=False, actor=manager)
+    spend(manager, key, cost_usd=2, held_usd=3)
+    spend(manager, used_up, cost_usd=1, held_usd=1, is_estimated=True)
+    fail(member)
+    spend(member, made_key(member, "ci"), cost_usd=900, held_usd=1)
+
+
+def made_key(owner: User, name: str, limit_nanos: int | None = None) -> ApiKey:
+    return create_key(owner=owner, terms=KeyTerms(name=name, limit_nanos=limit_nanos))[0]
+
+
+def spend(user: User, key: ApiKey, *, cost_usd: int, held_usd: int, **more: Any) -> None:
+    request_id = new_id()
+    call = Call(
+        model="gemini-2.5-flash-preview-with-a-long-name",
+        key_id=key.pk,
+        key_name=key.name,
+        input_tokens=999_999_999,
+        cached_tokens=1234,
+        output_tokens=1,
+        price={"input": 12_345, "cached_input": 1, "output": 987_654_321},
+        duration_ms=123_456,
+        first_token_ms=99,
+        **more,
+    )
+    hold(request_id=request_id, user=user, amount_nanos=held_usd * USD, call=call)
+    settle(space_id=key.space_id, request_id=request_id, cost_nanos=cost_usd * USD, call=call)
+
+
+def fail(user: User) -> None:
+    request_id, call = new_id(), Call(model="claude-sonnet-4", duration_ms=30_000, status=502, code="upstream_error")
+    hold(request_id=request_id, user=user, amount_nanos=1, call=call)
+    assert user.space_id is not None
+    release(space_id=user.space_id, request_id=request_id, call=call)
+
+
 def test_every_page_and_dialog_is_fit_for_everybody(
     reader: Reader, direction: str, base_url: str, manager: User, member: User, colleagues: None
 ) -> None:
@@ -156,6 +219,24 @@ def test_every_page_and_dialog_is_fit_for_everybody(
     SpaceFactory(manager_username="alone", grant_usd=0)
     with signed_in(reader, User.objects.get(username="alone"), base_url):
         look_at_page(reader, "/space/users/", "No users yet", level=2)
+
+
+def test_tokens_and_logs_are_fit_for_everybody(
+    reader: Reader, base_url: str, manager: User, member: User, spending: None
+) -> None:
+    with signed_in(reader, manager, base_url):
+        look_at_page(reader, "/console/tokens/", "Token Management")
+        look_at_a_new_key(reader)
+        look_at_an_old_key(reader)
+        look_at_a_members_keys(reader)
+        look_at_the_log(reader)
+    with signed_in(reader, member, base_url):
+        look_at_the_log(reader)
+        look_at_page(reader, "/console/usage/?token=nobody", "No request matches these filters", level=2)
+    SpaceFactory(manager_username="alone", grant_usd=0)
+    with signed_in(reader, User.objects.get(username="alone"), base_url):
+        look_at_page(reader, "/console/tokens/", "No tokens yet", level=2)
+        look_at_page(reader, "/console/usage/", "No requests in the last 7 days", level=2)
 
 
 def look_at_page(reader: Reader, path: str, heading: str, *, level: int = 1) -> None:
@@ -230,3 +311,65 @@ def look_at_settings(reader: Reader) -> None:
     button(page, "Change password").click()
     expect(page.get_by_label("Present password")).to_have_attribute("aria-invalid", "true")
     reader.look("settings, wrong")
+
+
+def look_at_a_new_key(reader: Reader) -> None:
+    page = reader.page
+    form = open_dialog(page, "Add Token", "Add Token")
+    reader.look("add token")
+    form.get_by_label("Expires", exact=True).select_option("date")
+    form.get_by_label("Spending limit (USD)").fill("-1")
+    form.get_by_label("Allowed models").fill("gpt 4o")
+    form.get_by_label("Allowed IP ranges").fill("10.0.0.1/8")
+    form.get_by_role("button", name="Create").click()
+    expect(form.get_by_text("Enter a name.")).to_be_visible()
+    reader.look("add token, wrong")
+    form.get_by_label("Name").fill("nightly")
+    form.get_by_label("Expires", exact=True).select_option("1d")
+    for label in ("Spending limit (USD)", "Allowed models", "Allowed IP ranges"):
+        form.get_by_label(label).fill("")
+    form.get_by_role("button", name="Create").click()
+    shown = dialog(page, "Copy your new key")
+    expect(shown).to_be_visible()
+    reader.look("new key")
+    shown.get_by_text("Try it with curl").click()
+    expect(button(page, "Copy command")).to_be_visible()
+    reader.look("new key, curl")
+    button(page, "I have saved it").click()
+
+
+def look_at_an_old_key(reader: Reader) -> None:
+    page = reader.page
+    open_dialog(page, "Edit hackathon", "Edit Token")
+    reader.look("edit token")
+    page.keyboard.press("Escape")
+    open_dialog(page, "Rotate laptop", "Rotate Token")
+    reader.look("rotate token")
+    page.keyboard.press("Escape")
+    open_dialog(page, "Delete laptop", "Delete Token")
+    reader.look("delete token")
+    page.keyboard.press("Escape")
+    button(page, "Disable laptop").click()
+    expect(button(page, "Undo")).to_be_visible()
+    reader.look("tokens, toast")
+
+
+def look_at_a_members_keys(reader: Reader) -> None:
+    page = reader.page
+    page.goto("/space/users/")
+    form = open_dialog(page, "Edit jun", "Edit User")
+    form.get_by_role("button", name="Revoke ci").scroll_into_view_if_needed()
+    reader.look("edit, keys")
+    form.get_by_role("button", name="Revoke ci").click()
+    expect(form.get_by_text("None.")).to_be_visible()
+    reader.look("edit, key revoked")
+    page.keyboard.press("Escape")
+
+
+def look_at_the_log(reader: Reader) -> None:
+    page = reader.page
+    look_at_page(reader, "/console/usage/", "Usage Logs")
+    for opener in page.locator("summary").filter(has_text="How this was charged").all():
+        opener.click()
+    expect(page.get_by_text("Request ID", exact=True).last).to_be_visible()
+    reader.look("usage log, opened")

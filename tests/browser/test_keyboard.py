@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from playwright.sync_api import Page, expect
 
 from accounts.models import User
 from tests.browser.conftest import SignIn
 from tests.browser.pages import button, dialog, row, usernames
+from tests.factories import charge
 
 pytestmark = pytest.mark.browser
 
@@ -25,9 +28,9 @@ def users(sign_in: SignIn, manager: User, people: list[User]) -> Page:
     return sign_in(manager)
 
 
-def tab_to(page: Page, name: str, *, key: str = "Tab", within: int = 60) -> None:
+def tab_to(page: Page, name: str, *, key: str = "Tab", within: int = 60, role: Any = "button") -> None:
     """Presses Tab until the control of that name has focus, as a person without a mouse would."""
-    wanted = page.get_by_role("button", name=name, exact=True)
+    wanted = page.get_by_role(role, name=name, exact=True)
     for _ in range(within):
         page.keyboard.press(key)
         if wanted.evaluate("one => one === document.activeElement"):
@@ -91,6 +94,40 @@ def test_delete_a_user_by_keyboard(users: Page) -> None:
 
     expect(button(users, "Edit kai")).to_be_focused()
     assert usernames(users) == ["amara", "kai", "lea"]
+
+
+def test_make_a_key_and_copy_its_first_call_by_keyboard(sign_in: SignIn, member: User) -> None:
+    page = sign_in(member, "/console/tokens/")
+    tab_to(page, "Add Token")
+    page.keyboard.press("Enter")
+    expect(dialog(page, "Add Token").get_by_label("Name")).to_be_focused()
+    page.keyboard.type("ci")
+    page.keyboard.press("Enter")
+    shown = dialog(page, "Copy your new key")
+    expect(shown.get_by_role("button", name="Copy", exact=True)).to_be_focused()
+    page.keyboard.press("Escape")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    tab_to(page, "Copy command", within=3)
+    page.keyboard.press("Enter")
+    expect(shown.get_by_role("button", name="Copied")).to_be_focused()
+
+    tab_to(page, "I have saved it", within=3)
+    page.keyboard.press("Enter")
+
+    expect(button(page, "Add Token")).to_be_focused()
+
+
+def test_the_end_of_the_log_keeps_the_focus(sign_in: SignIn, member: User) -> None:
+    for _ in range(21):
+        charge(member, cost_usd=0.01)
+    page = sign_in(member, "/console/usage/")
+    tab_to(page, "Older", role="link")
+
+    page.keyboard.press("Enter")
+
+    expect(page.get_by_role("link", name="Newest", exact=True)).to_be_enabled()
+    expect(page.get_by_role("link", name="Older")).to_be_focused()
 
 
 def test_focus_stays_within_an_open_dialog_and_is_seen(users: Page) -> None:

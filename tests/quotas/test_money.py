@@ -12,6 +12,7 @@ from quotas.money import (
     format_balance,
     format_cost,
     format_exact,
+    format_parts,
     format_sum,
     parse_usd,
 )
@@ -189,6 +190,22 @@ def test_the_figures_of_a_sum_add_up_as_they_are_shown(parts: list[int]) -> None
     total, *shown = [_nanos(text) for text in format_sum(sum(parts), *parts)]
 
     assert total == sum(shown)
+
+
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        (0, "$0.00"),
+        (3, "$0.000000000000003"),
+        (112_500, "$0.0000000001125"),
+        (17_500_000_000, "$0.0000175"),
+        (1_000_001, "$0.000000001000001"),
+        (-2 * 10**15, f"{MINUS}$2.00"),
+        (1_234_500_000_000_000_000, "$1,234.50"),
+    ],
+)
+def test_parts_of_a_nano_dollar_are_shown_to_the_last_digit(parts: int, text: str) -> None:
+    assert format_parts(parts) == text
 
 
 @given(AMOUNTS, PARTS)

@@ -129,18 +129,15 @@ def test_terms_say_how_it_was_charged_without_what_was_free() -> None:
 
 
 @pytest.mark.parametrize(
-    ("term", "usd"),
+    ("term", "parts"),
     [
-        (Term("input", 7, 2_500_000_000, MILLION), "0.0000175"),
-        (Term("input", 3, 1, MILLION), "0.000000000000003"),
-        (Term("input", 1_000_000, 2_500_000_000, MILLION), "2.50"),
-        (Term("input", 1_000_001, 1_000_000_000, MILLION), "1.000001"),
-        (Term("input", 1_000_001, 1, MILLION), "0.000000001000001"),
-        (Term("seconds", 2, 10**9, 1), "2.00"),
+        (Term("input", 7, 2_500_000_000, MILLION), 17_500_000_000),
+        (Term("input", 3, 1, MILLION), 3),
+        (Term("seconds", 2, 10**9, 1), 2 * 10**15),
     ],
 )
-def test_a_term_is_shown_to_its_last_digit(term: Term, usd: str) -> None:
-    assert term.usd == usd
+def test_a_term_is_exact_to_the_millionth_of_a_nano_dollar(term: Term, parts: int) -> None:
+    assert term.parts == parts
 
 
 @given(RATES)

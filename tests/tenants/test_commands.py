@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
-from accounts.models import User
+from accounts.models import ApiKey, User
 from quotas.models import Transfer, Wallet
 from quotas.money import NANOS_PER_USD
 from tenants.models import Space
+from usage.models import UsageRecord
 
 pytestmark = pytest.mark.django_db
 
@@ -91,11 +92,12 @@ def test_a_wrong_grant_says_why(space: Space, args: list[str], text: str) -> Non
 
 def test_the_demo_is_made_once_and_its_books_balance() -> None:
     first = run("demo")
-    people = list(User.everyone.order_by("pk").values())
+    people, keys = list(User.everyone.order_by("pk").values()), list(ApiKey.with_deleted.order_by("pk").values())
     second = run("demo")
 
     assert first == second and "mira.okafor" in first and "halcyon-demo" in first
     assert list(User.everyone.order_by("pk").values()) == people
+    assert list(ApiKey.with_deleted.order_by("pk").values()) == keys
     pool = Wallet.objects.get(kind="pool")
     assert (pool.total, pool.allocated, pool.spent, pool.available) == (
         500 * USD,
@@ -104,6 +106,15 @@ def test_the_demo_is_made_once_and_its_books_balance() -> None:
         121_420_000_000,
     )
     assert run("reconcile").startswith("The books balance")
+
+
+def test_in_the_demo_every_request_names_a_key_of_its_user() -> None:
+    run("demo")
+
+    keys = ApiKey.with_deleted.values_list("user_id", "pk", "name")
+    used = UsageRecord.objects.values_list("user_id", "key_id", "key_name").distinct()
+    assert used.count() > 12 and set(used) <= set(keys)
+    assert {key.status for key in ApiKey.objects.all()} >= {"enabled", "disabled", "expired"}
 
 
 def test_the_demo_never_touches_data_that_is_there(space: Space) -> None:

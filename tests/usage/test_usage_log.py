@@ -17,8 +17,8 @@ from accounts.keys import KeyTerms, create_key
 from accounts.models import ApiKey, User
 from audit.origin import acting
 from quotas.charging import Call, hold, release, settle
-from quotas.money import NANOS_PER_USD
-from relay.pricing import MILLION, Rate, Usage, cost_nanos
+from quotas.money import NANOS_PER_USD, PARTS_PER_NANO
+from relay.pricing import Rate, Usage, cost_nanos
 from tenants.ids import id_at, new_id
 from tenants.models import Space
 from tenants.services import MemberChanges, delete_member, edit_member
@@ -185,15 +185,17 @@ def test_names_are_text_and_never_markup(client: Client, member: User) -> None:
     assert "<i>" not in found + none and "<script>alert" not in found + none
 
 
-def test_a_shortfall_is_said(client: Client, member: User) -> None:
-    request_id, call = new_id(), Call(model="gpt-4o-mini")
+def test_a_shortfall_is_nobodys_to_see_and_the_lines_add_up_all_the_same(
+    client: Client, manager: User, admin_member: User, member: User
+) -> None:
+    request_id, call = new_id(), Call(model="gpt-4o-mini", output_tokens=7, price={"output": USD * 1_000_000})
     hold(request_id=request_id, user=member, amount_nanos=5 * USD, call=call)
     settle(space_id=member.space_id, request_id=request_id, cost_nanos=7 * USD, call=call)
 
-    text = page(client, member)[1]
-
-    assert "How this was charged shortfall" in text
-    assert "Shortfall: more than was available −$2.00 Charged $5.00" in text
+    for viewer in (manager, admin_member, member):
+        text = page(client, viewer)[1]
+        assert "shortfall" not in text.lower()
+        assert "per million $7.00 Limited to what was available −$2.00 Charged $5.00" in text
 
 
 # -- How it was charged -------------------------------------------------------------------------------------------
@@ -216,7 +218,7 @@ def test_the_lines_of_an_opened_row_add_up_to_its_cost(client: Client, member: U
         ("Output", "1,862 tokens × $15.00 per million", "$0.02793"),
         ("Request", "1 × $0.0001", "$0.0001"),
     ]
-    assert sum(line.millionths for line in shown.lines) == cost * MILLION
+    assert sum(line.parts for line in shown.lines) == cost * PARTS_PER_NANO
     assert (shown.charged_usd, shown.held_usd, shown.released_usd, shown.available_usd) == (
         "$0.0436513",
         "$0.0873026",
@@ -267,7 +269,7 @@ def test_a_charge_that_is_not_price_times_tokens_says_why(
     shown = receipt(client, member)
 
     assert [(line.label, line.usd) for line in shown.lines] == expected
-    assert sum(line.millionths for line in shown.lines) == record.cost * MILLION
+    assert sum(line.parts for line in shown.lines) == record.cost * PARTS_PER_NANO
 
 
 def test_an_error_charges_nothing_and_releases_all(client: Client, member: User) -> None:

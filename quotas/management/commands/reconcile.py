@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.management.base import BaseCommand
+from django.utils.translation import ngettext
 
 from quotas.reconcile import reconcile
 from tenants.models import Space
@@ -19,6 +20,8 @@ class Command(BaseCommand):
                 wrong += 1
                 self.stdout.write(f"{space.name}: {difference}")
         if wrong:
-            self.stderr.write(f"The books differ in {wrong} figures.")
+            words = ngettext("The books differ in %(n)d figure.", "The books differ in %(n)d figures.", wrong)
+            self.stderr.write(words % {"n": wrong})
             raise SystemExit(1)
-        self.stdout.write(f"The books balance: {spaces} space{'' if spaces == 1 else 's'}.")
+        words = ngettext("The books balance: %(n)d space.", "The books balance: %(n)d spaces.", spaces)
+        self.stdout.write(words % {"n": spaces})
