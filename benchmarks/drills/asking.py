@@ -16,9 +16,12 @@ from uuid import UUID
 
 import aiohttp
 
+from benchmarks.drills.processes import wait_until
+
 # Nothing may take longer, whatever is broken: settlements wait a minute for a database that is away.
 LONGEST_S = 90.0
-BREATH_S = 0.05
+BREATH_S = 0.2
+SERVED_WITHIN_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +162,7 @@ class Load:
     def __init__(self, make: Callable[[int], Ask], *, in_flight: int = 64) -> None:
         self.answers: list[Answer] = []
         self._make = make
-        self._in_flight = in_flight
+        self.in_flight = in_flight
         self._made = 0
         self._is_ending = False
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="load")
@@ -173,9 +176,17 @@ class Load:
         self._is_ending = True
         self._thread.join()
 
+    def wait_for_served(self, count: int) -> bool:
+        """Whether so many more were answered 200 in time."""
+        wanted = self._served() + count
+        return wait_until(lambda: self._served() >= wanted, timeout_s=SERVED_WITHIN_S)
+
+    def _served(self) -> int:
+        return sum(answer.status == 200 for answer in self.answers)
+
     async def _run(self) -> None:
         async with _session() as session:
-            await asyncio.gather(*(self._client(session) for _ in range(self._in_flight)))
+            await asyncio.gather(*(self._client(session) for _ in range(self.in_flight)))
 
     async def _client(self, session: aiohttp.ClientSession) -> None:
         while not self._is_ending:

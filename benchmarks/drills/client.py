@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 from benchmarks.drills.asking import Answer, Ask, ask_at_once, tally
 from benchmarks.drills.books import SETTLING_S, check_books, delivered_nanos, rows_of
@@ -83,13 +84,12 @@ def _before_the_answer(stage: Stage, base: str, model: str) -> list[Answer]:
 def _any_time(stage: Stage, base: str, model: str) -> list[Answer]:
     """Around the moment of the answer it may come out either way, and each way whole."""
     row, key = stage.key_row(stage.member())
-    asks = [
-        Ask(base=base, key=key, model=model, content="demo:delay=0.3", patience_s=random.uniform(0.05, 1.5))
-        for _ in range(CROWD)
-    ]
+    patient = Ask(base=base, key=key, model=model, content="demo:delay=0.3")
+    usual = ask_at_once([patient] * CROWD)
+    asks = [replace(patient, patience_s=random.choice(usual).seconds * random.uniform(0.5, 1.5)) for _ in usual]
     answers = ask_at_once(asks)
     stage.report.say(f"{CROWD} hung up around the moment of the answer: {tally(answers)}")
     found = UsageRecord.objects.filter(space=stage.space, key_id=row.pk)
     strange = [one for one in found.values_list("status", "code", "cost") if (one[0] == 200) != (one[2] > 0)]
     stage.report.check("it is charged as a whole answer or not at all", strange)
-    return answers
+    return [*usual, *answers]

@@ -8,11 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from benchmarks.drills.asking import Answer, Ask, ask
-from benchmarks.drills.books import SETTLING_S, check_books
+from benchmarks.drills.books import SETTLING_S, check_books, rows_of
 from benchmarks.drills.processes import wait_until
 from benchmarks.drills.stage import BY_TOKEN, Browser, Stage
 from tenants.services import set_suspended
-from usage.models import UsageRecord
 
 STREAM = "demo:pace=0.1 demo:tokens=20"
 
@@ -97,8 +96,7 @@ def _check(stage: Stage, stop: Stop, before: Answer, after: Answer, stream: Answ
     wrong = [f"before {before.outcome}"] if before.outcome != "200" else []
     wrong += [f"after {after.outcome}"] if after.outcome != stop.outcome else []
     stage.report.check(f"{stop.name}: the very next request is told {stop.outcome}", wrong)
-    rows = UsageRecord.objects.filter(space=stage.space, request_id=stream.request_id)
-    wait_until(rows.exists, timeout_s=SETTLING_S)
-    told = [(row.status, row.code, row.cost > 0) for row in rows]
+    wait_until(lambda: bool(rows_of(stage.space, [stream])[0]), timeout_s=SETTLING_S)
+    told = [(row.status, row.code, row.cost > 0) for row in rows_of(stage.space, [stream])[0]]
     shown = [f"{stream.outcome}: {told}"] if (stream.outcome, told) != ("200 stream", [(200, "", True)]) else []
     stage.report.check(f"{stop.name}: the stream that runs comes to its end and is charged", shown)

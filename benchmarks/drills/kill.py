@@ -7,7 +7,7 @@ import threading
 import time
 
 from benchmarks.drills.asking import Answer, Ask, Load, ask, ask_at_once, tally
-from benchmarks.drills.books import HOLD_LIFETIME_S, SWEEP_S, SWEPT, check_books, delivered_nanos, overdue, rows_of
+from benchmarks.drills.books import SWEEP_S, SWEPT, check_books, delivered_nanos, overdue, rows_of
 from benchmarks.drills.processes import wait_until
 from benchmarks.drills.stage import BY_TOKEN, FIXED, Stage, mixed
 
@@ -26,7 +26,7 @@ def run(stage: Stage, times: int) -> None:
     cut = _renewed(stage, keys[0], models[1])
     answers += cut
     answers += _beside_another(stage, keys, models, max(1, times // 5))
-    check_books(stage.report, stage.space, answers, patience_s=HOLD_LIFETIME_S + SWEEP_S)
+    check_books(stage.report, stage.space, answers, has_deaths=True)
     _check_renewed(stage, cut)
     _check_outcomes(stage, answers)
 
@@ -36,14 +36,20 @@ def _alone(stage: Stage, keys: list[str], models: list[str], times: int) -> list
     late: list[object] = []
     with Load(mixed(relay.base, keys, *models)) as load:
         for _ in range(times):
-            time.sleep(random.uniform(0.5, 1.5))
+            _warm_up(load)
             relay.restart_after_kill()
             late += overdue(stage.space)
-        time.sleep(1)
+        _warm_up(load)
     relay.close()
     stage.report.say(f"one worker, killed and started again {times} times, 64 in flight: {tally(load.answers)}")
     stage.report.check(f"no hold outlives its expiry by {SWEEP_S} s meanwhile", late)
     return load.answers
+
+
+def _warm_up(load: Load) -> None:
+    """Until it is served again as under any load, and then a moment that nobody can foresee."""
+    load.wait_for_served(load.in_flight)
+    time.sleep(random.uniform(0, 0.5))
 
 
 def _renewed(stage: Stage, key: str, model: str) -> list[Answer]:
@@ -67,6 +73,7 @@ def _beside_another(stage: Stage, keys: list[str], models: list[str], times: int
     with Load(mixed(relay.base, keys, *models)) as load:
         for number in range(1, times + 1):
             time.sleep(RESPAWN_PAUSE_S)
+            _warm_up(load)
             relay.kill_worker()
             tries = [ask(Ask(base=relay.base, key=keys[0], model=models[0])) for _ in range(5)]
             silent += [f"kill {number}: {tally(tries)}"] if all(one.status != 200 for one in tries) else []

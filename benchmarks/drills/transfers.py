@@ -89,7 +89,7 @@ def _check(stage: Stage, answers: list[Answer], told: Counter[str], seen: int) -
     check("every edit and deletion is done, or refused with its reason", wrong)
     check("edits and deletions happened at all", [] if told["edit 303"] and told["delete 303"] else [dict(told)])
     if stage.postgres:
-        lines = [line for line in stage.postgres.log[seen:].splitlines() if "deadlock" in line]
+        lines = [line for line in stage.postgres.log[seen:].splitlines() if "ERROR:  deadlock detected" in line]
         check("PostgreSQL's log knows of no deadlock", lines)
 
 
