@@ -97,13 +97,13 @@ class Relay(Process):
     def workers(self) -> list[int]:
         assert self._started is not None
         pid = self._started.pid
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        children = Path(f"/proc/{pid}/task/{pid}/children")
+        return [int(child) for child in children.read_text().split()] if children.exists() else []
 
-    def kill_worker(self) -> int:
-        """SIGKILL for one worker; its process id."""
-        victim = self.workers()[0]
-        os.kill(victim, signal.SIGKILL)
-        return victim
+    def kill_worker(self) -> None:
+        """SIGKILL for the first worker, if there still is one."""
+        for victim in self.workers()[:1]:
+            os.kill(victim, signal.SIGKILL)
 
     def restart_after_kill(self) -> None:
         """SIGKILL for the worker; without it the server ends by itself, and is started again on its port."""
