@@ -7,10 +7,9 @@ from collections import Counter
 from dataclasses import replace
 
 from benchmarks.drills.asking import Answer, Ask, ask_at_once, tally
-from benchmarks.drills.books import SETTLING_S, check_books, delivered_nanos, rows_of
+from benchmarks.drills.books import SETTLING_S, check_books, delivered_nanos, rows_of, token_nanos
 from benchmarks.drills.processes import wait_until
 from benchmarks.drills.stage import BY_TOKEN, Stage
-from relay.pricing import Usage, cost_nanos
 from usage.models import UsageRecord
 
 CROWD = 300
@@ -51,7 +50,7 @@ def _mid_stream(stage: Stage, base: str, model: str) -> list[Answer]:
 
 def _check_mid_stream(stage: Stage, answers: list[Answer]) -> None:
     """Asked when the holds are gone, so that each has its row. More may have been sent than the client had read."""
-    half = cost_nanos(BY_TOKEN, Usage(output_tokens=TOKENS // 2))
+    half = token_nanos(0, TOKENS // 2)
     wrong = []
     for answer, rows in zip(answers, rows_of(stage.space, answers), strict=True):
         if [(row.code, row.is_estimated) for row in rows] != [("client_gone", True)]:

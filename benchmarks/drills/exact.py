@@ -7,9 +7,8 @@ from collections.abc import Callable
 
 from accounts.models import User
 from benchmarks.drills.asking import Answer, Ask, ask, ask_at_once, tally
-from benchmarks.drills.books import check_books
+from benchmarks.drills.books import check_books, token_nanos
 from benchmarks.drills.stage import BY_TOKEN, FIXED, Stage, wallet_of
-from relay.pricing import bound_nanos
 
 CROWD = 200
 COVERED = 37
@@ -81,7 +80,8 @@ def _to_the_last(stage: Stage, bases: list[str], model: str) -> list[Answer]:
     """Where a hold is more than the cost: never more than there was is spent, and all but the last few nanos can be."""
     member = stage.member(usd=0)
     asked = Ask(base=bases[0], key=stage.key(member), model=model)
-    most, least = _bound(asked, asked.output_tokens), _bound(asked, 1)
+    # Each byte of the body may be a token.
+    most, least = token_nanos(len(asked.body), asked.output_tokens), token_nanos(len(asked.body), 1)
     funded = COVERED * most
     stage.fund(member, funded)
     asks = [Ask(base=bases[place % len(bases)], key=asked.key, model=model) for place in range(CROWD)]
@@ -110,7 +110,3 @@ def _sip(asked: Ask) -> list[Answer]:
     while answers[-1].status == 200 and len(answers) < SIPS_MOST:
         answers.append(ask(asked))
     return answers
-
-
-def _bound(asked: Ask, output_tokens: int) -> int:
-    return bound_nanos(BY_TOKEN, body_bytes=len(asked.body), choices=1, output_tokens=output_tokens)

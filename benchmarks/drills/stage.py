@@ -107,7 +107,9 @@ class Stage:
 
 
 def _is_bug(line: str) -> bool:
-    return line.startswith("Traceback") or "set_failed" in line or "exception was never retrieved" in line
+    return (
+        "Traceback (most recent call last)" in line or "set_failed" in line or "exception was never retrieved" in line
+    )
 
 
 def wallet_of(member: User) -> Wallet:

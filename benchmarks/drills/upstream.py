@@ -7,10 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from benchmarks.drills.asking import Answer, Ask, Load, ask, ask_at_once, tally
 from benchmarks.drills.bad_upstreams import DRIPPED, DRIPPED_USAGE, dripping, hanging, refusing
-from benchmarks.drills.books import HOLD_LIFETIME_S, check_books, delivered_nanos, rows_of
+from benchmarks.drills.books import HOLD_LIFETIME_S, check_books, delivered_nanos, rows_of, token_nanos
 from benchmarks.drills.processes import DemoUpstream
 from benchmarks.drills.stage import BY_TOKEN, Stage, mixed
-from relay.pricing import cost_nanos
 from tests.postgres import free_port
 from usage.models import UsageRecord
 
@@ -123,7 +122,7 @@ def _drip(scene: Scene) -> None:
     scene.report.check("a slow stream comes whole", [one.outcome for one in slow if one.outcome != "200 stream"])
     torn = scene.at_once("seven bytes at a time", "drips", is_stream=True)
     scene.report.check("torn events come as they were sent", [one.text for one in torn if one.text != DRIPPED])
-    cost = cost_nanos(BY_TOKEN, DRIPPED_USAGE)
+    cost = token_nanos(DRIPPED_USAGE.input_tokens, DRIPPED_USAGE.output_tokens)
     wrong = [told for _, told in scene.charged(torn) if told != [(cost, "")]]
     scene.report.check("and their usage is charged to the nano", wrong)
 
