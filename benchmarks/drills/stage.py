@@ -107,9 +107,7 @@ class Stage:
 
 
 def _is_bug(line: str) -> bool:
-    return (
-        "Traceback (most recent call last)" in line or "set_failed" in line or "exception was never retrieved" in line
-    )
+    return any(sign in line for sign in ("Traceback (most recent call last)", "set_failed", "was never retrieved"))
 
 
 def wallet_of(member: User) -> Wallet:
