@@ -46,7 +46,7 @@ def check_books(report: Report, space: Space, answers: list[Answer], *, has_deat
 
 
 def overdue(space: Space) -> list[Hold]:
-    """Holds that a living sweeper should have swept by now."""
+    """Holds that a server which has lived for SWEEP_S should have swept."""
     return list(Hold.objects.filter(space=space, expires_at__lt=timezone.now() - timedelta(seconds=SWEEP_S)))
 
 
