@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Sequence
 
 SHOWN_MOST = 5
+WIDTH = 200
 
 
 class Report:
@@ -28,4 +30,4 @@ class Report:
         self.failed.append(f"{self._drill}: {rule}")
         print(f"   FAIL  {rule}: {len(contradictions)} against it", flush=True)
         for shown in contradictions[:SHOWN_MOST]:
-            print(f"         {shown}", flush=True)
+            print(f"         {textwrap.shorten(str(shown), WIDTH)}", flush=True)
