@@ -1,0 +1,198 @@
+"""The relay's clients: many requests at once, or so many in flight until told to stop. Plain HTTP, real connections."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from types import TracebackType
+from typing import Any, Self
+from uuid import UUID
+
+import aiohttp
+
+from benchmarks.drills.processes import wait_until
+
+# Nothing may take longer, whatever is broken: settlements wait a minute for a database that is away.
+LONGEST_S = 90.0
+BREATH_S = 0.2
+SERVED_WITHIN_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """One chat completion. `content` may carry the wishes that the demo upstream understands."""
+
+    base: str
+    key: str
+    model: str
+    content: str = "Hello"
+    is_stream: bool = False
+    output_tokens: int = 40
+    # The client hangs up: after so many reads of the answer's body, or after so many seconds.
+    reads_most: int | None = None
+    patience_s: float | None = None
+
+    @property
+    def body(self) -> bytes:
+        messages = [{"role": "user", "content": self.content}]
+        limit = {"max_completion_tokens": self.output_tokens}
+        return json.dumps({"model": self.model, "messages": messages, "stream": self.is_stream, **limit}).encode()
+
+
+@dataclass
+class Answer:
+    """What came of an Ask. `status` is 0 where the connection ended before the answer's head."""
+
+    ask: Ask
+    status: int = 0
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytearray = field(default_factory=bytearray)
+    has_ended: bool = False
+    seconds: float = 0.0
+
+    @property
+    def request_id(self) -> UUID | None:
+        text = self.headers.get("x-space-request-id")
+        return UUID(text) if text else None
+
+    @property
+    def cost_nanos(self) -> int | None:
+        text = self.headers.get("x-space-cost-usd")
+        return int(Decimal(text) * 10**9) if text else None
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """OpenAI's error object; empty where the body is none."""
+        try:
+            error = json.loads(self.body)["error"]
+        except (ValueError, KeyError, TypeError):
+            return {}
+        return error if isinstance(error, dict) and {"message", "type", "param", "code"} <= set(error) else {}
+
+    @property
+    def is_done(self) -> bool:
+        """A stream that came to its own end."""
+        return b"data: [DONE]" in self.body
+
+    @property
+    def text(self) -> str:
+        """The words of a stream as far as they came."""
+        lines = [line[6:] for line in bytes(self.body).splitlines() if line.startswith(b"data: {")]
+        choices = [choice for line in lines for choice in _choices(line)]
+        return "".join(choice.get("delta", {}).get("content") or "" for choice in choices)
+
+    @property
+    def outcome(self) -> str:
+        if self.status == 0:
+            return "no answer"
+        if self.status != 200:
+            return f"{self.status} {self.error.get('code', 'and no error of ours')}"
+        whole = self.has_ended and (self.is_done or not self.ask.is_stream)
+        return ("200 stream" if self.ask.is_stream else "200") + ("" if whole else ", cut")
+
+
+def _choices(line: bytes) -> list[dict[str, Any]]:
+    try:
+        choices = json.loads(line).get("choices", [])
+    except ValueError:
+        return []
+    return list(choices)
+
+
+def tally(answers: Iterable[Answer]) -> str:
+    counted = Counter(answer.outcome for answer in answers)
+    return ", ".join(f"{outcome}: {count}" for outcome, count in sorted(counted.items())) or "none"
+
+
+def ask_at_once(asks: list[Ask]) -> list[Answer]:
+    """All of them, each on a connection of its own; their answers in the same order."""
+    return asyncio.run(_at_once(asks))
+
+
+def ask(one: Ask) -> Answer:
+    return ask_at_once([one])[0]
+
+
+async def _at_once(asks: list[Ask]) -> list[Answer]:
+    async with _session() as session:
+        return await asyncio.gather(*(_ask(session, one) for one in asks))
+
+
+def _session() -> aiohttp.ClientSession:
+    timeout = aiohttp.ClientTimeout(total=LONGEST_S)
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout)
+
+
+async def _ask(session: aiohttp.ClientSession, one: Ask) -> Answer:
+    answer = Answer(one)
+    started = time.monotonic()
+    try:
+        async with asyncio.timeout(one.patience_s):
+            await _exchange(session, answer)
+    except (aiohttp.ClientError, OSError):
+        pass
+    answer.seconds = time.monotonic() - started
+    return answer
+
+
+async def _exchange(session: aiohttp.ClientSession, answer: Answer) -> None:
+    one = answer.ask
+    headers = {"Authorization": f"Bearer {one.key}", "Content-Type": "application/json"}
+    async with session.post(f"{one.base}/v1/chat/completions", data=one.body, headers=headers) as response:
+        answer.status, answer.headers = response.status, response.headers
+        reads = 0
+        async for chunk in response.content.iter_any():
+            answer.body += chunk
+            reads += 1
+            if one.reads_most is not None and reads >= one.reads_most:
+                response.close()
+                return
+        answer.has_ended = True
+
+
+class Load:
+    """So many requests in flight, in a thread of its own, from `with` to its end. `answers` grows meanwhile."""
+
+    def __init__(self, make: Callable[[int], Ask], *, in_flight: int = 64) -> None:
+        self.answers: list[Answer] = []
+        self._make = make
+        self.in_flight = in_flight
+        self._made = 0
+        self._is_ending = False
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="load")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        """Those in flight come to their end."""
+        self._is_ending = True
+        self._thread.join()
+
+    def wait_for_served(self, count: int) -> bool:
+        """Whether so many more were answered 200 in time."""
+        wanted = self._served() + count
+        return wait_until(lambda: self._served() >= wanted, timeout_s=SERVED_WITHIN_S)
+
+    def _served(self) -> int:
+        return sum(answer.status == 200 for answer in self.answers)
+
+    async def _run(self) -> None:
+        async with _session() as session:
+            await asyncio.gather(*(self._client(session) for _ in range(self.in_flight)))
+
+    async def _client(self, session: aiohttp.ClientSession) -> None:
+        while not self._is_ending:
+            self._made += 1
+            answer = await _ask(session, self._make(self._made))
+            self.answers.append(answer)
+            if answer.status != 200:
+                # A server that is away refuses thousands a second: nobody asks like that.
+                await asyncio.sleep(BREATH_S)

@@ -1,0 +1,112 @@
+"""200 requests at once on money for 37: exactly 37 pass, whoever serves them and whichever limit stops them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from accounts.models import User
+from benchmarks.drills.asking import Answer, Ask, ask, ask_at_once, tally
+from benchmarks.drills.books import check_books, token_nanos
+from benchmarks.drills.stage import BY_TOKEN, FIXED, Stage, wallet_of
+
+CROWD = 200
+COVERED = 37
+# How many requests one after the other may come before a wallet is empty, each asking for less than the one before.
+SIPS_MOST = 300
+
+
+def run(stage: Stage, times: int) -> None:
+    upstream = stage.upstream()
+    fixed, by_token = stage.offer("fixed", FIXED, upstream.url), stage.offer("by-token", BY_TOKEN, upstream.url)
+    one, other = stage.relay().base, stage.relay().base
+    answers = [
+        *_wallet(stage, "one relay", [one], fixed, times),
+        *_wallet(stage, "two relays", [one, other], fixed, times),
+        *_key(stage, "one relay", [one], fixed, times),
+        *_key(stage, "two relays", [one, other], fixed, times),
+        *_to_the_last(stage, [one, other], by_token),
+    ]
+    check_books(stage.report, stage.space, answers)
+
+
+def _wallet(stage: Stage, who: str, bases: list[str], model: str, times: int) -> list[Answer]:
+    member = stage.member(usd=0)
+    key = stage.key(member)
+
+    def fund() -> str:
+        stage.fund(member, COVERED * FIXED.per_request)
+        return key
+
+    answers, wrong = _rounds(fund, bases, model, times, "insufficient_quota")
+    wrong += [f"{nanos} nanos left" for nanos in [wallet_of(member).available] if nanos]
+    _tell(stage, f"a wallet, {who}", answers, wrong, times)
+    return answers
+
+
+def _key(stage: Stage, who: str, bases: list[str], model: str, times: int) -> list[Answer]:
+    member = stage.member()
+
+    def limited_key() -> str:
+        return stage.key(member, limit_nanos=COVERED * FIXED.per_request)
+
+    answers, wrong = _rounds(limited_key, bases, model, times, "key_limit_reached")
+    _tell(stage, f"a key's limit, {who}", answers, wrong, times)
+    return answers
+
+
+def _rounds(
+    prepare: Callable[[], str], bases: list[str], model: str, times: int, code: str
+) -> tuple[list[Answer], list[str]]:
+    """All answers, and the rounds that were not 37 served and 163 refused with this code."""
+    answers, wrong = [], []
+    right = Counter({"200": COVERED, f"429 {code}": CROWD - COVERED})
+    for number in range(1, times + 1):
+        key = prepare()
+        asks = [Ask(base=bases[place % len(bases)], key=key, model=model) for place in range(CROWD)]
+        crowd = ask_at_once(asks)
+        answers += crowd
+        if Counter(answer.outcome for answer in crowd) != right:
+            wrong.append(f"round {number}: {tally(crowd)}")
+    return answers, wrong
+
+
+def _tell(stage: Stage, what: str, answers: list[Answer], wrong: list[str], times: int) -> None:
+    stage.report.say(f"{what}: {times} times {CROWD} at once; {tally(answers)}")
+    stage.report.check(f"{what}: exactly {COVERED} of {CROWD} pass, {times} times over", wrong)
+
+
+def _to_the_last(stage: Stage, bases: list[str], model: str) -> list[Answer]:
+    """Where a hold is more than the cost: never more than there was is spent, and all but the last few nanos can be."""
+    member = stage.member(usd=0)
+    asked = Ask(base=bases[0], key=stage.key(member), model=model)
+    # Each byte of the body may be a token.
+    most, least = token_nanos(len(asked.body), asked.output_tokens), token_nanos(len(asked.body), 1)
+    funded = COVERED * most
+    stage.fund(member, funded)
+    asks = [Ask(base=bases[place % len(bases)], key=asked.key, model=model) for place in range(CROWD)]
+    crowd = ask_at_once(asks)
+    sips = _sip(asked)
+    answers = [*crowd, *sips]
+    _check_last(stage, member, answers, funded=funded, least=least)
+    stage.report.say(f"then one after the other: {tally(sips)}; {wallet_of(member).available} of {funded} nanos left")
+    return answers
+
+
+def _check_last(stage: Stage, member: User, answers: list[Answer], *, funded: int, least: int) -> None:
+    stage.report.say(f"a hold dearer than the cost, two relays: {tally(answers)}")
+    told = sum(answer.cost_nanos or 0 for answer in answers)
+    wallet = wallet_of(member)
+    wrong = [f"{told} nanos told, {wallet.spent} spent, of {funded}"] if not told == wallet.spent <= funded else []
+    stage.report.check("a hold dearer than the cost: never more is spent than the money covers", wrong)
+    left = [f"{wallet.available} nanos left, the cheapest hold is {least}"] if wallet.available >= least else []
+    stage.report.check("a hold dearer than the cost: all but less than the cheapest hold can be spent", left)
+    strange = [a.outcome for a in answers if a.outcome not in ("200", "429 insufficient_quota")]
+    stage.report.check("a hold dearer than the cost: served or told insufficient_quota, nothing else", strange)
+
+
+def _sip(asked: Ask) -> list[Answer]:
+    answers = [ask(asked)]
+    while answers[-1].status == 200 and len(answers) < SIPS_MOST:
+        answers.append(ask(asked))
+    return answers

@@ -1,0 +1,126 @@
+"""The relay as `./run` serves it, and the demo upstream, as processes that a drill may kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import requests
+
+from tests.postgres import free_port
+
+ROOT = Path(__file__).parents[2]
+READY_TIMEOUT_S = 60.0
+ENDING_TIMEOUT_S = 15.0
+
+
+def wait_until(is_so: Callable[[], bool], *, timeout_s: float) -> bool:
+    """Whether it came to be so in time; asked ten times a second."""
+    deadline = time.monotonic() + timeout_s
+    while not is_so():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def status_of(url: str, *, timeout_s: float = 10.0) -> int:
+    """What a GET is answered, 0 where nobody answers."""
+    try:
+        return requests.get(url, timeout=timeout_s, allow_redirects=False).status_code
+    except requests.RequestException:
+        return 0
+
+
+class Process:
+    """A program with all that it starts, on a port that it keeps from one start to the next."""
+
+    def __init__(self, arguments: list[str], variables: dict[str, str], *, port: int, probe: str, log: Path) -> None:
+        self.port = port
+        self.log = log
+        self._probe = f"http://127.0.0.1:{port}{probe}"
+        self._command = [sys.executable, *arguments]
+        self._variables = os.environ | variables
+        self._started: subprocess.Popen[bytes] | None = None
+
+    @property
+    def base(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Returns when it answers."""
+        with self.log.open("ab") as log:
+            self._started = subprocess.Popen(
+                self._command, cwd=ROOT, env=self._variables, stdout=log, stderr=log, start_new_session=True
+            )
+        if not wait_until(lambda: status_of(self._probe) == 200, timeout_s=READY_TIMEOUT_S):
+            raise SystemExit(
+                f"{' '.join(self._command)} does not answer:\n{self.log.read_text(errors='replace')[-2000:]}"
+            )
+
+    def kill(self) -> None:
+        """SIGKILL for it and all its children."""
+        if self._started is not None:
+            # A group of its own: a server's workers outlive the one that started them when that is killed.
+            with suppress(ProcessLookupError):
+                os.killpg(self._started.pid, signal.SIGKILL)
+            self._started.wait()
+            self._started = None
+
+    def close(self) -> None:
+        """Ask for an end, then insist."""
+        if self._started is not None:
+            self._started.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._started.wait(ENDING_TIMEOUT_S)
+            self.kill()
+
+
+class Relay(Process):
+    """granian with the product; `respawns` lets it replace a worker that died, where it would end otherwise."""
+
+    def __init__(self, home: Path, *, workers: int = 1, respawns: bool = False) -> None:
+        port = free_port()
+        options = ["--host", "127.0.0.1", "--port", str(port), "--workers", str(workers), "--no-ws"]
+        options += ["--log-level", "warning", "--workers-kill-timeout", "10"]
+        options += ["--respawn-failed-workers"] if respawns else []
+        arguments = ["-m", "granian", "--interface", "asgi", *options, "spacemanage.asgi:application"]
+        variables = {"DEMO": "true", "CATALOGUE_REFRESH_S": "0.5"}
+        super().__init__(arguments, variables, port=port, probe="/healthz", log=home / f"relay-{port}.log")
+
+    def workers(self) -> list[int]:
+        assert self._started is not None
+        pid = self._started.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children")
+        return [int(child) for child in children.read_text().split()] if children.exists() else []
+
+    def kill_worker(self) -> None:
+        """SIGKILL for the first worker, if there still is one."""
+        for victim in self.workers()[:1]:
+            os.kill(victim, signal.SIGKILL)
+
+    def restart_after_kill(self) -> None:
+        """SIGKILL for the worker; without it the server ends by itself, and is started again on its port."""
+        assert self._started is not None
+        self.kill_worker()
+        with suppress(subprocess.TimeoutExpired):
+            self._started.wait(ENDING_TIMEOUT_S)
+        self.kill()
+        self.start()
+
+
+class DemoUpstream(Process):
+    def __init__(self, home: Path) -> None:
+        port = free_port()
+        arguments = ["manage.py", "demo_upstream", "--port", str(port)]
+        super().__init__(arguments, {"DEMO": "true"}, port=port, probe="/v1/models", log=home / f"upstream-{port}.log")
+
+    @property
+    def url(self) -> str:
+        return f"{self.base}/v1"
