@@ -28,9 +28,7 @@ def running(name: str, *command: str | Path, env: Mapping[str, str | None] | Non
     variables = {name: value for name, value in {**os.environ, **(env or {})}.items() if value is not None}
     with open(LOGS / f"{name}.log", "wb") as log:
         # A group of its own: a server's workers outlive the one that started them when that is killed.
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=variables, stdout=log, stderr=log, start_new_session=True
-        )
+        process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=log, stderr=log, start_new_session=True)
         try:
             yield process.pid
         finally:
@@ -47,7 +45,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def wait_for(what: str, ask: Callable[[], bool], *, seconds: float = 60.0) -> None:
+def wait_for(what: str, ask: Callable[[], bool], *, seconds: float = 180.0) -> None:
     """Until it is so; ends the program, naming the log, when it takes too long."""
     give_up_at = time.monotonic() + seconds
     while time.monotonic() < give_up_at:
