@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]  # it ships no types
 
@@ -22,6 +23,7 @@ class Database:
     url: str
     version: str
     pid: int
+    programs: Path
 
 
 @contextmanager
@@ -32,7 +34,7 @@ def postgresql() -> Iterator[Database]:
         raise SystemExit("There is no PostgreSQL here: on Debian, apt-get install postgresql.")
     with postgres.server(programs, DURABLE) as url:
         os.environ |= {"DATABASE_URL": url, "DEMO": "true", "DJANGO_SETTINGS_MODULE": "spacemanage.settings"}
-        yield Database(url, _set_up(), _pid_of_server())
+        yield Database(url, _set_up(), _pid_of_server(), programs)
 
 
 def _set_up() -> str:

@@ -1,7 +1,8 @@
 """So many requests in flight for so many seconds, from one small process: python -m benchmarks.load < plan.json
 
-The plan says where to and how; the outcome is printed as JSON. A connection asks again as soon as it was answered. At the
-end no new request is begun and those in flight are waited for, so what was answered can be compared with what was booked.
+The plan says where to and how; the outcome is printed as JSON. A connection asks again as soon as it was answered. At
+the end no new request is begun and those in flight are waited for: what was answered can be compared with what was
+booked.
 """
 
 from __future__ import annotations

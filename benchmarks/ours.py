@@ -53,7 +53,8 @@ def books(answered: int) -> str:
     said = io.StringIO()
     call_command("reconcile", stdout=said, stderr=said)
     logged = UsageRecord.objects.filter(status=200).count()
-    line = f"{answered:,} answers, {logged:,} rows in the log, {Hold.objects.count()} holds left. {said.getvalue().strip()}"
+    held = Hold.objects.count()
+    line = f"{answered:,} answers, {logged:,} rows in the log, {held} holds left. {said.getvalue().strip()}"
     if logged != answered:
         raise SystemExit(f"WRONG: {line}")
     return line

@@ -1,7 +1,7 @@
-"""What is measured beside us. Installs it below var/peers/, each in a folder of its own: python -m benchmarks.peers [NAME …]
+"""What is measured beside us. Installs it, each in a folder of its own: python -m benchmarks.peers [NAME …]
 
-Nothing of it touches the project's own environment. Redis, which hardcap keeps its budgets in, is the system's:
-on Debian, apt-get install redis-server.
+The folders are below var/peers/; nothing of it touches the project's own environment. Redis, which hardcap keeps its
+budgets in, is the system's: on Debian, apt-get install redis-server.
 """
 
 from __future__ import annotations
@@ -30,8 +30,12 @@ PYTHON_PACKAGES = {
     "hardcap": ["hardcap==0.1.0"],
 }
 NODE_PACKAGES = {
-    "portkey": ["@portkey-ai/gateway@1.15.2"],
-    "openai": ["openai@7.55.0"],
+    "portkey": {
+        "dependencies": {"@portkey-ai/gateway": "1.15.2"},
+        # With a later one every stream fails: its issue 1389.
+        "overrides": {"@hono/node-server": "1.13.8"},
+    },
+    "openai": {"dependencies": {"openai": "7.55.0"}},
 }
 
 
@@ -58,11 +62,7 @@ def install(name: str) -> None:
     if name in PYTHON_PACKAGES:
         _install_python(name, PYTHON_PACKAGES[name])
     else:
-        folder = PEERS / name
-        folder.mkdir(parents=True, exist_ok=True)
-        # Its scripts are for developing it; what it needs to run is in the package.
-        quiet = ["--no-audit", "--no-fund", "--ignore-scripts"]
-        _call(node("npm"), "install", "--prefix", folder, *quiet, *NODE_PACKAGES[name])
+        _install_node(name, NODE_PACKAGES[name])
 
 
 def _install_python(name: str, packages: list[str]) -> None:
@@ -76,6 +76,15 @@ def _install_python(name: str, packages: list[str]) -> None:
         _call(uv, "pip", "install", "--system-certs", "--python", python, *packages)
     else:
         _call(python, "-m", "pip", "install", *packages)
+
+
+def _install_node(name: str, wanted: dict[str, dict[str, str]]) -> None:
+    folder = PEERS / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / "package.json").write_text(json.dumps({"private": True, **wanted}))
+    # Their scripts are for developing them; what they need to run is in the packages.
+    _call(node("npm"), "install", "--prefix", folder, "--no-audit", "--no-fund", "--ignore-scripts")
 
 
 def _call(*command: str | Path) -> None:
@@ -117,8 +126,7 @@ def python_of_tools() -> Path:
 def fake_upstream() -> Iterator[Gateway]:
     """What all gateways forward to."""
     port = free_port()
-    command = [python_of_tools(), "-m", "benchmarks.upstream", "--port", str(port)]
-    with running("upstream", *command) as pid:
+    with running("upstream", python_of_tools(), "-m", "benchmarks.upstream", "--port", str(port)) as pid:
         base = f"http://127.0.0.1:{port}/v1"
         wait_until_answering("The upstream", f"{base}/models")
         yield Gateway("upstream", "called straight", f"{base}/chat/completions", pids=(pid,))
@@ -130,10 +138,10 @@ def litellm(upstream: str) -> Iterator[Gateway]:
     program = installed("litellm", "bin/litellm")
     port, key = free_port(), f"sk-{secrets.token_hex(16)}"
     model = {"model": f"openai/{MODEL}", "api_base": upstream, "api_key": "sk-bench"}
-    config = _config("litellm", {"model_list": [{"model_name": MODEL, "litellm_params": model}]})
+    settings = config("litellm", {"model_list": [{"model_name": MODEL, "litellm_params": model}]})
     env = litellm_environment(key)
-    command = [program, "--config", config, "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
-    with running("litellm", *command, "--telemetry", "False", env=env) as pid:
+    options = ["--host", "127.0.0.1", "--port", str(port), "--num_workers", "1", "--telemetry", "False"]
+    with running("litellm", program, "--config", settings, *options, env=env) as pid:
         base = f"http://127.0.0.1:{port}"
         wait_until_answering("LiteLLM", f"{base}/health/liveliness")
         about = f"{_version('litellm')}, one worker, master key, no database"
@@ -178,12 +186,12 @@ def hardcap(upstream: str, *, tenants: int = 64) -> Iterator[Gateway]:
     if server is None:
         raise MissingError("hardcap needs Redis: on Debian, apt-get install redis-server")
     port, redis_port = free_port(), free_port()
-    config = _config("hardcap", _hardcap_config(upstream, f"redis://127.0.0.1:{redis_port}/0", tenants))
+    settings = config("hardcap", _hardcap_config(upstream, f"redis://127.0.0.1:{redis_port}/0", tenants))
     in_memory = ["--port", str(redis_port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
     with ExitStack() as stack:
         store = stack.enter_context(running("redis", server, *in_memory))
-        command = [program, "serve", "--config", config, "--host", "127.0.0.1", "--port", str(port)]
-        pid = stack.enter_context(running("hardcap", *command))
+        options = ["--host", "127.0.0.1", "--port", str(port)]
+        pid = stack.enter_context(running("hardcap", program, "serve", "--config", settings, *options))
         base = f"http://127.0.0.1:{port}"
         wait_until_answering("hardcap", f"{base}/healthz")
         about = f"{_version('hardcap')}, one worker, {tenants} tenants, Redis {_version_of_redis(server)} in memory"
@@ -205,17 +213,18 @@ def _hardcap_config(upstream: str, redis_url: str, tenants: int) -> dict[str, ob
     }
 
 
-RUNNERS: dict[str, Callable[[str], AbstractContextManager[Gateway]]] = {
+Runner = Callable[[str], AbstractContextManager[Gateway]]
+RUNNERS: dict[str, Runner] = {
     "litellm": litellm,
     "portkey": portkey,
     "hardcap": hardcap,
 }
 
 
-def _config(name: str, config: dict[str, object]) -> Path:
+def config(name: str, content: dict[str, object]) -> Path:
     """JSON is YAML."""
     path = PEERS / f"{name}.yaml"
-    path.write_text(json.dumps(config, indent=1))
+    path.write_text(json.dumps(content, indent=1))
     return path
 
 

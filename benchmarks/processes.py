@@ -45,7 +45,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def wait_for(what: str, ask: Callable[[], bool], *, seconds: float = 60.0) -> None:
+def wait_for(what: str, ask: Callable[[], bool], *, seconds: float = 180.0) -> None:
     """Until it is so; ends the program, naming the log, when it takes too long."""
     give_up_at = time.monotonic() + seconds
     while time.monotonic() < give_up_at:

@@ -107,7 +107,7 @@ def start(options: argparse.Namespace, stack: ExitStack, upstream: Gateway) -> l
     if "ours" in options.gateways:
         database = stack.enter_context(postgresql())
         found.append(stack.enter_context(ours.relay(base, database, members=options.members)))
-    runners = {**peers.RUNNERS, "hardcap": partial(peers.hardcap, tenants=options.members)}
+    runners: dict[str, peers.Runner] = {**peers.RUNNERS, "hardcap": partial(peers.hardcap, tenants=options.members)}
     for name in options.gateways:
         if name in runners:
             try:
@@ -152,7 +152,7 @@ def sample(measure: Measure, gateway: Gateway, options: argparse.Namespace) -> S
 
 
 def run_load(plan: dict[str, Any]) -> dict[str, Any]:
-    command = [peers.python_of_tools(), "-m", "benchmarks.load"]
+    command = (peers.python_of_tools(), "-m", "benchmarks.load")
     done = subprocess.run(command, input=json.dumps(plan).encode(), stdout=subprocess.PIPE, check=True)
     outcome: dict[str, Any] = json.loads(done.stdout)
     return outcome
@@ -181,10 +181,11 @@ def table(measure: Measure, samples: dict[str, list[Sample]], options: argparse.
     medians = {name: median(sample.figure for sample in found) for name, found in samples.items()}
     for name, found in samples.items():
         figures = [sample.figure for sample in found]
+        digits = 0 if measure.is_rate else 2
+        least, most = f"{min(figures):,.{digits}f}", f"{max(figures):,.{digits}f}"
         cells = [
             name,
-            f"{medians[name]:,.{0 if measure.is_rate else 2}f} ({min(figures):,.{0 if measure.is_rate else 2}f} to "
-            f"{max(figures):,.{0 if measure.is_rate else 2}f})",
+            f"{medians[name]:,.{digits}f} ({least} to {most})",
             comparison(measure, medians, name, base),
             f"{median(sample.cpu_us for sample in found):,.0f}",
             f"{median(sample.store_cpu_us for sample in found):,.0f}",

@@ -9,6 +9,7 @@ from secrets import token_urlsafe
 from unittest.mock import patch
 
 from django.core.management import call_command
+from django.db import transaction
 from django.test import override_settings
 
 from accounts.keys import KeyTerms, create_key
@@ -30,6 +31,7 @@ class Spender:
 
 
 @QUICK
+@transaction.atomic
 def space_of(count: int, *, name: str) -> list[Spender]:
     """A space with so many members, each with a wallet of USD_EACH and a key without a limit."""
     space = create_space(

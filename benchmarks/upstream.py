@@ -1,7 +1,7 @@
-"""An upstream that costs next to nothing, the same for everybody who is measured: python -m benchmarks.upstream --port P
+"""An upstream that costs next to nothing, the same for all who are measured: python -m benchmarks.upstream --port P
 
 It answers every POST as a chat completion: whole, or where the body asks for a stream as 20 chunks, usage, [DONE].
-Where the words `pace=MS` stand in the body, so many milliseconds pass before each chunk; else each is a write of its own,
+Where the words `pace=MS` stand in the body, so many milliseconds pass between chunks; else each is a write of its own,
 as quick as the loop goes round.
 """
 
@@ -40,7 +40,7 @@ def stream() -> list[bytes]:
         {"delta": {"content": f"{word} "}, "logprobs": None, "finish_reason": None} for word in words[:CHUNKS]
     ]
     deltas[-1]["finish_reason"] = "stop"
-    events = [{"choices": [{"index": 0, **delta}]} for delta in deltas]
+    events: list[dict[str, Any]] = [{"choices": [{"index": 0, **delta}]} for delta in deltas]
     events.append({"choices": [], "usage": USAGE})
     texts = [json.dumps({**_head("chat.completion.chunk"), **event}) for event in events]
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"

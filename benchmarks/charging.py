@@ -1,0 +1,244 @@
+"""Holds and settlements a second: the teller's sets against one by one in pgbench: python -m benchmarks.charging
+
+Both do the same work on the same server and the same tables, durably: check the key, hold, and in another transaction
+settle, log and roll up. pgbench's functions (charging.sql) are what somebody would write who does one at a time; of its
+numbers of clients the best counts. With --rows, settling into a log of so many rows against an empty one as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import io
+import os
+import random
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from benchmarks.database import Database, postgresql
+from benchmarks.machine import machine
+from benchmarks.processes import ROOT, cpu_seconds
+
+if TYPE_CHECKING:
+    from accounts.keys import Presented
+
+SQL = Path(__file__).with_suffix(".sql")
+AMOUNT_NANOS, COST_NANOS = 1_000_000, 260_000
+CLIENTS = [1, 2, 4, 8, 16, 32, 64]
+SWEEP_S = 3.0
+SCRIPT = f"""\\set bearer random(1, :wallets)
+SELECT bench_hold(:bearer, {AMOUNT_NANOS}) AS request \\gset
+SELECT bench_settle(:request, {COST_NANOS});
+"""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Pairs a second, and what a pair cost who asked (both sides of the teller, or pgbench) and PostgreSQL."""
+
+    per_s: float
+    cpu_us: float
+    store_cpu_us: float
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """Who pays: their keys as the relay reads them."""
+
+    space_id: int
+    keys: list[Presented]
+
+
+def main() -> None:
+    options = read_options()
+    with postgresql() as database:
+        print(f"{machine()}; PostgreSQL {database.version}, durable")
+        crowd = prepare(options.wallets)
+        for wallets in (options.wallets, 1):
+            print(f"\n{compare(wallets, crowd, database, options)}", flush=True)
+        if options.rows:
+            print(f"\n{compare_logs(crowd, database, options)}", flush=True)
+        print(f"\nBooks: {books()}")
+
+
+def read_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of one run")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--wallets", type=int, default=1000)
+    parser.add_argument("--in-flight", type=int, default=64, help="requests that the teller has at once")
+    parser.add_argument("--clients", type=int, nargs="+", default=CLIENTS, help="of pgbench, each tried first")
+    parser.add_argument("--rows", type=int, default=0, help="fill the log with so many, like 10000000")
+    return parser.parse_args()
+
+
+def prepare(wallets: int) -> Crowd:
+    """People with money, and pgbench's functions, which find them by number."""
+    from django.db import connection
+
+    from accounts.keys import present
+    from benchmarks.seed import space_of
+
+    spenders = space_of(wallets, name="bench")
+    keys = [presented for spender in spenders if (presented := present(spender.key))]
+    with connection.cursor() as cursor:
+        cursor.execute(SQL.read_text(), None)
+        rows = [(number, key.space_id, key.hash) for number, key in enumerate(keys, start=1)]
+        cursor.executemany("INSERT INTO bench_key VALUES (%s, %s, %s)", rows)
+        cursor.execute("ANALYZE")
+    return Crowd(keys[0].space_id, keys)
+
+
+# -- Running ------------------------------------------------------------------------------------------------------
+
+
+def compare(wallets: int, crowd: Crowd, database: Database, options: argparse.Namespace) -> str:
+    """First which number of clients is pgbench's best, then both in turn."""
+    sweep = {clients: pgbench(clients, wallets, database, SWEEP_S).per_s for clients in options.clients}
+    best = max(sweep, key=lambda clients: sweep[clients])
+    samples = alternate(
+        {
+            f"teller, {options.in_flight} in flight": lambda: teller(wallets, crowd, database, options),
+            f"pgbench, {best} clients": lambda: pgbench(best, wallets, database, options.seconds),
+        },
+        options.rounds,
+    )
+    tried = ", ".join(f"{clients}: {per_s:,.0f}" for clients, per_s in sweep.items())
+    wallets_told = "1 wallet" if wallets == 1 else f"{wallets:,} wallets"
+    return f"{table(f'Hold and settle, {wallets_told}', samples, options)}\n\npgbench by clients: {tried}"
+
+
+def compare_logs(crowd: Crowd, database: Database, options: argparse.Namespace) -> str:
+    from django.db import connection
+
+    def run() -> Sample:
+        return teller(options.wallets, crowd, database, options)
+
+    few = records()
+    before = [run() for _ in range(options.rounds)]
+    with connection.cursor() as cursor:
+        cursor.execute("CALL bench_fill(%s)", [options.rows])
+        cursor.execute("VACUUM ANALYZE")
+        cursor.execute("CHECKPOINT")
+    after = [run() for _ in range(options.rounds)]
+    samples = {f"a log of {records():,} rows": after, f"a log of {few:,} rows": before}
+    return table(f"Teller, {options.wallets:,} wallets, {options.in_flight} in flight", samples, options)
+
+
+def records() -> int:
+    from usage.models import UsageRecord
+
+    return UsageRecord.objects.count()
+
+
+def alternate(runs: dict[str, Callable[[], Sample]], rounds: int) -> dict[str, list[Sample]]:
+    samples: dict[str, list[Sample]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            samples[name].append(run())
+    return samples
+
+
+def teller(wallets: int, crowd: Crowd, database: Database, options: argparse.Namespace) -> Sample:
+    before = cpu_seconds(os.getpid()), cpu_seconds(database.pid)
+    pairs, seconds = asyncio.run(ask_teller(crowd.keys[:wallets], options.in_flight, options.seconds))
+    after = cpu_seconds(os.getpid()), cpu_seconds(database.pid)
+    return Sample(pairs / seconds, *((late - early) / pairs * 1e6 for early, late in zip(before, after, strict=True)))
+
+
+async def ask_teller(keys: list[Presented], in_flight: int, seconds: float) -> tuple[int, float]:
+    """(pairs, seconds): so many at once, each hold settled as soon as it is there, all of them settled at the end."""
+    from relay.teller import Teller
+
+    counter = Teller()
+    counter.start()
+    begun = time.perf_counter()
+    done = await asyncio.gather(*(keep_charging(counter, keys, begun + seconds) for _ in range(in_flight)))
+    taken = time.perf_counter() - begun
+    await asyncio.to_thread(counter.close)
+    return sum(done), taken
+
+
+async def keep_charging(counter: object, keys: list[Presented], until: float) -> int:
+    from quotas.charging import Call
+    from quotas.sets import HoldOrder, SettleOrder
+    from relay.teller import Teller
+    from tenants.ids import new_id
+
+    assert isinstance(counter, Teller)
+    call = Call(model="bench", input_tokens=24, output_tokens=20, duration_ms=100)
+    pairs = 0
+    while time.perf_counter() < until:
+        key, request_id = random.choice(keys), new_id()
+        asked = {"model": "bench", "address": "127.0.0.1", "least_nanos": 1, "most_nanos": AMOUNT_NANOS}
+        await counter.ask(HoldOrder(request_id=request_id, presented=key, **asked))  # type: ignore[arg-type]
+        await counter.ask(SettleOrder(space_id=key.space_id, request_id=request_id, cost_nanos=COST_NANOS, call=call))
+        pairs += 1
+    return pairs
+
+
+def pgbench(clients: int, wallets: int, database: Database, seconds: float) -> Sample:
+    url = urlsplit(database.url)
+    script = ROOT / "var" / "benchmarks" / "charging.pgbench"
+    script.write_text(SCRIPT)
+    server = ["-h", url.hostname or "", "-p", str(url.port), "-U", url.username or "", url.path.lstrip("/")]
+    load = ["-n", "-M", "prepared", "-c", str(clients), "-j", str(min(clients, 2)), "-T", str(round(seconds))]
+    before = cpu_seconds(os.getpid()), cpu_seconds(database.pid)
+    done = subprocess.run(
+        [database.programs / "pgbench", *load, "-D", f"wallets={wallets}", "-f", script, *server],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    pairs = int(search(r"transactions actually processed: (\d+)", done.stdout))
+    after = cpu_seconds(os.getpid()), cpu_seconds(database.pid)
+    cpu_us = ((late - early) / pairs * 1e6 for early, late in zip(before, after, strict=True))
+    return Sample(float(search(r"tps = ([\d.]+)", done.stdout)), *cpu_us)
+
+
+def search(pattern: str, text: str) -> str:
+    found = re.search(pattern, text)
+    if found is None:
+        raise SystemExit(f"pgbench said something else:\n{text}")
+    return found[1]
+
+
+# -- Saying it ----------------------------------------------------------------------------------------------------
+
+
+def table(title: str, samples: dict[str, list[Sample]], options: argparse.Namespace) -> str:
+    """The first is compared with each of the others."""
+    medians = {name: median(sample.per_s for sample in found) for name, found in samples.items()}
+    first = next(iter(samples))
+    lines = [
+        f"{title} (median of {options.rounds} rounds of {options.seconds:g} s, least to most)",
+        "",
+        "| | pairs/s | first ÷ this | CPU µs a pair | PostgreSQL's |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, found in samples.items():
+        figures = [sample.per_s for sample in found]
+        ratio = "" if name == first else f"{medians[first] / medians[name]:.2f}"
+        cpu, store_cpu = (median(getattr(sample, kind) for sample in found) for kind in ("cpu_us", "store_cpu_us"))
+        spread = f"{medians[name]:,.0f} ({min(figures):,.0f} to {max(figures):,.0f})"
+        lines.append(f"| {name} | {spread} | {ratio} | {cpu:,.0f} | {store_cpu:,.0f} |")
+    return "\n".join(lines)
+
+
+def books() -> str:
+    from django.core.management import call_command
+
+    said = io.StringIO()
+    call_command("reconcile", stdout=said, stderr=said)
+    return f"{records():,} rows in the log. {said.getvalue().strip()}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from benchmarks import ours, peers
+from benchmarks.database import postgresql
+from benchmarks.processes import running, wait_for, wait_until_answering
+from tests.postgres import free_port
+
+SDK_MODEL = "demo-chat"
+SAID = "These are the words of a mock, with umlauts: äöü, and a few more so that there is something to stream."
+VECTOR = [0.25, -0.5, 0.125]
+
+Check = Callable[[], None]
+
+
+class LeftOutError(Exception):
+    """There is nothing to compare with."""
+
+
+@dataclass(frozen=True)
+class Door:
+    """Where to ask, and with which key."""
+
+    base_url: str
+    key: str
+
+    def post(self, path: str, body: dict[str, Any]) -> requests.Response:
+        return requests.post(f"{self.base_url}{path}", json=body, headers=self._headers(), timeout=60)
+
+    def models(self) -> set[str]:
+        answer = requests.get(f"{self.base_url}/models", headers=self._headers(), timeout=5)
+        return {row["id"] for row in answer.json()["data"]}
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"}
+
+
+def main() -> int:
+    with ExitStack() as stack:
+        database = stack.enter_context(postgresql())
+        base, _pid = stack.enter_context(ours.served(database))
+        keys = people()
+        us = Door(f"{base}/v1", keys["KEY"])
+        demo = stack.enter_context(demo_upstream())
+        litellm = stack.enter_context(litellm_mock(us))
+        sell(demo, litellm)
+        wait_for("The models", lambda: {SDK_MODEL, "mock-chat", "mock-embedding"} <= us.models())
+        failed = [
+            *openai_sdk(us, keys),
+            *checked("LiteLLM as an upstream of ours", litellm_behind(us, litellm)),
+            *checked("LiteLLM as a client of ours", litellm_before(litellm)),
+            *checked("Books", {"every balance adds up": the_books_balance, "nothing was estimated": nothing_estimated}),
+        ]
+    print(f"\n{len(failed)} failed." if failed else "\nAll passed.")
+    return bool(failed)
+
+
+# -- What runs beside us ------------------------------------------------------------------------------------------
+
+
+def people() -> dict[str, str]:
+    """Keys by what their owners can do."""
+    from benchmarks.seed import space_of
+    from quotas.services import set_remaining
+    from tenants.services import set_enabled
+
+    rich, poor, disabled = space_of(3, name="compat")
+    manager = rich.user.space.people.get(number=1)  # type: ignore[union-attr]  # a member has a space
+    set_remaining(member=poor.user, remaining_nanos=1, actor=manager)
+    set_enabled(member=disabled.user, is_enabled=False, actor=manager)
+    return {"KEY": rich.key, "POOR_KEY": poor.key, "DISABLED_KEY": disabled.key, "LIMITED_KEY": limited_key(rich.user)}
+
+
+def limited_key(owner: Any) -> str:
+    """One that may spend a single nano-dollar."""
+    from accounts.keys import KeyTerms, create_key
+
+    return create_key(owner=owner, terms=KeyTerms(name="limited", limit_nanos=1))[1]
+
+
+@contextmanager
+def demo_upstream() -> Iterator[Door]:
+    port = free_port()
+    command = [sys.executable, "manage.py", "demo_upstream", "--port", str(port)]
+    with running("demo-upstream", *command, env={"DEMO": "true"}):
+        base = f"http://127.0.0.1:{port}/v1"
+        wait_until_answering("The demo upstream", f"{base}/models")
+        yield Door(base, "sk-anything")
+
+
+@contextmanager
+def litellm_mock(us: Door) -> Iterator[Door]:
+    """LiteLLM's proxy with two models of its own making and one that is ours."""
+    port, key = free_port(), f"sk-{secrets.token_hex(16)}"
+    ours_behind = {"model": f"openai/{SDK_MODEL}", "api_base": us.base_url, "api_key": us.key}
+    models = {
+        "mock-chat": {"model": "openai/mock-chat", "api_key": "none", "mock_response": SAID},
+        "mock-embedding": {"model": "openai/mock-embedding", "api_key": "none", "mock_response": VECTOR},
+        "space-manage": ours_behind,
+    }
+    listed = [{"model_name": name, "litellm_params": params} for name, params in models.items()]
+    settings = peers.config("litellm-mock", {"model_list": listed})
+    options = ["--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
+    env = peers.litellm_environment(key)
+    program = peers.installed("litellm", "bin/litellm")
+    with running("litellm-mock", program, "--config", settings, *options, env=env):
+        wait_until_answering("LiteLLM", f"http://127.0.0.1:{port}/health/liveliness")
+        yield Door(f"http://127.0.0.1:{port}/v1", key)
+
+
+def sell(demo: Door, litellm: Door) -> None:
+    from benchmarks.seed import offer
+
+    for model, door in {SDK_MODEL: demo, "mock-chat": litellm, "mock-embedding": litellm}.items():
+        offer(model, upstream=f"for-{model}", base_url=door.base_url, credential=door.key)
+
+
+# -- Checks -------------------------------------------------------------------------------------------------------
+
+
+def openai_sdk(us: Door, keys: dict[str, str]) -> list[str]:
+    """Runs the script beside this file; it prints an outcome a line."""
+    folder = peers.installed("openai", "node_modules/openai").parent.parent
+    env = {**os.environ, **keys, "BASE_URL": us.base_url, "MODEL": SDK_MODEL, "SDK_FOLDER": str(folder)}
+    script = Path(__file__).with_name("openai_sdk.mjs")
+    done = subprocess.run([peers.node("node"), script], env=env, stdout=subprocess.PIPE, check=True)
+    outcomes = [json.loads(line) for line in done.stdout.splitlines()]
+    version = json.loads((folder / "node_modules/openai/package.json").read_text())["version"]
+    print(f"\nOpenAI's SDK for Node.js {version} as a client of ours")
+    return [outcome["name"] for outcome in outcomes if not told(outcome["name"], outcome["why"])]
+
+
+def checked(title: str, checks: dict[str, Check]) -> list[str]:
+    """The names of those that failed."""
+    print(f"\n{title}")
+    return [name for name, check in checks.items() if not told(name, *outcome(check))]
+
+
+def outcome(check: Check) -> tuple[str, str]:
+    """(why it failed, why it was left out), both empty where it passed."""
+    try:
+        check()
+    except LeftOutError as why:
+        return "", str(why)
+    except (AssertionError, KeyError, ValueError, requests.RequestException) as error:
+        return f"{type(error).__name__}: {error}", ""
+    return "", ""
+
+
+def told(name: str, failed: str, left_out: str = "") -> bool:
+    word = "FAILED" if failed else "left out" if left_out else "ok"
+    why = failed or left_out
+    print(f"  {word:9} {name}{f': {why}' if why else ''}", flush=True)
+    return not failed
+
+
+def litellm_behind(us: Door, litellm: Door) -> dict[str, Check]:
+    """What LiteLLM answers straight it must answer through us: all but ids, times and usage that nobody asked for."""
+    chat = {"model": "mock-chat", "messages": [{"role": "user", "content": "Hello"}]}
+    streams = {**chat, "stream": True}
+    asked: dict[str, tuple[str, dict[str, Any]]] = {
+        "chat": ("/chat/completions", chat),
+        "chat, stream": ("/chat/completions", streams),
+        "chat, stream with usage": ("/chat/completions", {**streams, "stream_options": {"include_usage": True}}),
+        "completions": ("/completions", {"model": "mock-chat", "prompt": "Hello", "max_tokens": 50}),
+        "completions, stream": ("/completions", {"model": "mock-chat", "prompt": "Hello", "stream": True}),
+        "responses": ("/responses", {"model": "mock-chat", "input": "Hello"}),
+        "responses, stream": ("/responses", {"model": "mock-chat", "input": "Hello", "stream": True}),
+        "embeddings": ("/embeddings", {"model": "mock-embedding", "input": ["Hello"]}),
+        "chat without messages: its error": ("/chat/completions", {"model": "mock-chat", "messages": "none"}),
+    }
+
+    def same(path: str, body: dict[str, Any]) -> Check:
+        return lambda: assert_same(litellm.post(path, body), us.post(path, body), path, body)
+
+    return {name: same(path, body) for name, (path, body) in asked.items()}
+
+
+def assert_same(straight: requests.Response, through: requests.Response, path: str, body: dict[str, Any]) -> None:
+    if straight.status_code >= 500:
+        raise LeftOutError(f"LiteLLM itself answers {straight.status_code}")
+    is_usage_wanted = "stream" not in body or "stream_options" in body
+    wanted = [straight.status_code, *parts(straight, shows_usage=is_usage_wanted)]
+    found = [through.status_code, *parts(through, shows_usage=True)]
+    pairs = zip_longest(wanted, found, fillvalue="nothing")
+    unlike = next(((one, other) for one, other in pairs if one != other), None)
+    assert unlike is None, f"POST /v1{path} {json.dumps(body)}: straight {unlike[0]}, through us {unlike[1]}"
+
+
+def parts(answer: requests.Response, *, shows_usage: bool) -> list[Any]:
+    """Kind of content and what was said, event by event, without what differs each time.
+
+    LiteLLM tells a usage of zero in streams whose client asked for none: that is left out, what we pass on is not.
+    """
+    kind = answer.headers.get("content-type", "").partition(";")[0]
+    if kind != "text/event-stream":
+        return [kind, lasting(answer.json())]
+    lines = answer.content.decode().splitlines()
+    texts = [line.removeprefix("data: ") for line in lines if line.startswith("data: {")]
+    events = [lasting(json.loads(text)) for text in texts]
+    if not shows_usage:
+        events = [{name: value for name, value in event.items() if name != "usage"} for event in events]
+    return [kind, *events, lines[-2] if len(lines) > 1 else ""]
+
+
+def lasting(value: Any) -> Any:
+    if isinstance(value, dict):
+        passing = {"id", "created", "created_at", "completed_at", "item_id", "response_id"}
+        return {name: lasting(item) for name, item in value.items() if name not in passing}
+    if isinstance(value, list):
+        return [lasting(item) for item in value]
+    return value
+
+
+def litellm_before(litellm: Door) -> dict[str, Check]:
+    chat = {"model": "space-manage", "messages": [{"role": "user", "content": "Hello"}]}
+
+    def whole() -> None:
+        said = granted(litellm.post("/chat/completions", chat)).json()
+        assert said["choices"][0]["message"]["content"], said
+        assert said["usage"]["total_tokens"], said
+
+    def stream() -> None:
+        asked = {**chat, "stream": True, "stream_options": {"include_usage": True}}
+        said = granted(litellm.post("/chat/completions", asked)).text
+        assert '"usage"' in said, said[-500:]
+        assert said.rstrip().endswith("[DONE]"), said[-500:]
+
+    def embedding() -> None:
+        said = granted(litellm.post("/embeddings", {"model": "space-manage", "input": "Hello"})).json()
+        assert len(said["data"][0]["embedding"]) == 1536
+
+    def responses() -> None:
+        said = granted(litellm.post("/responses", {"model": "space-manage", "input": "Hello"})).json()
+        assert said["status"] == "completed", said
+
+    return {"chat": whole, "chat, stream": stream, "embeddings": embedding, "responses": responses}
+
+
+def granted(answer: requests.Response) -> requests.Response:
+    assert answer.status_code == 200, answer.text[:500]
+    return answer
+
+
+def the_books_balance() -> None:
+    from django.core.management import call_command
+
+    said = io.StringIO()
+    try:
+        call_command("reconcile", stdout=said, stderr=said)
+    except SystemExit:
+        raise AssertionError(said.getvalue()) from None
+
+
+def nothing_estimated() -> None:
+    """LiteLLM tells the usage of each answer, so it is what was charged by."""
+    from usage.models import UsageRecord
+
+    guessed = UsageRecord.objects.filter(model__startswith="mock-", status=200, is_estimated=True)
+    assert not guessed.exists(), f"{guessed.count()} of LiteLLM's answers were charged by estimate"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
