@@ -70,6 +70,7 @@ class Connection(asyncio.Protocol):
         self._is_complete = False
         self._error: HttpError | None = None
         self._has_length = False
+        self._keeps_alive = False
 
     # -- What the relay asks.
 
@@ -108,10 +109,10 @@ class Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        is_whole = self._is_complete and self._has_length and not self.is_lost and self._parser.should_keep_alive()
-        if not is_whole:
+        can_serve = self._is_complete and self._keeps_alive and not self.is_lost
+        if not can_serve:
             self.abort()
-        return is_whole
+        return can_serve
 
     def abort(self) -> None:
         self.is_lost = True
@@ -161,6 +162,8 @@ class Connection(asyncio.Protocol):
         self._has_length = (
             status in (204, 304) or "content-length" in self.headers or "transfer-encoding" in self.headers
         )
+        # Asked here, because the parser forgets it with the end of the message.
+        self._keeps_alive = self._has_length and self._parser.should_keep_alive()
         self.status = status
 
     def on_body(self, body: bytes) -> None:

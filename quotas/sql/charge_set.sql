@@ -9,10 +9,12 @@ CREATE OR REPLACE FUNCTION quotas_charge_set(moment timestamptz, settlements jso
 RETURNS TABLE (place int, outcome text, nanos bigint, free_nanos bigint, spent_nanos bigint, limit_nanos bigint, models text)
 LANGUAGE plpgsql
 -- A set is small and every look-up has its index: by statistics of a moment when a table was small, a plan would read
--- through all of it, and through all dead holds. So are the LIMITs below: a subquery with one is not made a join.
+-- through all of it, and through all dead holds. For the same reason a look-up is a subquery with a LIMIT, which is not
+-- made a join, and a hold is found by its id alone (no index serves IS NOT DISTINCT FROM) and its space then checked.
 SET enable_seqscan = off
 SET enable_hashjoin = off
 SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan
 SET jit = off
 AS $$
 #variable_conflict use_column
@@ -26,14 +28,24 @@ DECLARE
     key_free bigint;
     granted bigint;
     refusal text;
-    made uuid[] := '{}';
+    -- What is granted, one place for each hold.
+    requests uuid[] := '{}';
+    spaces bigint[] := '{}';
+    wallets uuid[] := '{}';
+    users bigint[] := '{}';
+    key_ids uuid[] := '{}';
+    key_names text[] := '{}';
+    model_names text[] := '{}';
+    amounts bigint[] := '{}';
+    lifetimes int[] := '{}';
     refused uuid[] := '{}';
 BEGIN
     PERFORM FROM quotas_wallet w
     WHERE w.id IN (
         SELECT h.wallet_id
         FROM json_to_recordset(settlements) AS s(space bigint, request uuid)
-        JOIN quotas_hold h ON h.id = s.request AND h.space_id = s.space
+        CROSS JOIN LATERAL (SELECT * FROM quotas_hold h WHERE h.id = s.request LIMIT 1) h
+        WHERE h.space_id = s.space
         UNION ALL
         SELECT own.id
         FROM json_to_recordset(asks) AS a(space bigint, hash text)
@@ -67,10 +79,10 @@ BEGIN
                 cached_tokens bigint, output_tokens bigint, images bigint, seconds bigint, price jsonb, duration_ms int,
                 first_token_ms int, status smallint, code text, is_estimated boolean
             )
-            JOIN quotas_hold h ON h.id = s.request AND h.space_id = s.space
+            CROSS JOIN LATERAL (SELECT * FROM quotas_hold h WHERE h.id = s.request LIMIT 1) h
             JOIN quotas_wallet w ON w.id = h.wallet_id AND w.space_id = h.space_id
             JOIN accounts_user u ON u.id = h.user_id
-            WHERE NOT w.is_closed AND s.cost <= h.amount
+            WHERE h.space_id = s.space AND NOT w.is_closed AND s.cost <= h.amount
         ), logged AS (
             INSERT INTO usage_usagerecord (
                 id, space_id, wallet_id, user_id, username, key_id, key_name, model, kind, request_id, input_tokens,
@@ -98,7 +110,7 @@ BEGIN
                 output_tokens = total.output_tokens + excluded.output_tokens,
                 cost = total.cost + excluded.cost
         ), freed AS (
-            DELETE FROM quotas_hold h USING ended e WHERE h.id = e.request AND h.space_id = e.space
+            DELETE FROM quotas_hold h USING ended e WHERE h.id = e.request AND h.space_id IS NOT DISTINCT FROM e.space
         ), charged AS (
             UPDATE quotas_wallet w
             SET held = w.held - due.amount, spent = w.spent + due.cost
@@ -122,7 +134,7 @@ BEGIN
         FROM json_to_recordset(renewals) AS r(
             place int, space bigint, request uuid, delivered_bytes bigint, accrued bigint, lifetime_s int
         )
-        WHERE h.id = r.request AND h.space_id = r.space
+        WHERE h.id = r.request AND h.space_id IS NOT DISTINCT FROM r.space
         RETURNING r.place, 'renewed', h.amount, NULL::bigint, NULL::bigint, NULL::bigint, NULL::text;
     END IF;
 
@@ -210,14 +222,15 @@ BEGIN
         IF refusal IS NULL AND granted > 0 THEN
             free := free - granted;
             key_frees[at] := key_free - granted;
-            made := made || ask.request;
-            INSERT INTO quotas_hold (
-                id, space_id, wallet_id, user_id, key_id, key_name, model, amount, accrued, delivered_bytes,
-                created_at, expires_at
-            ) VALUES (
-                ask.request, ask.space, ask.wallet_id, ask.user_id, ask.key_id, ask.key_name, ask.model, granted, 0, 0,
-                moment, moment + make_interval(secs => ask.lifetime_s)
-            );
+            requests := requests || ask.request;
+            spaces := spaces || ask.space;
+            wallets := wallets || ask.wallet_id;
+            users := users || ask.user_id;
+            key_ids := key_ids || ask.key_id;
+            key_names := key_names || ask.key_name;
+            model_names := model_names || ask.model;
+            amounts := amounts || granted;
+            lifetimes := lifetimes || ask.lifetime_s;
         ELSIF ask.wallet_id IS NOT NULL AND coalesce(refusal, ask.code) <> '' AND (ask.model <> '' OR ask.code <> '') THEN
             refused := refused || ask.request;
             INSERT INTO usage_usagerecord (
@@ -239,20 +252,35 @@ BEGIN
         END IF;
     END LOOP;
 
-    IF made <> '{}' THEN
+    IF requests <> '{}' THEN
+        INSERT INTO quotas_hold (
+            id, space_id, wallet_id, user_id, key_id, key_name, model, amount, accrued, delivered_bytes,
+            created_at, expires_at
+        )
+        SELECT
+            request, space, wallet_id, user_id, key_id, key_name, model, amount, 0, 0,
+            moment, moment + make_interval(secs => lifetime_s)
+        FROM unnest(
+            requests, spaces, wallets, users, key_ids, key_names, model_names, amounts, lifetimes
+        ) AS made(request, space, wallet_id, user_id, key_id, key_name, model, amount, lifetime_s);
+
         UPDATE quotas_wallet w
         SET held = w.held + due.amount
         FROM (
-            SELECT space_id, wallet_id, sum(amount) AS amount FROM quotas_hold WHERE id = ANY (made) GROUP BY 1, 2
+            SELECT space, wallet_id, sum(amount) AS amount
+            FROM unnest(spaces, wallets, amounts) AS made(space, wallet_id, amount)
+            GROUP BY 1, 2
         ) due
-        WHERE w.id = due.wallet_id AND w.space_id = due.space_id;
+        WHERE w.id = due.wallet_id AND w.space_id = due.space;
 
         UPDATE accounts_apikey k
         SET held = k.held + due.amount, last_used_at = moment
         FROM (
-            SELECT space_id, key_id, sum(amount) AS amount FROM quotas_hold WHERE id = ANY (made) GROUP BY 1, 2
+            SELECT space, key_id, sum(amount) AS amount
+            FROM unnest(spaces, key_ids, amounts) AS made(space, key_id, amount)
+            GROUP BY 1, 2
         ) due
-        WHERE k.id = due.key_id AND k.space_id = due.space_id;
+        WHERE k.id = due.key_id AND k.space_id = due.space;
     END IF;
 
     IF refused <> '{}' THEN

@@ -1,0 +1,220 @@
+"""The client against servers that speak, dawdle, break off and hang up: real sockets on both sides."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from relay.http import HEAD_MOST, Answer, Client, HttpError
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Type: text/plain; charset=x\r\n\r\nhello"
+
+
+class Server:
+    """Answers each request of a connection by its script, in turn; a script that ends hangs up."""
+
+    def __init__(self, *scripts: list[bytes | float]) -> None:
+        self.scripts = list(scripts)
+        self.connections = 0
+        self.requests: list[bytes] = []
+        self.url = ""
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            while self.scripts and (head := await reader.readuntil(b"\r\n\r\n")):
+                length = next(int(line[15:]) for line in head.split(b"\r\n") if line.startswith(b"content-length:"))
+                self.requests.append(head + await reader.readexactly(length))
+                if not await self._play(writer):
+                    break
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    async def _play(self, writer: asyncio.StreamWriter) -> bool:
+        """False where the script ends with hanging up."""
+        for step in self.scripts.pop(0):
+            if step == b"hang up":
+                return False
+            if isinstance(step, float):
+                await asyncio.sleep(step)
+            else:
+                writer.write(step)
+                await writer.drain()
+        return True
+
+
+@asynccontextmanager
+async def serving(*scripts: list[bytes | float]) -> AsyncIterator[tuple[Server, Client]]:
+    server, client = Server(*scripts), Client()
+    listening = await asyncio.start_server(server, "127.0.0.1", 0)
+    server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1/x?y=1"
+    try:
+        yield server, client
+    finally:
+        client.close()
+        listening.close()
+
+
+async def ask(
+    client: Client, url: str, *, timeout_s: float = 5.0, body: bytes = b"{}", is_fresh: bool = False
+) -> Answer:
+    return await client.request(
+        "POST", url, headers={"x-a": "b"}, body=body, connect_timeout_s=2, timeout_s=timeout_s, is_fresh=is_fresh
+    )
+
+
+async def read(client: Client, url: str, **options: float) -> bytes:
+    with await ask(client, url, **options) as answer:
+        return await answer.read(1 << 20)
+
+
+def run(work: Awaitable[None]) -> None:
+    async def limited() -> None:
+        async with asyncio.timeout(20):
+            await work
+
+    asyncio.run(limited())
+
+
+def test_a_connection_serves_again_and_again() -> None:
+    async def scene() -> None:
+        chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+        async with serving([WHOLE], [chunked], [WHOLE]) as (server, client):
+            assert [await read(client, server.url) for _ in range(3)] == [b"hello", b"abcde", b"hello"]
+            assert server.connections == 1
+            assert server.requests[0].startswith(b"POST /v1/x?y=1 HTTP/1.1\r\nhost: 127.0.0.1:")
+            assert server.requests[0].endswith(b"content-length: 2\r\nx-a: b\r\n\r\n{}")
+
+    run(scene())
+
+
+def test_the_head_is_there_before_the_body() -> None:
+    async def scene() -> None:
+        async with serving([WHOLE[:-3], 0.1, WHOLE[-3:]]) as (server, client):
+            with await ask(client, server.url) as answer:
+                assert (answer.status, answer.content_type) == (200, "text/plain")
+                assert [chunk async for chunk in answer.chunks()] == [b"he", b"llo"]
+
+    run(scene())
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        [WHOLE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"), b"hang up"],
+        [b"HTTP/1.1 200 OK\r\n\r\nhello", b"hang up"],
+        [b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello"],
+    ],
+)
+def test_a_connection_that_will_close_is_not_kept(script: list[bytes | float]) -> None:
+    async def scene() -> None:
+        async with serving(script, [WHOLE]) as (server, client):
+            assert [await read(client, server.url) for _ in range(2)] == [b"hello", b"hello"]
+            assert server.connections == 2
+
+    run(scene())
+
+
+def test_an_early_hint_is_not_the_answer() -> None:
+    async def scene() -> None:
+        async with serving([b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + WHOLE]) as (server, client):
+            with await ask(client, server.url) as answer:
+                assert answer.status == 200 and "link" not in answer.headers
+                assert await answer.read(9) == b"hello"
+
+    run(scene())
+
+
+def test_what_came_before_a_break_is_delivered() -> None:
+    async def scene() -> None:
+        async with serving([WHOLE[:-2], b"hang up"]) as (server, client):
+            got = []
+            with await ask(client, server.url) as answer:
+                chunks = aiter(answer.chunks())
+                got.append(await anext(chunks))
+                with pytest.raises(HttpError):
+                    await anext(chunks)
+            assert b"".join(got) == b"hel"
+
+    run(scene())
+
+
+def test_a_stale_connection_is_replaced_once_and_not_where_a_fresh_one_was_asked_for() -> None:
+    async def scene() -> None:
+        async with serving([WHOLE], [b"hang up"], [WHOLE], [b"hang up"]) as (server, client):
+            assert await read(client, server.url) == b"hello"
+            # The kept connection is closed without a byte; the request is sent again on another.
+            assert await read(client, server.url) == b"hello"
+            assert (server.connections, len(server.requests)) == (2, 3)
+            with pytest.raises(HttpError):
+                await ask(client, server.url, is_fresh=True)
+            assert (server.connections, len(server.requests)) == (3, 4)
+
+    run(scene())
+
+
+def test_silence_has_its_limit_before_and_within_the_body() -> None:
+    async def scene() -> None:
+        async with serving([5.0], [WHOLE[:-1], 5.0]) as (server, client):
+            with pytest.raises(HttpError, match="silent"):
+                await ask(client, server.url, timeout_s=0.2)
+            with await ask(client, server.url, timeout_s=0.2) as answer, pytest.raises(HttpError, match="silent"):
+                await answer.read(9)
+
+    run(scene())
+
+
+def test_a_slow_reader_makes_the_server_wait_and_loses_nothing() -> None:
+    async def scene() -> None:
+        size = 8 << 20
+        head = f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n".encode()
+        async with serving([head, b"x" * size]) as (server, client):
+            with await ask(client, server.url, timeout_s=0.4) as answer:
+                await asyncio.sleep(0.6)
+                assert len(await answer.read(size)) == size
+
+    run(scene())
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"SMTP ready\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"x: " + b"y" * (HEAD_MOST + 1) + b"\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n",
+    ],
+)
+def test_what_is_not_http_as_we_speak_it_is_an_error(reply: bytes) -> None:
+    async def scene() -> None:
+        async with serving([reply, 2.0]) as (server, client):
+            with pytest.raises(HttpError):
+                await ask(client, server.url, timeout_s=1.0)
+
+    run(scene())
+
+
+def test_too_long_a_body_and_a_line_break_in_the_head_are_refused() -> None:
+    async def scene() -> None:
+        async with serving([WHOLE]) as (server, client):
+            with await ask(client, server.url) as answer, pytest.raises(HttpError, match="longer"):
+                await answer.read(4)
+            with pytest.raises(HttpError, match="line break"):
+                await client.request("GET", server.url, headers={"a": "b\r\nc: d"}, connect_timeout_s=1, timeout_s=1)
+
+    run(scene())
+
+
+def test_nobody_there_is_an_error() -> None:
+    async def scene() -> None:
+        client = Client()
+        for url in ("http://127.0.0.1:1/x", "http://nowhere.invalid/x", "https://127.0.0.1:1/"):
+            with pytest.raises(HttpError, match="no connection"):
+                await ask(client, url)
+
+    run(scene())
