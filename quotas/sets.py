@@ -8,7 +8,7 @@ of tests holds both to one contract: tests/quotas/test_sets.py.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from uuid import UUID
@@ -116,7 +116,13 @@ def write_set(orders: Sequence[Order[Any]]) -> list[Any]:
     Durable when it returns. Raises DatabaseError when the set was not written; write_one then tells which.
     """
     if connection.vendor == "postgresql":
-        return _Set(orders).write()
+        gathered = Set(orders)
+        with connection.cursor() as cursor:
+            cursor.execute(Set.STATEMENT, gathered.values)
+            outcomes = gathered.outcomes(cursor.fetchall())
+        return [
+            write_one(order) if outcome is LEFT else outcome for order, outcome in zip(orders, outcomes, strict=True)
+        ]
     # What ends goes first, so that what it frees can be held.
     places = sorted(range(len(orders)), key=lambda place: isinstance(orders[place], HoldOrder | CheckOrder))
     with transaction.atomic():
@@ -187,25 +193,24 @@ def _log_refusal(order: HoldOrder | CheckOrder, code: str, status: int) -> None:
         charging.log_refusal(request_id=order.request_id, user=key.user, call=call)
 
 
-class _Set:
-    """One call of the function, and one by one what it left."""
+# What the function left to be done one by one.
+LEFT = object()
+
+
+class Set:
+    """Orders as one call of PostgreSQL's function: its statement and values, and its rows as outcomes."""
+
+    STATEMENT = "SELECT * FROM quotas_charge_set(%s, %s::json, %s::json, %s::json)"
 
     def __init__(self, orders: Sequence[Order[Any]]) -> None:
         self.orders = orders
         self.at = origin.now()
+        self.values = [self.at, *(json.dumps(part) for part in self._sorted())]
 
-    def write(self) -> list[Any]:
-        rows = self._call()
-        return [self._outcome(order, rows.get(place)) for place, order in enumerate(self.orders)]
-
-    def _call(self) -> dict[int, _Row]:
-        settlements, asks, renewals = self._sorted()
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT * FROM quotas_charge_set(%s, %s, %s, %s)",
-                [self.at, json.dumps(settlements), json.dumps(asks), json.dumps(renewals)],
-            )
-            return {row[0]: _Row(*row) for row in cursor.fetchall()}
+    def outcomes(self, rows: Iterable[tuple[Any, ...]]) -> list[Any]:
+        """As of write_set, with LEFT where the function did nothing."""
+        by_place = {row[0]: _Row(*row) for row in rows}
+        return [_outcome(order, by_place.get(place)) for place, order in enumerate(self.orders)]
 
     def _sorted(self) -> tuple[list[Json], list[Json], list[Json]]:
         settlements: dict[UUID, Json] = {}
@@ -243,21 +248,6 @@ class _Set:
             "is_estimated": call.is_estimated,
         }
 
-    @staticmethod
-    def _outcome(order: Order[Any], row: _Row | None) -> Any:
-        match order:
-            case RenewOrder():
-                return row is not None
-            case SettleOrder() if row:
-                return Settled(row.nanos, row.free_nanos)
-            case ReleaseOrder() if row:
-                return True
-            case HoldOrder() if row and row.outcome == ALLOWED:
-                return Held(row.nanos)
-            case CheckOrder() if row and row.outcome == ALLOWED:
-                return json.loads(row.models)
-        return write_one(order) if row is None else row.refusal()
-
 
 ALLOWED = "allowed"
 Json = dict[str, Any]
@@ -280,6 +270,21 @@ class _Row:
         if error is None:
             return KeyRefused(self.outcome)
         return error(available=self.free_nanos, amount=self.nanos, spent=self.spent_nanos, limit=self.limit_nanos)
+
+
+def _outcome(order: Order[Any], row: _Row | None) -> Any:
+    match order:
+        case RenewOrder():
+            return row is not None
+        case SettleOrder() if row:
+            return Settled(row.nanos, row.free_nanos)
+        case ReleaseOrder() if row:
+            return True
+        case HoldOrder() if row and row.outcome == ALLOWED:
+            return Held(row.nanos)
+        case CheckOrder() if row and row.outcome == ALLOWED:
+            return json.loads(row.models)
+    return LEFT if row is None else row.refusal()
 
 
 def _ask(place: int, order: HoldOrder | CheckOrder) -> Json:

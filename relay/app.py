@@ -146,7 +146,7 @@ class Relay:
     async def close(self) -> None:
         self.upstreams.close()
         await asyncio.to_thread(self.catalogue.close)
-        await asyncio.to_thread(self.teller.close)
+        await self.teller.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)

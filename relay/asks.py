@@ -41,12 +41,16 @@ KINDS = {
 class Ask:
     kind: Kind
     body: dict[str, Any]
-    body_bytes: int
+    raw: bytes
     model: str
     is_stream: bool
     choices: int
     # The completion limit that the client asked for; None where it left that open.
     limit: int | None
+
+    @property
+    def body_bytes(self) -> int:
+        return len(self.raw)
 
     @property
     def shows_usage(self) -> bool:
@@ -73,7 +77,7 @@ def read_ask(kind: Kind, raw: bytes) -> Ask:
     return Ask(
         kind=kind,
         body=body,
-        body_bytes=len(raw),
+        raw=raw,
         model=named_model(body),
         is_stream=_flag(body, "stream"),
         choices=_whole(body, "n", most=CHOICES_MOST) or 1,

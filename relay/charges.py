@@ -173,7 +173,7 @@ def _affordable(ask: Ask, offer: Offer, available_nanos: int, weight: tuple[int,
 
 def _weigh(ask: Ask, offer: Offer) -> tuple[int, int]:
     """(bytes that may be tokens, nanos that the media may cost)."""
-    media = media_of(ask.body)
+    media = media_of(ask.body, ask.raw)
     body_bytes = ask.body_bytes - media.body_bytes
     if any(ask.body.get(name) for name in _KEPT_UPSTREAM):
         body_bytes = max(body_bytes, offer.context_tokens)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any, Self
 
 from quotas.money import NANOS_PER_USD, PARTS_PER_NANO, format_exact
@@ -39,6 +40,11 @@ class Rate:
         return cls(**{field.name: int(snapshot.get(field.name, 0)) for field in fields(cls)})
 
     def snapshot(self) -> dict[str, int]:
+        """By name. The same object each time, so that a request costs no copy: not to be changed."""
+        return self._snapshot
+
+    @cached_property
+    def _snapshot(self) -> dict[str, int]:
         return asdict(self)
 
     def __str__(self) -> str:
@@ -200,6 +206,6 @@ def _millionth_up(amount: int) -> int:
 
 
 def _refuse_negative(figures: Rate | Usage) -> None:
-    for field in fields(figures):
-        if getattr(figures, field.name) < 0:
-            raise ValueError(f"{field.name} is negative")
+    if min(vars(figures).values()) < 0:
+        name = next(name for name, figure in vars(figures).items() if figure < 0)
+        raise ValueError(f"{name} is negative")

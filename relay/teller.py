@@ -1,25 +1,28 @@
-"""The teller: one thread that writes what many requests want, a set at a time, and answers when it is durable.
+"""The teller: writes what many requests want, a set at a time, and answers when it is durable.
 
 Requests put orders (hold, renew, settle) into a queue and await. While one set is being written the next gathers, so a
 lone request waits for nobody and a crowd shares one commit (group commit).
+
+On PostgreSQL the sets go over a connection of the event loop's own: a thread would wait for the interpreter's lock, of
+which a busy loop lets go every few milliseconds only. SQLite, and what is done one by one, has one thread.
 """
 
 from __future__ import annotations
 
 import asyncio
-import queue
-import threading
 import time
-from collections import defaultdict
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import psycopg
 import structlog
 from django.db import DatabaseError, InterfaceError, connection, transaction
 
 from quotas.errors import QuotaError
-from quotas.sets import Order, write_one, write_set
+from quotas.sets import LEFT, Order, Set, write_one, write_set
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -28,8 +31,10 @@ SET_MOST = 200
 # A settlement is owed: it is tried again while the database is away, as long as this.
 PATIENCE_S = 60.0
 PAUSE_S = 0.25
+# A database that does not answer a set within so long is taken for lost.
+SET_TIMEOUT_S = 20.0
 
-DATABASE_AWAY = (DatabaseError, InterfaceError)
+DATABASE_AWAY = (DatabaseError, InterfaceError, psycopg.Error, OSError)
 
 
 @dataclass(frozen=True)
@@ -43,86 +48,145 @@ class Deed(Order[T]):
 @dataclass
 class _Asked:
     order: Order[Any]
-    loop: asyncio.AbstractEventLoop
     answer: asyncio.Future[Any]
     since: float
 
 
 class Teller:
-    """Start it in the process that asks; `close` writes what is still queued and ends the thread."""
+    """Start it in the loop that asks; `close` writes what is still queued."""
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="teller", daemon=True)
+        self._queue: deque[_Asked] = deque()
+        self._is_waiting = asyncio.Event()
+        self._is_closing = False
+        self._working: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="teller")
+        self._connection: psycopg.AsyncConnection[Any] | None = None
 
     def start(self) -> None:
-        self._thread.start()
+        self._working = asyncio.ensure_future(self._run())
 
-    def close(self) -> None:
-        self._queue.put(None)
-        self._thread.join(timeout=PATIENCE_S)
+    async def close(self) -> None:
+        self._is_closing = True
+        self._is_waiting.set()
+        if self._working is not None:
+            await self._working
+        await self._hang_up()
+        await asyncio.get_running_loop().run_in_executor(self._thread, connection.close)
+        self._thread.shutdown()
 
     async def ask(self, order: Order[T]) -> T:
         """The order's outcome once it is committed.
 
         Raises the QuotaError that refused it, or DatabaseError when nothing was written.
         """
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[T] = loop.create_future()
-        self._queue.put(_Asked(order, loop, answer, time.monotonic()))
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._put(_Asked(order, answer, time.monotonic()))
         return await answer
 
-    def _run(self) -> None:
-        closing = False
-        while not closing:
-            gathered = [self._queue.get()]
-            while len(gathered) < SET_MOST and not self._queue.empty():
-                gathered.append(self._queue.get())
-            closing = None in gathered
-            self._serve([asked for asked in gathered if asked is not None])
-        connection.close()
+    def _put(self, asked: _Asked) -> None:
+        self._queue.append(asked)
+        self._is_waiting.set()
 
-    def _serve(self, asked: list[_Asked]) -> None:
-        deeds = [one for one in asked if isinstance(one.order, Deed)]
+    async def _run(self) -> None:
+        while self._queue or not self._is_closing:
+            if not self._queue:
+                self._is_waiting.clear()
+                await self._is_waiting.wait()
+            gathered = [self._queue.popleft() for _ in range(min(len(self._queue), SET_MOST))]
+            await self._serve(gathered)
+
+    async def _serve(self, asked: list[_Asked]) -> None:
         orders = [one for one in asked if not isinstance(one.order, Deed)]
         if orders:
-            _answer(orders, self._write(orders))
-        for deed in deeds:
-            _answer([deed], [self._alone(deed)])
+            for one, outcome in zip(orders, await self._write(orders), strict=True):
+                await self._tell(one, outcome)
+        for deed in asked:
+            if isinstance(deed.order, Deed):
+                await self._tell(deed, LEFT)
 
-    def _write(self, asked: list[_Asked]) -> list[Any]:
+    async def _write(self, asked: list[_Asked]) -> list[Any]:
+        """The outcomes of a set; LEFT for what is to be tried by itself."""
+        orders = [one.order for one in asked]
         try:
-            return write_set([one.order for one in asked])
-        except DATABASE_AWAY as error:
-            connection.close()
-            if len(asked) == 1:
-                return [self._later(asked[0], error)]
-            return [self._alone(one) for one in asked]
+            if connection.vendor == "postgresql":
+                return await self._call(Set(orders))
+            written: list[Any] = await self._in_thread(write_set, orders)
+            return written
+        except (*DATABASE_AWAY, TimeoutError) as error:
+            is_lost = self._connection is None or self._connection.broken or isinstance(error, TimeoutError)
+            await self._hang_up()
+            if len(asked) == 1 or (is_lost and connection.vendor == "postgresql"):
+                return [self._later(one, error) for one in asked]
+            return [LEFT] * len(asked)
         except Exception as bug:
             log.exception("set_failed")
             return [bug] * len(asked)
 
-    def _alone(self, asked: _Asked) -> Any:
-        """A deed, or one order of a set that failed as a whole, by itself."""
+    async def _call(self, gathered: Set) -> list[Any]:
+        async with asyncio.timeout(SET_TIMEOUT_S):
+            if self._connection is None:
+                self._connection = await _connect()
+            cursor = await self._connection.execute(Set.STATEMENT, gathered.values)
+            return gathered.outcomes(await cursor.fetchall())
+
+    async def _tell(self, asked: _Asked, outcome: Any) -> None:
+        if outcome is LEFT:
+            outcome = await self._alone(asked)
+        if outcome is _LATER or asked.answer.done():
+            return
+        if isinstance(outcome, Exception):
+            asked.answer.set_exception(outcome)
+        else:
+            asked.answer.set_result(outcome)
+
+    async def _alone(self, asked: _Asked) -> Any:
+        """A deed, what a set left, or one order of a set that failed as a whole, by itself."""
+        order = asked.order
         try:
-            return _do(asked.order.do) if isinstance(asked.order, Deed) else write_one(asked.order)
+            if isinstance(order, Deed):
+                return await self._in_thread(_do, order.do)
+            return await self._in_thread(write_one, order)
         except DATABASE_AWAY as error:
-            connection.close()
             return self._later(asked, error)
         except Exception as bug:
             log.exception("order_failed")
             return bug
 
-    def _later(self, asked: _Asked, error: Exception) -> Any:
+    async def _in_thread(self, work: Callable[..., Any], *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, _in_database, work, *args)
+
+    def _later(self, asked: _Asked, error: BaseException) -> Any:
+        words = str(error).splitlines()[0] if str(error) else type(error).__name__
         if not asked.order.is_owed or time.monotonic() - asked.since > PATIENCE_S:
-            log.error("order_failed", error=str(error), owed=asked.order.is_owed)
-            return error
-        log.warning("database_away", error=str(error).splitlines()[0] if str(error) else type(error).__name__)
-        threading.Timer(PAUSE_S, self._queue.put, [asked]).start()
+            log.error("order_failed", error=words, owed=asked.order.is_owed)
+            return error if isinstance(error, DatabaseError) else DatabaseError(words)
+        log.warning("database_away", error=words)
+        asyncio.get_running_loop().call_later(PAUSE_S, self._put, asked)
         return _LATER
+
+    async def _hang_up(self) -> None:
+        if self._connection is not None:
+            lost, self._connection = self._connection, None
+            await lost.close()
 
 
 _LATER = object()
+
+
+async def _connect() -> psycopg.AsyncConnection[Any]:
+    """A connection as Django's own, of the loop's: each statement is a transaction."""
+    wanted = connection.get_connection_params()
+    known = {name: wanted[name] for name in wanted if name not in ("cursor_factory", "context", "prepare_threshold")}
+    return await psycopg.AsyncConnection.connect(**known, autocommit=True, prepare_threshold=None)
+
+
+def _in_database(work: Callable[..., T], *args: Any) -> T:
+    try:
+        return work(*args)
+    except DATABASE_AWAY:
+        connection.close()
+        raise
 
 
 def _do(deed: Callable[[], T]) -> T | QuotaError:
@@ -131,23 +195,3 @@ def _do(deed: Callable[[], T]) -> T | QuotaError:
             return deed()
     except QuotaError as refusal:
         return refusal
-
-
-def _answer(asked: list[_Asked], outcomes: list[Any]) -> None:
-    """Wake each loop once for all of its requests."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = defaultdict(list)
-    for one, outcome in zip(asked, outcomes, strict=True):
-        if outcome is not _LATER:
-            by_loop[one.loop].append((one.answer, outcome))
-    for loop, answers in by_loop.items():
-        loop.call_soon_threadsafe(_tell, answers)
-
-
-def _tell(answers: list[tuple[asyncio.Future[Any], Any]]) -> None:
-    for answer, outcome in answers:
-        if answer.done():
-            continue
-        if isinstance(outcome, Exception):
-            answer.set_exception(outcome)
-        else:
-            answer.set_result(outcome)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -26,6 +27,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 PAGE_THREADS = 8
+# A page that is being rendered lets go of the interpreter for the relay after so long at the latest.
+sys.setswitchinterval(0.001)
 
 pages: Any = WSGIMiddleware(django_pages, workers=PAGE_THREADS)
 relay = Relay()

@@ -69,8 +69,8 @@ async def ask(
     )
 
 
-async def read(client: Client, url: str, **options: float) -> bytes:
-    with await ask(client, url, **options) as answer:
+async def read(client: Client, url: str) -> bytes:
+    with await ask(client, url) as answer:
         return await answer.read(1 << 20)
 
 
