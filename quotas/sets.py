@@ -126,8 +126,8 @@ def write_set(orders: Sequence[Order[Any]]) -> list[Any]:
     # What ends goes first, so that what it frees can be held.
     places = sorted(range(len(orders)), key=lambda place: isinstance(orders[place], HoldOrder | CheckOrder))
     with transaction.atomic():
-        outcomes = {place: write_one(orders[place]) for place in places}
-    return [outcomes[place] for place in range(len(orders))]
+        by_place = {place: write_one(orders[place]) for place in places}
+    return [by_place[place] for place in range(len(orders))]
 
 
 @transaction.atomic
@@ -205,7 +205,7 @@ class Set:
     def __init__(self, orders: Sequence[Order[Any]]) -> None:
         self.orders = orders
         self.at = origin.now()
-        self.values = [self.at, *(json.dumps(part) for part in self._sorted())]
+        self.values: list[Any] = [self.at, *(json.dumps(part) for part in self._sorted())]
 
     def outcomes(self, rows: Iterable[tuple[Any, ...]]) -> list[Any]:
         """As of write_set, with LEFT where the function did nothing."""

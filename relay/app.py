@@ -26,7 +26,7 @@ from relay.catalogue import Catalogue, Offer
 from relay.charges import Charge, authorize, open_charge, refusal
 from relay.errors import PASSED_ON
 from relay.http import Answer, HttpError
-from relay.pricing import Usage, estimate_tokens, parse_usage
+from relay.pricing import parse_usage
 from relay.stream import Events
 from relay.teller import Teller
 from relay.upstreams import UpstreamError, Upstreams
@@ -249,8 +249,7 @@ class Relay:
             await _tell_failure(request, charge, UpstreamError(f"broke off: {error}"))
             return
         usage = parse_usage(_json(body))
-        estimate = Usage(input_tokens=estimate_tokens(charge.ask.body_bytes), output_tokens=estimate_tokens(len(body)))
-        settled = await charge.settle(usage or estimate, is_estimated=usage is None)
+        settled = await charge.settle(usage or charge.estimate(len(body)), is_estimated=usage is None)
         headers = charge.headers() | {
             "x-space-cost-usd": format_exact(settled.cost_nanos),
             "x-space-remaining-usd": format_exact(settled.available_nanos),
@@ -259,23 +258,19 @@ class Relay:
 
     async def _stream(self, request: Request, ask: Ask, charge: Charge, answer: Answer) -> None:
         """Bytes pass as they come. However it ends, what was delivered is charged and the rest released."""
-        events = Events(shows_usage=ask.shows_usage)
+        charge.events = events = Events(shows_usage=ask.shows_usage)
         held = {"x-space-held-usd": format_exact(charge.held_nanos), "cache-control": "no-cache"}
         await request.start(200, {"content-type": "text/event-stream"} | charge.headers() | held)
         status, code = 499, "client_gone"
-        keeping = asyncio.ensure_future(charge.keep_alive(events))
         try:
             async with request.while_there():
                 status, code = await _pass_on(request, answer, events, charge)
         except ClientGoneError:
             pass
         finally:
-            keeping.cancel()
-            estimate = Usage(
-                input_tokens=estimate_tokens(ask.body_bytes), output_tokens=estimate_tokens(events.text_bytes)
-            )
             usage = events.usage
-            await charge.settle(usage or estimate, is_estimated=usage is None, status=status, code=code)
+            used = usage or charge.estimate(events.text_bytes)
+            await charge.settle(used, is_estimated=usage is None, status=status, code=code)
         if code != "client_gone":
             await request.write(b"", more=False)
 

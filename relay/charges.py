@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -30,6 +32,7 @@ from tenants.ids import new_id
 RENEW_S = 5.0
 # Content that the upstream keeps: how long it is we cannot know.
 _KEPT_UPSTREAM = ("previous_response_id", "conversation")
+_POINTS_AT_FILE = re.compile(rb'"(?:file_id|file_url|vector_store_ids|item_reference)"')
 
 
 @dataclass
@@ -43,9 +46,13 @@ class Charge:
     request_id: UUID
     held_nanos: int
     output_limit: int
+    # What of a stream went by so far; an answer in one piece is delivered only when it is settled.
+    events: Events | None = None
     started: float = field(default_factory=time.monotonic)
     first_token_ms: int | None = None
     is_ended: bool = False
+    _renewing: asyncio.TimerHandle | None = None
+    _renewal: asyncio.Task[None] | None = None
 
     def headers(self) -> dict[str, str]:
         return {"x-space-request-id": str(self.request_id)}
@@ -56,7 +63,7 @@ class Charge:
 
     async def settle(self, usage: Usage, *, is_estimated: bool, status: int = 200, code: str = "") -> Settled:
         """Charge what was used; an estimate never more than the hold."""
-        self.is_ended = True
+        self._end()
         cost = cost_nanos(self.offer.rate, usage)
         order = SettleOrder(
             space_id=self.space_id,
@@ -70,27 +77,40 @@ class Charge:
         """Release the hold; the log gets an Error row with the status."""
         if self.is_ended:
             return
-        self.is_ended = True
+        self._end()
         call = self._call(status=max(status, 400), code=code, usage=Usage(), is_estimated=False)
         order = ReleaseOrder(space_id=self.space_id, request_id=self.request_id, call=call)
         await asyncio.shield(asyncio.ensure_future(self.teller.ask(order)))
 
-    async def keep_alive(self, events: Events) -> None:
-        """Renew the hold every few seconds with what was delivered so far, until cancelled."""
-        while True:
-            await asyncio.sleep(RENEW_S)
-            delivered = events.text_bytes
-            usage = events.usage or Usage(
-                input_tokens=estimate_tokens(self.ask.body_bytes), output_tokens=estimate_tokens(delivered)
-            )
+    def keep_alive(self) -> None:
+        """Renew the hold every few seconds with what was delivered so far, until it is ended."""
+        self._renewing = asyncio.get_running_loop().call_later(RENEW_S, self._renew)
+
+    def _renew(self) -> None:
+        # Kept, because the loop itself holds on to no task.
+        self._renewal = asyncio.ensure_future(self._ask_renewal())
+        self.keep_alive()
+
+    async def _ask_renewal(self) -> None:
+        delivered, accrued = 0, 0
+        if self.events is not None:
+            delivered = self.events.text_bytes
+            usage = self.events.usage or self.estimate(delivered)
             accrued = min(cost_nanos(self.offer.rate, usage), self.held_nanos)
-            order = RenewOrder(
-                space_id=self.space_id, request_id=self.request_id, delivered_bytes=delivered, accrued_nanos=accrued
-            )
-            try:
-                await self.teller.ask(order)
-            except (DatabaseError, InterfaceError):
-                continue
+        order = RenewOrder(
+            space_id=self.space_id, request_id=self.request_id, delivered_bytes=delivered, accrued_nanos=accrued
+        )
+        with suppress(DatabaseError, InterfaceError):
+            await self.teller.ask(order)
+
+    def estimate(self, delivered_bytes: int) -> Usage:
+        """What was used, where no usage tells it: bytes sent and delivered, a quarter of them tokens."""
+        return Usage(input_tokens=estimate_tokens(self.ask.body_bytes), output_tokens=estimate_tokens(delivered_bytes))
+
+    def _end(self) -> None:
+        self.is_ended = True
+        if self._renewing is not None:
+            self._renewing.cancel()
 
     def _call(self, *, status: int, code: str, usage: Usage, is_estimated: bool) -> Call:
         return Call(
@@ -141,7 +161,9 @@ async def open_charge(teller: Teller, presented: Presented, address: str | None,
     held = await teller.ask(order)
     if limit and held.amount_nanos < most:
         limit = min(limit, _affordable(ask, offer, held.amount_nanos, weight))
-    return Charge(teller, ask, offer, presented.space_id, order.request_id, held.amount_nanos, limit)
+    charge = Charge(teller, ask, offer, presented.space_id, order.request_id, held.amount_nanos, limit)
+    charge.keep_alive()
+    return charge
 
 
 def _limit(ask: Ask, offer: Offer) -> int:
@@ -175,7 +197,7 @@ def _weigh(ask: Ask, offer: Offer) -> tuple[int, int]:
     """(bytes that may be tokens, nanos that the media may cost)."""
     media = media_of(ask.body, ask.raw)
     body_bytes = ask.body_bytes - media.body_bytes
-    if any(ask.body.get(name) for name in _KEPT_UPSTREAM):
+    if any(ask.body.get(name) for name in _KEPT_UPSTREAM) or _POINTS_AT_FILE.search(ask.raw):
         body_bytes = max(body_bytes, offer.context_tokens)
     nanos = media.images * offer.image_nanos_ceiling + media.audio_minutes * offer.audio_minute_nanos_ceiling
     return body_bytes, nanos

@@ -145,7 +145,7 @@ class Ask:
             return None
         if "zerousage" in self.wishes.named:
             return 0, 0, 0
-        given = -(-len(self.text.encode()) // 4) + 3
+        given = -(-len(self.text.encode(errors="replace")) // 4) + 3
         made = HUGE if "hugeusage" in self.wishes.named else self.choices * len(self.words)
         cached = given // 2 // 128 * 128 if given >= 1024 else 0
         return given, cached, made
@@ -539,6 +539,6 @@ def _event(payload: Json) -> bytes:
 
 def _vector(text: str, size: int) -> list[float]:
     """Always the same for the same text, of length one, and without meaning."""
-    noise = struct.unpack(f"<{size}h", hashlib.shake_256(text.encode()).digest(2 * size))
+    noise = struct.unpack(f"<{size}h", hashlib.shake_256(text.encode(errors="replace")).digest(2 * size))
     length = sum(number * number for number in noise) ** 0.5 or 1.0
     return [number / length for number in noise]

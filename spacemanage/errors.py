@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import sys
+
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.template.loader import get_template
+from django.views.defaults import server_error
 
+from spacemanage.logs import DATABASE_AWAY
 from tenants.guards import Refusal
 
 
@@ -15,3 +20,12 @@ def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
 def csrf_failed(request: HttpRequest, reason: str = "") -> HttpResponse:
     """A stale form, most often after signing in elsewhere: say so, and that a reload mends it."""
     return render(request, "403_csrf.html", status=403)
+
+
+def failed(request: HttpRequest) -> HttpResponse:
+    """503 where the database cannot be reached, which mends itself; 500 for what is a fault of ours."""
+    if not isinstance(sys.exception(), DATABASE_AWAY):
+        return server_error(request)
+    # Without the request: who is signed in would have to be asked of the database.
+    page = get_template("503.html").render()
+    return HttpResponse(page, status=503, headers={"Retry-After": "5"})

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from logging import Filter, LogRecord
+
 import structlog
+from django.db import InterfaceError, OperationalError
 from structlog.typing import Processor
+
+DATABASE_AWAY = (OperationalError, InterfaceError)
 
 CHAIN: list[Processor] = [
     structlog.contextvars.merge_contextvars,
@@ -31,3 +36,15 @@ def formatter() -> structlog.stdlib.ProcessorFormatter:
         render,
     ]
     return structlog.stdlib.ProcessorFormatter(processors=finish, foreign_pre_chain=CHAIN)
+
+
+class DatabaseAway(Filter):
+    """A database that is away is told in a line: a traceback of each page that wanted it says nothing more."""
+
+    def filter(self, record: LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, DATABASE_AWAY):
+            why = str(error).splitlines()[0] if str(error) else type(error).__name__
+            record.msg, record.args = "Database away: %s", (why,)
+            record.exc_info, record.exc_text = None, None
+        return True

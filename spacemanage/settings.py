@@ -286,7 +286,8 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"()": "spacemanage.logs.formatter"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "filters": {"database_away": {"()": "spacemanage.logs.DatabaseAway"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["database_away"]}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     # Every refused sign-in is a line already; the rest of what axes tells is its own housekeeping.
     # A refusal is the client's business; a 5xx is ours.

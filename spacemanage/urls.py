@@ -6,6 +6,7 @@ from django.urls import include, path
 from spacemanage import health
 
 handler403 = "spacemanage.errors.forbidden"
+handler500 = "spacemanage.errors.failed"
 
 urlpatterns = [
     path("healthz", health.healthz),

@@ -172,8 +172,9 @@ def delete_member(*, member: User, actor: User) -> Transfer | None:
     if not can_delete(actor, member):
         raise PermissionDenied
     member = _locked(member)
-    revoke_keys(owner=member, actor=actor)
+    # Wallets before keys, as charging locks them.
     returned = close_wallet(member=member, actor=actor)
+    revoke_keys(owner=member, actor=actor)
     member.deleted_at = origin.now()
     member.is_active = False
     member.session_epoch += 1
