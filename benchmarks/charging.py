@@ -10,9 +10,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import io
-import os
 import random
 import re
+import resource
 import subprocess
 import time
 from collections.abc import Callable
@@ -147,9 +147,9 @@ def alternate(runs: dict[str, Callable[[], Sample]], rounds: int) -> dict[str, l
 
 
 def teller(wallets: int, crowd: Crowd, database: Database, options: argparse.Namespace) -> Sample:
-    before = cpu_seconds(os.getpid()), cpu_seconds(database.pid)
+    before = own_cpu_seconds(), cpu_seconds(database.pid)
     pairs, seconds = asyncio.run(ask_teller(crowd.keys[:wallets], options.in_flight, options.seconds))
-    after = cpu_seconds(os.getpid()), cpu_seconds(database.pid)
+    after = own_cpu_seconds(), cpu_seconds(database.pid)
     return Sample(pairs / seconds, *((late - early) / pairs * 1e6 for early, late in zip(before, after, strict=True)))
 
 
@@ -190,7 +190,7 @@ def pgbench(clients: int, wallets: int, database: Database, seconds: float) -> S
     script.write_text(SCRIPT)
     server = ["-h", url.hostname or "", "-p", str(url.port), "-U", url.username or "", url.path.lstrip("/")]
     load = ["-n", "-M", "prepared", "-c", str(clients), "-j", str(min(clients, 2)), "-T", str(round(seconds))]
-    before = cpu_seconds(os.getpid()), cpu_seconds(database.pid)
+    before = own_cpu_seconds(), cpu_seconds(database.pid)
     done = subprocess.run(
         [database.programs / "pgbench", *load, "-D", f"wallets={wallets}", "-f", script, *server],
         check=True,
@@ -198,9 +198,15 @@ def pgbench(clients: int, wallets: int, database: Database, seconds: float) -> S
         text=True,
     )
     pairs = int(search(r"transactions actually processed: (\d+)", done.stdout))
-    after = cpu_seconds(os.getpid()), cpu_seconds(database.pid)
+    after = own_cpu_seconds(), cpu_seconds(database.pid)
     cpu_us = ((late - early) / pairs * 1e6 for early, late in zip(before, after, strict=True))
     return Sample(float(search(r"tps = ([\d.]+)", done.stdout)), *cpu_us)
+
+
+def own_cpu_seconds() -> float:
+    """Of this process and of those that it started and that have ended; so not of PostgreSQL."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def search(pattern: str, text: str) -> str:

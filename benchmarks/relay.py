@@ -13,6 +13,7 @@ from collections import defaultdict
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from math import isnan, nan
 from statistics import median
 from typing import Any
 
@@ -178,9 +179,9 @@ def table(measure: Measure, samples: dict[str, list[Sample]], options: argparse.
         "| --- | --- | --- | --- | --- |",
     ]
     base = "Space Manage" if measure.is_rate else "upstream"
-    medians = {name: median(sample.figure for sample in found) for name, found in samples.items()}
+    medians = {name: median(figures_of(found)) for name, found in samples.items()}
     for name, found in samples.items():
-        figures = [sample.figure for sample in found]
+        figures = figures_of(found)
         digits = 0 if measure.is_rate else 2
         least, most = f"{min(figures):,.{digits}f}", f"{max(figures):,.{digits}f}"
         cells = [
@@ -192,6 +193,11 @@ def table(measure: Measure, samples: dict[str, list[Sample]], options: argparse.
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, *complaints(samples)])
+
+
+def figures_of(found: list[Sample]) -> list[float]:
+    """Of the runs in which anything was answered at all."""
+    return [sample.figure for sample in found if not isnan(sample.figure)] or [nan]
 
 
 def comparison(measure: Measure, medians: dict[str, float], name: str, base: str) -> str:
