@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -130,10 +131,28 @@ class ClientGoneError(Exception):
     """Nobody is there to answer any more."""
 
 
+class Strangers:
+    """Counts requests whose key is nobody's and says so now and then: rows of the log would be theirs to fill."""
+
+    EVERY_S = 60.0
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._told_at = -self.EVERY_S
+
+    def note(self) -> None:
+        self.count += 1
+        now = time.monotonic()
+        if now - self._told_at >= self.EVERY_S:
+            log.info("unknown_keys_refused", count=self.count)
+            self._told_at, self.count = now, 0
+
+
 class Relay:
     """`start` before the first request, `close` after the last; callable as an ASGI application in between."""
 
     def __init__(self) -> None:
+        self.strangers = Strangers()
         self.teller = Teller()
         self.catalogue = Catalogue()
         self.upstreams = Upstreams()
@@ -155,6 +174,8 @@ class Relay:
         except errors.ApiError as error:
             await request.refuse(error)
         except QuotaError as error:
+            if error.code == "invalid_api_key":
+                self.strangers.note()
             await request.refuse(errors.refused(error))
         except (DatabaseError, InterfaceError):
             await request.refuse(errors.unavailable())
