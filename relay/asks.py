@@ -109,7 +109,8 @@ def model_of(raw: bytes) -> str:
     except (ValueError, RecursionError):
         return ""
     model = body.get("model") if isinstance(body, dict) else None
-    return model if isinstance(model, str) and len(model) <= NAME_MOST and "\0" not in model else ""
+    # What does not print (half a character, a NUL) is nothing that a database takes as text.
+    return model if isinstance(model, str) and len(model) <= NAME_MOST and model.isprintable() else ""
 
 
 def _limit(body: dict[str, Any], kind: Kind) -> int | None:

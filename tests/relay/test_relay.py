@@ -170,6 +170,8 @@ def test_an_unknown_key_is_401_whatever_it_asks(relay_url: str, sent: str) -> No
         ("{}", 400, "model"),
         ('{"model": 7}', 400, "model"),
         ('{"model": "none"}', 404, "model"),
+        ('{"model": "\\ud800"}', 404, "model"),
+        ('{"model": "\\u0000"}', 400, "model"),
         ('{"model": "gpt-demo", "stream": "yes"}', 400, "stream"),
         ('{"model": "gpt-demo", "n": 0}', 400, "n"),
         ('{"model": "gpt-demo", "n": 1e9}', 400, "n"),
