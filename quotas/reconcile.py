@@ -57,6 +57,20 @@ WHERE total <> total_c OR allocated <> allocated_c OR spent <> spent_c OR held <
 ORDER BY id
 """
 
+_KEYS = """
+WITH used AS (
+    SELECT key_id, SUM(cost) AS spent FROM usage_usagerecord WHERE space_id = %(space)s GROUP BY key_id
+), flying AS (
+    SELECT key_id, SUM(amount) AS held FROM quotas_hold WHERE space_id = %(space)s GROUP BY key_id
+)
+SELECT id, keys.spent, COALESCE(used.spent, 0), keys.held, COALESCE(flying.held, 0)
+FROM accounts_apikey AS keys
+LEFT JOIN used ON used.key_id = keys.id
+LEFT JOIN flying ON flying.key_id = keys.id
+WHERE space_id = %(space)s AND (keys.spent <> COALESCE(used.spent, 0) OR keys.held <> COALESCE(flying.held, 0))
+ORDER BY id
+"""
+
 _ROLL_UPS = """
 SELECT user_id, key_id, model,
        SUM(requests), SUM(requests_c), SUM(errors), SUM(errors_c), SUM(input_tokens), SUM(input_c),
@@ -94,6 +108,7 @@ def reconcile(space: Space) -> list[Difference]:
     """Compare one space's books with its records and keep the outcome. Empty means balanced."""
     differences = [
         *_differing(_WALLETS, space, "wallet", (_uuid,), ("total", "allocated", "spent", "held")),
+        *_differing(_KEYS, space, "API key", (_uuid,), ("spent", "held")),
         *_differing(
             _ROLL_UPS,
             space,

@@ -6,8 +6,9 @@ import pytest
 from django.core.management import call_command
 from django.db import connection
 
+from accounts.keys import KeyTerms, create_key
 from accounts.models import User
-from quotas.charging import hold
+from quotas.charging import Call, hold, settle
 from quotas.models import Reconciliation, Wallet
 from quotas.pool import pool_of
 from quotas.reconcile import reconcile
@@ -66,6 +67,21 @@ def test_a_balanced_outcome_is_kept(busy: Space) -> None:
 
     kept = Reconciliation.objects.get()
     assert (kept.space, kept.is_balanced, kept.differences) == (busy, True, [])
+
+
+@pytest.mark.parametrize(("figure", "stored"), [("spent", USD // 4), ("held", USD)])
+def test_a_keys_figure_that_drifted_is_found_and_named(member: User, figure: str, stored: int) -> None:
+    key = create_key(owner=member, terms=KeyTerms(name="laptop"))[0]
+    call = Call(model="m", key_id=key.pk)
+    settled = new_id()
+    for request_id in (settled, new_id()):
+        hold(request_id=request_id, user=member, amount_nanos=USD, call=call)
+    settle(space_id=key.space_id, request_id=settled, cost_nanos=USD // 4, call=call)
+    assert _found(key.space) == []
+
+    _drift(f"UPDATE accounts_apikey SET {figure} = {figure} + 1")
+
+    assert _found(key.space) == [(f"API key {key.pk}", figure, stored + 1, stored)]
 
 
 @pytest.mark.parametrize(("figure", "stored"), [("total", 480), ("allocated", 8), ("spent", 3), ("held", 0)])
