@@ -49,7 +49,7 @@ class Load:
     async def run(self) -> dict[str, Any]:
         self.counts_from = time.perf_counter() + self.warm_up_s
         self.ends_at = self.counts_from + self.seconds
-        await asyncio.gather(*(self._keep_asking(self.requests[n % len(self.requests)]) for n in range(self.in_flight)))
+        await asyncio.gather(*(self._keep_asking(number) for number in range(self.in_flight)))
         return {
             "per_s": len(self.latencies_s) / self.seconds,
             "latency_ms": _spread_ms(self.latencies_s),
@@ -58,9 +58,12 @@ class Load:
             "complaints": dict(self.complaints),
         }
 
-    async def _keep_asking(self, request: bytes) -> None:
+    async def _keep_asking(self, number: int) -> None:
         """On one connection as long as it holds, then on the next."""
         loop = asyncio.get_running_loop()
+        request = self.requests[number % len(self.requests)]
+        # Streams of one length that begin together would end together, and so go on in step.
+        await asyncio.sleep(self.warm_up_s * number / self.in_flight)
         while time.perf_counter() < self.ends_at:
             ended = loop.create_future()
             try:
