@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from benchmarks.database import Database, postgresql
 from benchmarks.machine import machine
-from benchmarks.processes import ROOT, cpu_seconds
+from benchmarks.processes import ROOT, cpu_seconds, unwind_when_told_to_end
 
 if TYPE_CHECKING:
     from accounts.keys import Presented
@@ -58,6 +58,7 @@ class Crowd:
 
 def main() -> None:
     options = read_options()
+    unwind_when_told_to_end()
     with postgresql() as database:
         print(f"{machine()}; PostgreSQL {database.version}, durable")
         crowd = prepare(options.wallets)

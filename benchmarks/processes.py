@@ -13,9 +13,16 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]  # it ships no types
 import requests
 
+from tests import postgres
+
 ROOT = Path(__file__).parent.parent
 LOGS = ROOT / "var" / "benchmarks"
 STOP_TIMEOUT_S = 15
+
+
+def unwind_when_told_to_end() -> None:
+    """SIGTERM, a `timeout`'s for one, ends everything that was started, as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, postgres.leave)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from benchmarks import ours, peers
 from benchmarks.database import postgresql
 from benchmarks.machine import machine
 from benchmarks.peers import MODEL, Gateway, MissingError
-from benchmarks.processes import cpu_seconds
+from benchmarks.processes import cpu_seconds, unwind_when_told_to_end
 
 CHUNKS = 20
 WARM_UP_S = 1.0
@@ -73,6 +73,7 @@ class Sample:
 
 def main() -> None:
     options = read_options()
+    unwind_when_told_to_end()
     with ExitStack() as stack:
         upstream = stack.enter_context(peers.fake_upstream())
         gateways = start(options, stack, upstream)

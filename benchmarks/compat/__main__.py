@@ -17,7 +17,7 @@ import requests
 
 from benchmarks import ours, peers
 from benchmarks.database import postgresql
-from benchmarks.processes import running, wait_for, wait_until_answering
+from benchmarks.processes import running, unwind_when_told_to_end, wait_for, wait_until_answering
 from tests.postgres import free_port
 
 SDK_MODEL = "demo-chat"
@@ -50,6 +50,7 @@ class Door:
 
 
 def main() -> int:
+    unwind_when_told_to_end()
     with ExitStack() as stack:
         database = stack.enter_context(postgresql())
         base, _pid = stack.enter_context(ours.served(database))
