@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 import structlog
@@ -76,32 +76,14 @@ class Request:
             if not message.get("more_body"):
                 return b"".join(parts)
 
-    @asynccontextmanager
-    async def while_there(self, *, look_after_s: float = 0.0) -> AsyncIterator[None]:
+    def while_there(self, *, look_after_s: float = 0.0) -> WhileThere:
         """Cancels what is done inside when the client leaves: ClientGoneError. Only after the body was read.
 
         Servers tell it by `receive` alone, which costs a task: short work looks only when it turned out long.
         """
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(None) as patience:
+        return WhileThere(self, look_after_s)
 
-                def leave(_: object) -> None:
-                    patience.reschedule(loop.time())
-
-                looking = loop.call_later(look_after_s, lambda: self._gone().add_done_callback(leave))
-                try:
-                    yield
-                finally:
-                    looking.cancel()
-                    if self._leaving is not None:
-                        self._leaving.remove_done_callback(leave)
-        except TimeoutError:
-            if patience.expired():
-                raise ClientGoneError from None
-            raise
-
-    def _gone(self) -> asyncio.Task[None]:
+    def gone(self) -> asyncio.Task[None]:
         """Done when the client has left. One for the whole exchange: some servers lose what a cancelled one heard."""
         if self._leaving is None:
             self._leaving = asyncio.ensure_future(_disconnected(self.receive))
@@ -125,6 +107,37 @@ class Request:
 
     async def refuse(self, error: errors.ApiError, headers: dict[str, str] | None = None) -> None:
         await self.answer(error.status, json.dumps(error.body()).encode(), error.headers() | (headers or {}))
+
+
+class WhileThere:
+    """What Request.while_there gives."""
+
+    def __init__(self, request: Request, look_after_s: float) -> None:
+        self._request = request
+        self._patience = asyncio.timeout(None)
+        self._looking = asyncio.get_running_loop().call_later(look_after_s, self._look)
+        self._leaving: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> None:
+        await self._patience.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._looking.cancel()
+        if self._leaving is not None:
+            self._leaving.remove_done_callback(self._leave)
+        try:
+            await self._patience.__aexit__(kind, error, traceback)
+        except TimeoutError:
+            raise ClientGoneError from None
+
+    def _look(self) -> None:
+        self._leaving = self._request.gone()
+        self._leaving.add_done_callback(self._leave)
+
+    def _leave(self, _: object) -> None:
+        self._patience.reschedule(asyncio.get_running_loop().time())
 
 
 class ClientGoneError(Exception):

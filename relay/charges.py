@@ -71,7 +71,7 @@ class Charge:
             cost_nanos=min(cost, self.held_nanos) if is_estimated else cost,
             call=self._call(status=status, code=code, usage=usage, is_estimated=is_estimated),
         )
-        return await asyncio.shield(asyncio.ensure_future(self.teller.ask(order)))
+        return await self.teller.ask(order)
 
     async def fail(self, status: int, code: str) -> None:
         """Release the hold; the log gets an Error row with the status."""
@@ -80,7 +80,7 @@ class Charge:
         self._end()
         call = self._call(status=max(status, 400), code=code, usage=Usage(), is_estimated=False)
         order = ReleaseOrder(space_id=self.space_id, request_id=self.request_id, call=call)
-        await asyncio.shield(asyncio.ensure_future(self.teller.ask(order)))
+        await self.teller.ask(order)
 
     def keep_alive(self) -> None:
         """Renew the hold every few seconds with what was delivered so far, until it is ended."""

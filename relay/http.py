@@ -10,6 +10,7 @@ import ssl
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from types import TracebackType
 from typing import Self, cast
 from urllib.parse import urlsplit
@@ -39,7 +40,7 @@ class Origin:
     host: str
     port: int
 
-    @property
+    @cached_property
     def header(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == (443 if self.is_secure else 80) else f"{host}:{self.port}"
@@ -279,10 +280,7 @@ class Client:
 
         `is_fresh` asks for a connection of its own; a kept one may turn out stale, and the request is then repeated.
         """
-        parts = urlsplit(url)
-        is_secure = parts.scheme == "https"
-        origin = Origin(is_secure, parts.hostname or "", parts.port or (443 if is_secure else 80))
-        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        origin, path = _located(url)
         head = _head(method, path, {"host": origin.header, "content-length": str(len(body)), **headers})
         if not is_fresh and (kept := self._take(origin)):
             try:
@@ -346,8 +344,17 @@ class Client:
         self._idle.clear()
 
 
+@lru_cache(maxsize=1024)
+def _located(url: str) -> tuple[Origin, str]:
+    parts = urlsplit(url)
+    is_secure = parts.scheme == "https"
+    origin = Origin(is_secure, parts.hostname or "", parts.port or (443 if is_secure else 80))
+    return origin, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+
+
 def _head(method: str, path: str, headers: Mapping[str, str]) -> bytes:
     lines = [f"{method} {path} HTTP/1.1", *[f"{name}: {value}" for name, value in headers.items()]]
-    if any("\r" in line or "\n" in line for line in lines):
+    head = "\r\n".join(lines)
+    if head.count("\n") != len(headers) or head.count("\r") != len(headers):
         raise HttpError("a line break in the head")
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+    return f"{head}\r\n\r\n".encode("latin-1")

@@ -10,6 +10,8 @@ from relay.pricing import Usage, parse_usage
 
 # What of an event is the answer's own text: what a charge is estimated from where no usage came.
 _TEXT = re.compile(rb'"(?:content|text|delta|arguments|reasoning_content)"\s*:\s*"((?:[^"\\]|\\.)*)"')
+# Where usage is asked for, every other event says that it is null.
+_USAGE = re.compile(rb'"usage"\s*:\s*\{')
 _END = re.compile(rb"\r?\n\r?\n")
 # An event longer than this is passed on in pieces, unread.
 EVENT_MOST = 1024 * 1024
@@ -42,13 +44,26 @@ class Events:
 
     def _pass(self, event: bytes) -> bytes:
         self.text_bytes += sum(len(text) for text in _TEXT.findall(event))
-        if b'"usage"' not in event:
+        if not _USAGE.search(event):
             return event
         payload = _payload(event)
         if (usage := parse_usage(payload)) is not None:
             self.usage = usage
-        is_usage_alone = payload.get("choices") == []
-        return b"" if is_usage_alone and not self.shows_usage else event
+        return event if self.shows_usage or "choices" not in payload else _without_usage(payload)
+
+
+def _without_usage(payload: dict[str, object]) -> bytes:
+    """The event for a client that did not ask for usage: nothing where it told nothing else."""
+    choices = payload["choices"]
+    if not isinstance(choices, list) or not any(_says_something(choice) for choice in choices):
+        return b""
+    del payload["usage"]
+    return b"data: " + json.dumps(payload).encode() + b"\n\n"
+
+
+def _says_something(choice: object) -> bool:
+    """Some upstreams put an empty choice beside the usage."""
+    return isinstance(choice, dict) and any(choice.get(name) for name in ("delta", "text", "finish_reason"))
 
 
 def _payload(event: bytes) -> dict[str, object]:

@@ -76,7 +76,7 @@ class Teller:
         self._thread.shutdown()
 
     async def ask(self, order: Order[T]) -> T:
-        """The order's outcome once it is committed.
+        """The order's outcome once it is committed. Who is cancelled meanwhile loses the answer, not the order.
 
         Raises the QuotaError that refused it, or DatabaseError when nothing was written.
         """

@@ -6,6 +6,7 @@ The relay stands beside Django's own handler, which would cost a thread per requ
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -66,6 +67,9 @@ async def _lifespan(receive: Receive, send: Send) -> None:
     except Exception as error:
         await send({"type": "lifespan.startup.failed", "message": str(error)})
         raise
+    # What stands now stays: the collector need not walk all of Django again and again.
+    gc.collect()
+    gc.freeze()
     await send({"type": "lifespan.startup.complete"})
     await receive()
     working.cancel()
