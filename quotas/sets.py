@@ -51,7 +51,7 @@ class HoldOrder(Order[Held]):
     """Hold for the request of a key as much as there is, from `least_nanos` to `most_nanos`.
 
     Refused with KeyRefused, InsufficientQuota or KeyLimitReached; the refusal of a known key is logged. The id is the
-    request's own, made for it, as a UUIDv7: it becomes the log's where the hold is refused.
+    request's own, made for it.
     """
 
     request_id: UUID
@@ -222,10 +222,31 @@ class Set:
                 case SettleOrder() | ReleaseOrder():
                     settlements.setdefault(order.request_id, self._settlement(place, order))
                 case HoldOrder() | CheckOrder():
-                    asks.append(_ask(place, order))
+                    asks.append(self._ask(place, order))
                 case RenewOrder():
                     renewals[order.request_id] = _renewal(place, order)
         return list(settlements.values()), asks, list(renewals.values())
+
+    def _ask(self, place: int, order: HoldOrder | CheckOrder) -> Json:
+        ask: Json = {
+            "place": place,
+            "record": id_at(self.at).hex,
+            "request": order.request_id.hex,
+            "space": order.presented.space_id,
+            "hash": order.presented.hash,
+            # PostgreSQL knows no zones in an address.
+            "address": order.address.partition("%")[0] if order.address else None,
+            "model": order.model,
+        }
+        if isinstance(order, CheckOrder):
+            return ask | {"least": 0, "most": 0, "lifetime_s": 0, "status": order.status, "code": order.code}
+        return ask | {
+            "least": order.least_nanos,
+            "most": order.most_nanos,
+            "lifetime_s": order.lifetime_s,
+            "status": 0,
+            "code": "",
+        }
 
     def _settlement(self, place: int, order: SettleOrder | ReleaseOrder) -> Json:
         call = order.call
@@ -285,27 +306,6 @@ def _outcome(order: Order[Any], row: _Row | None) -> Any:
         case CheckOrder() if row and row.outcome == ALLOWED:
             return json.loads(row.models)
     return LEFT if row is None else row.refusal()
-
-
-def _ask(place: int, order: HoldOrder | CheckOrder) -> Json:
-    ask: Json = {
-        "place": place,
-        "request": order.request_id.hex,
-        "space": order.presented.space_id,
-        "hash": order.presented.hash,
-        # PostgreSQL knows no zones in an address.
-        "address": order.address.partition("%")[0] if order.address else None,
-        "model": order.model,
-    }
-    if isinstance(order, CheckOrder):
-        return ask | {"least": 0, "most": 0, "lifetime_s": 0, "status": order.status, "code": order.code}
-    return ask | {
-        "least": order.least_nanos,
-        "most": order.most_nanos,
-        "lifetime_s": order.lifetime_s,
-        "status": 0,
-        "code": "",
-    }
 
 
 def _renewal(place: int, order: RenewOrder) -> Json:

@@ -72,7 +72,7 @@ class Teller:
         if self._working is not None:
             await self._working
         await self._hang_up()
-        await asyncio.get_running_loop().run_in_executor(self._thread, connection.close)
+        await self._in_thread(_hang_up)
         self._thread.shutdown()
 
     async def ask(self, order: Order[T]) -> T:
@@ -187,6 +187,11 @@ def _in_database(work: Callable[..., T], *args: Any) -> T:
     except DATABASE_AWAY:
         connection.close()
         raise
+
+
+def _hang_up() -> None:
+    """By this name each thread finds the connection of its own."""
+    connection.close()
 
 
 def _do(deed: Callable[[], T]) -> T | QuotaError:

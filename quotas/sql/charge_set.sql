@@ -161,8 +161,8 @@ BEGIN
                 THEN 'model_not_allowed'
             END AS refusal
         FROM json_to_recordset(asks) AS a(
-            place int, request uuid, space bigint, hash text, address inet, model text, least bigint, most bigint,
-            lifetime_s int, status smallint, code text
+            place int, record uuid, request uuid, space bigint, hash text, address inet, model text, least bigint,
+            most bigint, lifetime_s int, status smallint, code text
         )
         LEFT JOIN LATERAL (
             SELECT * FROM accounts_apikey k
@@ -232,13 +232,13 @@ BEGIN
             amounts := amounts || granted;
             lifetimes := lifetimes || ask.lifetime_s;
         ELSIF ask.wallet_id IS NOT NULL AND coalesce(refusal, ask.code) <> '' AND (ask.model <> '' OR ask.code <> '') THEN
-            refused := refused || ask.request;
+            refused := refused || ask.record;
             INSERT INTO usage_usagerecord (
                 id, space_id, wallet_id, user_id, username, key_id, key_name, model, kind, request_id, input_tokens,
                 cached_tokens, output_tokens, images, seconds, price, held, cost, shortfall, available_after,
                 is_estimated, duration_ms, status, code
             ) VALUES (
-                ask.request, ask.space, ask.wallet_id, ask.user_id, ask.username, ask.key_id, ask.key_name, ask.model,
+                ask.record, ask.space, ask.wallet_id, ask.user_id, ask.username, ask.key_id, ask.key_name, ask.model,
                 'error', ask.request, 0, 0, 0, 0, 0, '{}', 0, 0, 0, free,
                 false, 0,
                 CASE

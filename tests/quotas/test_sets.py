@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from accounts.keys import KeyTerms, Presented, create_key, present, set_key_enabled
 from accounts.models import ApiKey, User
+from audit import origin
 from quotas.charging import Call, expire_holds
 from quotas.errors import InsufficientQuota, KeyLimitReached, KeyRefused, QuotaError
 from quotas.models import Hold, Wallet
@@ -31,7 +32,7 @@ from quotas.sets import (
     write_one,
     write_set,
 )
-from tenants.ids import new_id
+from tenants.ids import id_at, new_id
 from tenants.models import Space
 from tenants.services import delete_member, set_suspended
 from tests.factories import MemberFactory
@@ -172,6 +173,19 @@ def test_what_stops_a_key_is_told_and_logged(member: User, stop: Callable[[User]
     hour = HourlyUsage.objects.get()
     assert (hour.requests, hour.errors, hour.cost, hour.user_id) == (2, 2, 0, member.pk)
     assert not Hold.objects.exists() and reconcile(member.space) == []
+
+
+def test_a_refusals_row_and_its_hour_are_of_one_moment(member: User) -> None:
+    """The request came just before midnight, its set was written just after."""
+    midnight = datetime(2026, 5, 5, tzinfo=UTC)
+    order = hold_order(key_of(member), 9 * USD, request_id=id_at(midnight - timedelta(milliseconds=9)))
+
+    with origin.acting(moment=midnight + timedelta(milliseconds=9)):
+        write(order)
+
+    record = UsageRecord.objects.get()
+    assert (record.request_id, record.at) == (order.request_id, midnight + timedelta(milliseconds=9))
+    assert HourlyUsage.objects.get().hour == midnight
 
 
 def test_an_unknown_key_leaves_no_row(member: User, stranger: User) -> None:

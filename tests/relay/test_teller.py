@@ -1,0 +1,121 @@
+"""The teller by itself, in a loop of the test's: many at once, deeds beside sets, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from django.db import connection
+
+from accounts.keys import Presented, present
+from accounts.models import User
+from quotas.charging import Call
+from quotas.errors import InsufficientQuota, KeyRefused, QuotaError
+from quotas.models import Wallet
+from quotas.reconcile import reconcile
+from quotas.sets import CheckOrder, Held, HoldOrder, Settled, SettleOrder
+from relay.teller import Deed, Teller
+from tenants.ids import new_id
+from usage.models import UsageRecord
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+USD = 1_000_000_000
+
+
+def hold_order(key: str, nanos: int) -> HoldOrder:
+    presented = present(key)
+    assert presented is not None
+    return HoldOrder(
+        request_id=new_id(), presented=presented, model="m", address=None, least_nanos=nanos, most_nanos=nanos
+    )
+
+
+def settle_order(held: HoldOrder, nanos: int) -> SettleOrder:
+    return SettleOrder(
+        space_id=held.presented.space_id, request_id=held.request_id, cost_nanos=nanos, call=Call(model="m")
+    )
+
+
+def test_a_crowd_is_answered_each_with_its_own(key: str, member: User) -> None:
+    """$5.00 cover exactly 37 holds of an amount; two hundred are asked for at once, and each that holds is settled."""
+    amount = 5 * USD // 37
+
+    async def scene() -> list[object]:
+        teller = Teller()
+        teller.start()
+
+        async def one() -> object:
+            order = hold_order(key, amount)
+            assert await teller.ask(order) == Held(amount)
+            return await teller.ask(settle_order(order, amount))
+
+        outcomes = await asyncio.gather(*(one() for _ in range(200)), return_exceptions=True)
+        await teller.close()
+        return outcomes
+
+    outcomes = asyncio.run(scene())
+
+    assert sum(isinstance(outcome, Settled) for outcome in outcomes) == 37
+    assert sum(isinstance(outcome, InsufficientQuota) for outcome in outcomes) == 163
+    assert Wallet.objects.get(user=member).spent == 37 * amount and reconcile(member.space) == []
+
+
+def test_what_is_queued_when_it_closes_is_still_written(key: str, member: User) -> None:
+    async def scene() -> None:
+        teller = Teller()
+        teller.start()
+        order = hold_order(key, USD)
+        await teller.ask(order)
+        asking = asyncio.ensure_future(teller.ask(settle_order(order, USD)))
+        await asyncio.sleep(0)
+        await teller.close()
+        assert await asking == Settled(USD, 4 * USD)
+
+    asyncio.run(scene())
+    assert UsageRecord.objects.get().cost == USD
+
+
+def test_who_is_cancelled_loses_the_answer_and_not_the_order(key: str, member: User) -> None:
+    async def scene() -> None:
+        teller = Teller()
+        teller.start()
+        order = hold_order(key, USD)
+        await teller.ask(order)
+        asking = asyncio.ensure_future(teller.ask(settle_order(order, USD)))
+        await asyncio.sleep(0)
+        asking.cancel()
+        await teller.close()
+
+    asyncio.run(scene())
+    assert UsageRecord.objects.get().cost == USD
+
+
+def test_deeds_go_beside_sets_and_bugs_come_back_to_who_asked(key: str, member: User) -> None:
+    def bug() -> int:
+        raise ZeroDivisionError
+
+    def refuse() -> int:
+        Wallet.objects.filter(user=member).update(total=6 * USD)
+        raise QuotaError("no")
+
+    async def scene() -> list[object]:
+        teller = Teller()
+        teller.start()
+        unknown = CheckOrder(request_id=new_id(), presented=Presented(1, "0" * 64), address=None)
+        outcomes = await asyncio.gather(
+            teller.ask(Deed(lambda: connection.vendor)),
+            teller.ask(unknown),
+            teller.ask(Deed(bug)),
+            teller.ask(Deed(refuse)),
+            teller.ask(hold_order(key, USD)),
+            return_exceptions=True,
+        )
+        await teller.close()
+        return list(outcomes)
+
+    vendor, refused, broken, rolled_back, held = asyncio.run(scene())
+
+    assert (vendor, held) == (connection.vendor, Held(USD))
+    assert isinstance(refused, KeyRefused) and isinstance(broken, ZeroDivisionError)
+    assert isinstance(rolled_back, QuotaError) and Wallet.objects.get(user=member).total == 5 * USD
