@@ -56,7 +56,7 @@ def test_what_has_ended_is_not_asked_for(sign_in: SignIn, member: User) -> None:
     assert seen == []
 
 
-def test_a_poll_that_fails_says_nothing_and_is_tried_again(sign_in: SignIn, member: User) -> None:
+def test_a_poll_that_fails_says_nothing_and_is_tried_again(sign_in: SignIn, member: User, said: list[str]) -> None:
     task = submit(member)
     page = sign_in(member, "/console/tasks/")
     page.route("**/console/tasks/running/**", lambda route: route.fulfill(status=503), times=1)
@@ -65,3 +65,5 @@ def test_a_poll_that_fails_says_nothing_and_is_tried_again(sign_in: SignIn, memb
     expect(page.locator("#toasts .toast")).to_have_count(0)
 
     expect(page.get_by_role("row").filter(has_text="openai")).to_contain_text("In Progress")
+    assert all("503" in text for text in said)
+    said.clear()

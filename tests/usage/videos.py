@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from accounts.keys import KeyTerms, create_key, present
 from accounts.models import User
@@ -15,7 +16,7 @@ from relay.upstreams import Target
 from usage.models import Task
 
 CENT = NANOS_PER_USD // 100
-LIMITS = dict.fromkeys(
+LIMITS: dict[str, Any] = dict.fromkeys(
     (
         *("default_output_tokens", "max_output_tokens", "context_tokens", "created"),
         *("image_nanos_ceiling", "audio_minute_nanos_ceiling"),
