@@ -31,7 +31,7 @@ from relay.models import Upstream
 from relay.pricing import MAX_TOKENS, Rate, Usage, bound_nanos, cost_nanos, parse_usage
 from relay.teller import Deed
 from relay.upstreams import Target, UpstreamError, Upstreams
-from tenants.ids import new_id
+from tenants.ids import id_at
 from usage.models import Task
 
 log = structlog.get_logger(__name__)
@@ -130,7 +130,7 @@ def open_task(
     bound = bound_nanos(rate, body_bytes=body_bytes, choices=1, output_tokens=0, images=images, seconds=seconds)
     with transaction.atomic():
         hold, key = charging.hold_for_key(
-            request_id=new_id(),
+            request_id=id_at(origin.now()),
             presented=presented,
             model=offer.name,
             address=address,

@@ -62,6 +62,7 @@ def _sections(user: User, path: str) -> list[tuple[str, list[Item]]]:
         [
             item("/console/tokens/", _("Token Management"), "key-round"),
             item("/console/usage/", _("Usage Logs"), "scroll-text"),
+            item("/console/tasks/", _("Task Logs"), "list-checks"),
         ],
     )
     manage = (_("Space Manage"), [item("/space/users/", _("User Management"), "users")])

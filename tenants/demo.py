@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from django.db import transaction
 from django.utils import timezone
 
-from accounts.keys import KeyTerms, create_key, refusal_of, set_key_enabled
+from accounts.keys import KeyTerms, Presented, create_key, present, refusal_of, set_key_enabled
 from accounts.models import ApiKey, User
 from audit.origin import acting
 from quotas.charging import Call, hold, release, settle
@@ -18,6 +18,10 @@ from quotas.models import Wallet
 from quotas.money import NANOS_PER_CENT
 from quotas.reconcile import reconcile
 from quotas.services import grant, set_remaining
+from relay.catalogue import Offer
+from relay.pricing import Rate
+from relay.tasks import TIMED_OUT, Report, accept, open_task, record
+from relay.upstreams import Target
 from tenants.ids import new_id
 from tenants.models import Space
 from tenants.services import (
@@ -28,6 +32,7 @@ from tenants.services import (
     edit_member,
     set_enabled,
 )
+from usage.models import Task
 
 # Published on purpose; production refuses to start on a database with a demo space.
 PASSWORD = "halcyon-demo"  # noqa: S105
@@ -103,6 +108,41 @@ KEYS = [
     Key("theo.lindqvist", "hackathon", 40, limit=1000, models=("gpt-4o-mini",), expires=12),
 ]
 ADDRESS = "203.0.113.7"
+VIDEO_TIMEOUT_S = 3600
+# Who makes videos of a model, and the cents of a second.
+STUDIOS = {"sora-2": ("openai", 10), "veo-3-fast": ("google", 15)}
+
+
+@dataclass(frozen=True)
+class Video:
+    """Asked for so long ago; its end, if it has any, so long after that: well when there is no code."""
+
+    owner: str
+    model: str
+    seconds: int
+    ago: timedelta
+    took: timedelta | None = None
+    code: str = ""
+    progress: int = 0
+
+    @property
+    def cents(self) -> int:
+        """What it has cost."""
+        is_paid = self.took and not self.code
+        return STUDIOS[self.model][1] * self.seconds if is_paid else 0
+
+
+VIDEOS = [
+    Video("sofia.reyes", "sora-2", 4, timedelta(seconds=20)),
+    Video("theo.lindqvist", "veo-3-fast", 8, timedelta(seconds=70), progress=62),
+    Video(MANAGER, "sora-2", 8, timedelta(hours=2), timedelta(seconds=94)),
+    Video("marcus.webb", "veo-3-fast", 8, timedelta(hours=5), timedelta(seconds=125), "content_policy_violation"),
+    Video("amara.diallo", "sora-2", 12, timedelta(hours=26), timedelta(seconds=171)),
+    Video("theo.lindqvist", "veo-3-fast", 4, timedelta(hours=27), timedelta(seconds=48)),
+    Video("theo.lindqvist", "sora-2", 4, timedelta(days=3), timedelta(seconds=VIDEO_TIMEOUT_S), TIMED_OUT),
+    Video("amara.diallo", "veo-3-fast", 6, timedelta(days=4, hours=3), timedelta(seconds=77)),
+    Video("sofia.reyes", "sora-2", 4, timedelta(days=5, hours=1), timedelta(seconds=51)),
+]
 
 
 @transaction.atomic
@@ -122,6 +162,8 @@ class _Story:
     def __init__(self, now: datetime) -> None:
         self._now = now
         self._random = random.Random(2026)  # noqa: S311  a story, not a secret
+        self._keys: dict[str, Presented | None] = {}
+        self._tasks: dict[Video, Task] = {}
 
     @property
     def space(self) -> Space:
@@ -140,6 +182,15 @@ class _Story:
             yield self._at(key.made, 10), _later(self._make_key, key)
             if key.disabled:
                 yield self._at(key.disabled, 16), _later(self._disable_key, key)
+        for video in VIDEOS:
+            yield from self._making(video)
+
+    def _making(self, video: Video) -> Iterator[tuple[datetime, Callable[[], object]]]:
+        asked = self._now - video.ago
+        yield asked, lambda: self._submit(video)
+        yield asked + timedelta(seconds=1), lambda: self._accept(video)
+        if video.took:
+            yield asked + video.took, lambda: self._end(video)
 
     def _life(self, person: Person, minute: int) -> Iterator[tuple[datetime, Callable[[], object]]]:
         joined = self._at(person.joined, 9, minute)
@@ -164,7 +215,7 @@ class _Story:
     def _spending(
         self, username: str, cents: int, first_day: int, last_day: int
     ) -> Iterator[tuple[datetime, Callable[[], object]]]:
-        left = _nanos(cents)
+        left = _nanos(cents - sum(video.cents for video in VIDEOS if video.owner == username))
         if not left:
             return
         moments = self._moments(first_day, last_day, count=min(40, 6 + cents // 60))
@@ -250,8 +301,9 @@ class _Story:
             models=key.models,
             expires_at=None if key.expires is None else self._now - timedelta(days=key.expires),
         )
-        # Its text is known to nobody.
-        create_key(owner=_user(key.owner), terms=terms)
+        _made, text = create_key(owner=_user(key.owner), terms=terms)
+        # Known to nobody once the story is told.
+        self._keys.setdefault(key.owner, present(text))
 
     def _disable_key(self, key: Key) -> None:
         owner = _user(key.owner)
@@ -262,6 +314,23 @@ class _Story:
         call = _with_key(call, user)
         hold(request_id=request_id, user=user, amount_nanos=cost, call=call)
         settle(space_id=self.space.pk, request_id=request_id, cost_nanos=cost, call=call)
+
+    def _submit(self, video: Video) -> None:
+        key = self._keys[video.owner]
+        assert key is not None
+        self._tasks[video], _hold = open_task(
+            presented=key, address=ADDRESS, offer=_offer(video.model), body_bytes=0, seconds=video.seconds, images=0
+        )
+
+    def _accept(self, video: Video) -> None:
+        status = Task.Status.IN_PROGRESS if video.progress else Task.Status.QUEUED
+        report = Report(status, upstream_task_id=f"demo-{VIDEOS.index(video)}", progress=video.progress)
+        accept(self._tasks[video], _studio(video.model), report)
+
+    def _end(self, video: Video) -> None:
+        status = Task.Status.FAILED if video.code else Task.Status.SUCCESS
+        is_late = video.code == TIMED_OUT
+        record(self._tasks[video], None if is_late else Report(status, seconds=video.seconds, code=video.code))
 
     def _fail(self, username: str) -> None:
         user, request_id = _user(username), new_id()
@@ -283,6 +352,26 @@ def _call_costing(nanos: int) -> Call:
         first_token_ms=420,
         duration_ms=2600,
     )
+
+
+def _offer(model: str) -> Offer:
+    return Offer(
+        name=model,
+        rate=Rate(per_second=_nanos(STUDIOS[model][1])),
+        default_output_tokens=0,
+        max_output_tokens=0,
+        context_tokens=0,
+        image_nanos_ceiling=0,
+        audio_minute_nanos_ceiling=0,
+        task_timeout_s=VIDEO_TIMEOUT_S,
+        created=0,
+    )
+
+
+def _studio(model: str) -> Target:
+    """One that nobody can ask: what it makes stays as it is told here, until its time is over."""
+    name = STUDIOS[model][0]
+    return Target(id=0, name=name, base_url="", credential="", priority=0, weight=1, timeout_s=1)
 
 
 def _with_key(call: Call, user: User) -> Call:

@@ -44,6 +44,8 @@ QUERIES = {
     "/me/credits/": ["cursor"],
     "/console/tokens/": ["page"],
     "/console/usage/": ["from", "to", "user", "token", "model", "type", "request_id", "cursor", "size"],
+    "/console/tasks/": ["from", "to", "user", "token", "model", "status", "platform", "request_id", "cursor", "size"],
+    "/console/tasks/running/": ["from", "to", "user", "token", "model", "status", "platform", "request_id", "task"],
     "/login/": ["next"],
 }
 HEADERS = st.sampled_from(

@@ -1,11 +1,13 @@
-"""The usage log: whose rows somebody sees, what an address asks of them, one page of it and its totals."""
+"""The logs: whose rows somebody sees, what an address asks of them and one page of it; and the usage log itself."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -18,9 +20,10 @@ from accounts.models import ApiKey, User
 from audit.models import AuditEvent
 from tenants.ids import id_at
 from tenants.policies import can_manage_users
-from usage.models import HourlyUsage, UsageRecord
+from usage.models import HourlyUsage, Task, UsageRecord
 
-ADDRESS = "/console/usage/"
+Row = TypeVar("Row", UsageRecord, Task)
+Asked = TypeVar("Asked", bound="Filters")
 SIZES = (20, 50, 100)
 USUAL_DAYS = 7
 # Beyond these no UUIDv7 and no date plus one day.
@@ -49,7 +52,7 @@ class Cursor(NamedTuple):
 
     @classmethod
     def of(cls, text: str) -> Self | None:
-        identifier = _uuid(text.removeprefix("-"))
+        identifier = uuid_of(text.removeprefix("-"))
         return cls(identifier, text.startswith("-")) if identifier else None
 
     def __str__(self) -> str:
@@ -88,53 +91,43 @@ class Period(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Filters:
-    """What the address asks for.
+    """What the address of any log asks for.
 
-    Ignored: a `from` or `to` that is no date, a `type` or `size` that there is not, a `cursor` that is none. No result:
-    a `from` after `to`, a `request_id` that is no UUID, a user, token or model that nobody ever used.
+    Ignored: a `from` or `to` that is no date, a choice or `size` that there is not, a `cursor` that is none. No result:
+    a `from` after `to`, a `request_id` that is none, a user, token or model that nobody ever used.
     """
 
     period: Period
     user: str
     token: str
     model: str
-    type: str
     request_id: str
     size: int
     cursor: Cursor | None
 
     @classmethod
     def of(cls, query: QueryDict, *, today: date) -> Self:
-        def text(name: str) -> str:
-            # PostgreSQL takes no NUL; what stands in its place is in no name either.
-            return (query.get(name) or "").replace("\0", "\N{REPLACEMENT CHARACTER}").strip()
+        return cls(**cls.asked(query, today=today))
 
-        kind, size = text("type"), text("size")
-        return cls(
-            period=Period.of(text("from"), text("to"), today=today),
-            user=text("user"),
-            token=text("token"),
-            model=text("model"),
-            type=kind if kind in UsageRecord.Kind.values else "",
-            request_id=text("request_id"),
-            size=int(size) if size in {str(allowed) for allowed in SIZES} else SIZES[0],
-            cursor=Cursor.of(text("cursor")),
-        )
-
-
-@dataclass(frozen=True)
-class Totals:
-    requests: int
-    input_tokens: int
-    output_tokens: int
-    cost_nanos: int
+    @classmethod
+    def asked(cls, query: QueryDict, *, today: date) -> dict[str, Any]:
+        size = text_in(query, "size")
+        return {
+            "period": Period.of(text_in(query, "from"), text_in(query, "to"), today=today),
+            "user": text_in(query, "user"),
+            "token": text_in(query, "token"),
+            "model": text_in(query, "model"),
+            "request_id": text_in(query, "request_id"),
+            "size": int(size) if size in {str(allowed) for allowed in SIZES} else SIZES[0],
+            "cursor": Cursor.of(text_in(query, "cursor")),
+        }
 
 
 @dataclass(frozen=True)
-class Page:
+class Page(Generic[Row]):
     """Newest first. An address is empty where nothing is in its direction."""
 
-    records: list[UsageRecord]
+    records: list[Row]
     newer_url: str
     older_url: str
 
@@ -151,48 +144,55 @@ class Link(NamedTuple):
     is_current: bool
 
 
-class UsageLog:
-    """The log as one user sees it under one address."""
+class Log(ABC, Generic[Row, Asked]):
+    """A log as one user sees it under one address."""
+
+    address: ClassVar[str]
+    filters: Asked
 
     def __init__(self, user: User, query: QueryDict, *, now: datetime | None = None) -> None:
         self._user = user
         self._today = (now or datetime.now(UTC)).date()
         self._usual = Period.latest(USUAL_DAYS, today=self._today)
-        self.filters = Filters.of(query, today=self._today)
+        self.filters = self._filters(query)
+
+    @abstractmethod
+    def _filters(self, query: QueryDict) -> Asked:
+        """What this log's address asks for."""
+
+    @abstractmethod
+    def _visible(self) -> QuerySet[Row]:
+        """The rows that this user may know of."""
+
+    @abstractmethod
+    def _of_request(self, text: str) -> QuerySet[Row]:
+        """Of these the one of a request, or none where it is no id."""
 
     @property
     def is_whole_space(self) -> bool:
         return sees_whole_space(self._user)
 
     @cached_property
-    def records(self) -> QuerySet[UsageRecord]:
+    def records(self) -> QuerySet[Row]:
         """Every row of the filter, whatever the page: what the totals count."""
+        return self._matching()
+
+    def _matching(self) -> QuerySet[Row]:
         asked = self.filters
-        records = visible_to(self._user)
         if asked.request_id:
             # Bound by the id itself: it may be older than the period that is shown.
-            identifier = _uuid(asked.request_id)
-            records = records.filter(request_id=identifier) if identifier else records.none()
+            records = self._of_request(asked.request_id)
         else:
             first, after = asked.period.ids
-            records = records.filter(id__gte=first, id__lt=after)
+            records = self._visible().filter(id__gte=first, id__lt=after)
         if asked.user:
             records = records.filter(user_id__in=people_called(asked.user, space_id=self._user.space_id))
         if asked.token:
             records = records.filter(_of_token(asked.token, space_id=self._user.space_id))
-        if asked.model:
-            records = records.filter(model=asked.model)
-        return records.filter(kind=asked.type) if asked.type else records
+        return records.filter(model=asked.model) if asked.model else records
 
     @cached_property
-    def totals(self) -> Totals:
-        found = self.records.aggregate(
-            requests=Count("id"), input=Sum("input_tokens"), output=Sum("output_tokens"), cost=Sum("cost")
-        )
-        return Totals(found["requests"], found["input"] or 0, found["output"] or 0, found["cost"] or 0)
-
-    @cached_property
-    def page(self) -> Page:
+    def page(self) -> Page[Row]:
         """As quick at any depth: rows are counted from the cursor, never from the top."""
         cursor = self.filters.cursor
         if cursor is not None and cursor.is_newer and (page := self._newer_than(cursor)):
@@ -211,27 +211,8 @@ class UsageLog:
 
     @property
     def is_filtered(self) -> bool:
-        asked = self.filters
-        is_named = any([asked.user, asked.token, asked.model, asked.type, asked.request_id])
-        return is_named or asked.period != self._usual or asked.cursor is not None
-
-    @property
-    def types(self) -> list[Choice]:
-        options = [("", _("Any type")), *((kind.value, str(kind.label)) for kind in UsageRecord.Kind)]
-        return [Choice(value, label, value == self.filters.type) for value, label in options]
-
-    @property
-    def models(self) -> list[Choice]:
-        """What was used in the period, of the hourly figures; and what the address names."""
-        first, after = self.filters.period.moments
-        hours = HourlyUsage.objects.filter(space=self._user.space_id, hour__gte=first, hour__lt=after)
-        if not self.is_whole_space:
-            hours = hours.filter(user_id=self._user.pk)
-        used = set(hours.order_by().values_list("model", flat=True).distinct()[:SUGGESTIONS])
-        names = sorted(used | {self.filters.model} - {""})
-        return [Choice("", _("All models"), not self.filters.model)] + [
-            Choice(name, name, name == self.filters.model) for name in names
-        ]
+        asked = vars(self.filters) | {"size": None}
+        return asked.pop("period") != self._usual or any(asked.values())
 
     @property
     def user_names(self) -> list[str]:
@@ -258,30 +239,101 @@ class UsageLog:
         return self.url(cursor=self.filters.cursor)
 
     def url(self, **changes: Any) -> str:
-        """The newest page of this filter with some of it changed; what is as usual is left out."""
+        """The newest page of this filter with some of it changed."""
+        said = self._said(**changes)
+        return f"{self.address}?{urlencode(said)}" if said else self.address
+
+    def _said(self, **changes: Any) -> dict[str, Any]:
+        """What an address says: the filter, then the place in it; what is as usual is left out."""
         asked: dict[str, Any] = vars(self.filters) | {"cursor": None} | changes
         period: Period = asked.pop("period")
+        place = {name: asked.pop(name) for name in ("size", "cursor")}
         said = {"from": period.start, "to": period.end} if period != self._usual else {}
-        said |= {name: value for name, value in asked.items() if value and (name, value) != ("size", SIZES[0])}
-        return f"{ADDRESS}?{urlencode(said)}" if said else ADDRESS
+        return said | {
+            name: value for name, value in (asked | place).items() if value and (name, value) != ("size", SIZES[0])
+        }
 
-    def _newer_than(self, cursor: Cursor) -> Page | None:
+    def _newer_than(self, cursor: Cursor) -> Page[Row] | None:
         """None when nothing is newer: the newest page then."""
         records = list(self._ordered("id", id__gt=cursor.id))
         has_newer = len(records) > self.filters.size
         nearest = records[: self.filters.size][::-1]
         return self._page(nearest, has_newer=has_newer, has_older=True) if nearest else None
 
-    def _ordered(self, order: str, **bound: UUID) -> QuerySet[UsageRecord]:
+    def _ordered(self, order: str, **bound: UUID) -> QuerySet[Row]:
         """One row more than a page has, which tells whether there is another page."""
         return self.records.filter(**bound).order_by(order)[: self.filters.size + 1]
 
-    def _page(self, records: list[UsageRecord], *, has_newer: bool, has_older: bool) -> Page:
+    def _page(self, records: list[Row], *, has_newer: bool, has_older: bool) -> Page[Row]:
         if not records:
             return Page([], "", "")
         newer = self.url(cursor=Cursor(records[0].pk, is_newer=True)) if has_newer else ""
         older = self.url(cursor=Cursor(records[-1].pk, is_newer=False)) if has_older else ""
         return Page(records, newer, older)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsageFilters(Filters):
+    type: str
+
+    @classmethod
+    def asked(cls, query: QueryDict, *, today: date) -> dict[str, Any]:
+        kind = text_in(query, "type")
+        return super().asked(query, today=today) | {"type": kind if kind in UsageRecord.Kind.values else ""}
+
+
+@dataclass(frozen=True)
+class Totals:
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    cost_nanos: int
+
+
+class UsageLog(Log[UsageRecord, UsageFilters]):
+    address = "/console/usage/"
+
+    def _filters(self, query: QueryDict) -> UsageFilters:
+        return UsageFilters.of(query, today=self._today)
+
+    def _visible(self) -> QuerySet[UsageRecord]:
+        return visible_to(self._user)
+
+    def _of_request(self, text: str) -> QuerySet[UsageRecord]:
+        identifier = uuid_of(text)
+        return self._visible().filter(request_id=identifier) if identifier else UsageRecord.objects.none()
+
+    def _matching(self) -> QuerySet[UsageRecord]:
+        records = super()._matching()
+        return records.filter(kind=self.filters.type) if self.filters.type else records
+
+    @cached_property
+    def totals(self) -> Totals:
+        found = self.records.aggregate(
+            requests=Count("id"), input=Sum("input_tokens"), output=Sum("output_tokens"), cost=Sum("cost")
+        )
+        return Totals(found["requests"], found["input"] or 0, found["output"] or 0, found["cost"] or 0)
+
+    @property
+    def types(self) -> list[Choice]:
+        options = [("", _("Any type")), *((kind.value, str(kind.label)) for kind in UsageRecord.Kind)]
+        return [Choice(value, label, value == self.filters.type) for value, label in options]
+
+    @property
+    def models(self) -> list[Choice]:
+        """What was used in the period, of the hourly figures; and what the address names."""
+        first, after = self.filters.period.moments
+        hours = HourlyUsage.objects.filter(space=self._user.space_id, hour__gte=first, hour__lt=after)
+        if not self.is_whole_space:
+            hours = hours.filter(user_id=self._user.pk)
+        used = hours.order_by().values_list("model", flat=True).distinct()[:SUGGESTIONS]
+        return choices_of(used, everything=_("All models"), current=self.filters.model)
+
+
+def choices_of(names: Iterable[str], *, everything: str, current: str) -> list[Choice]:
+    """All, or one of these; or the one that the address names."""
+    offered = sorted({*names, current} - {""})
+    return [Choice("", everything, not current), *(Choice(name, name, name == current) for name in offered)]
 
 
 def people_called(username: str, *, space_id: int | None) -> set[int]:
@@ -300,8 +352,13 @@ def _of_token(text: str, *, space_id: int | None) -> Q:
     """By a key's id, by its name as it is, and by its name as it was at the time."""
     named = ApiKey.with_deleted.filter(space=space_id, name=text)
     found = Q(key_name=text) | Q(key_id__in=named.values("pk"))
-    identifier = _uuid(text)
+    identifier = uuid_of(text)
     return found | Q(key_id=identifier) if identifier else found
+
+
+def text_in(query: QueryDict, name: str) -> str:
+    # PostgreSQL takes no NUL; what stands in its place is in no name either.
+    return (query.get(name) or "").replace("\0", "\N{REPLACEMENT CHARACTER}").strip()
 
 
 def _day(text: str) -> date | None:
@@ -311,7 +368,7 @@ def _day(text: str) -> date | None:
         return None
 
 
-def _uuid(text: str) -> UUID | None:
+def uuid_of(text: str) -> UUID | None:
     try:
         return UUID(text)
     except ValueError:

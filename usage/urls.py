@@ -6,4 +6,6 @@ from usage import views
 
 urlpatterns = [
     path("console/usage/", views.usage_log),
+    path("console/tasks/", views.task_log),
+    path("console/tasks/running/", views.tasks_running),
 ]

@@ -10,6 +10,7 @@ from tenants.guards import space_view
 from tenants.middleware import SpaceRequest
 from usage.log import UsageLog
 from usage.receipt import receipt_of
+from usage.task_log import TaskLog
 
 
 @require_safe
@@ -24,3 +25,27 @@ def usage_log(request: SpaceRequest) -> HttpResponse:
         response["HX-Push-Url"] = log.shown_url
         return response
     return render(request, "usage/usage_log.html", context)
+
+
+@require_safe
+@vary_on_headers("HX-Request", "HX-Target")
+@space_view
+def task_log(request: SpaceRequest) -> HttpResponse:
+    log = TaskLog(request.user, request.GET)
+    context = {"log": log, "poll_url": log.poll_url(log.rows)}
+    if is_htmx(request) and request.htmx.target == "task-log":
+        response = render(request, "usage/task_log.html#log", context)
+        response["HX-Push-Url"] = log.shown_url
+        return response
+    return render(request, "usage/task_log.html", context)
+
+
+@require_safe
+@space_view
+def tasks_running(request: SpaceRequest) -> HttpResponse:
+    """The cells that have changed of rows that ran when they were shown, and where to ask next."""
+    log = TaskLog(request.user, request.GET)
+    rows = log.rows_of(request.GET.getlist("task"))
+    has_ended = any(row.task.is_finished for row in rows)
+    context = {"log": log, "rows": rows, "poll_url": log.poll_url(rows), "has_ended": has_ended}
+    return render(request, "usage/_tasks_running.html", context)

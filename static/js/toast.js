@@ -55,7 +55,11 @@ document.addEventListener("htmx:load", ({ target }) => {
   else target.querySelectorAll(".toast").forEach(arm);
 });
 
+// What asks by itself asks again, and nobody waits for it.
+const isQuiet = ({ elt }) => elt.matches("[data-quiet]");
+
 document.addEventListener("htmx:responseError", ({ detail }) => {
+  if (isQuiet(detail)) return;
   failed = detail.elt;
   const { status } = detail.xhr;
   say({ 403: "toast-forbidden", 404: "toast-gone" }[status] ?? "toast-failed");
@@ -63,6 +67,7 @@ document.addEventListener("htmx:responseError", ({ detail }) => {
 
 for (const name of ["htmx:sendError", "htmx:timeout"]) {
   document.addEventListener(name, ({ detail }) => {
+    if (isQuiet(detail)) return;
     failed = detail.elt;
     say("toast-offline");
   });

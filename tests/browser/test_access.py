@@ -25,6 +25,8 @@ from tenants.models import Space
 from tests.browser.conftest import DESK, give_session
 from tests.browser.pages import button, dialog, open_dialog
 from tests.factories import PASSWORD, MemberFactory, SpaceFactory, charge, manager_of
+from tests.usage.videos import fail as fail_task
+from tests.usage.videos import submit, succeed, take
 
 pytestmark = pytest.mark.browser
 
@@ -170,6 +172,15 @@ def spending(manager: User, member: User) -> None:
     spend(member, made_key(member, "ci"), cost_usd=900, held_usd=1)
 
 
+@pytest.fixture
+def filmed(manager: User, member: User) -> None:
+    """Tasks in every state, with long names."""
+    submit(manager, model="w" * 100, key="k" * 80)
+    take(submit(member), platform="p" * 100, progress=7)
+    succeed(take(submit(manager)), after=timedelta(hours=99))
+    fail_task(take(submit(member)), "c" * 40)
+
+
 def made_key(owner: User, name: str, limit_nanos: int | None = None) -> ApiKey:
     return create_key(owner=owner, terms=KeyTerms(name=name, limit_nanos=limit_nanos))[0]
 
@@ -237,6 +248,15 @@ def test_tokens_and_logs_are_fit_for_everybody(
     with signed_in(reader, User.objects.get(username="alone"), base_url):
         look_at_page(reader, "/console/tokens/", "No tokens yet", level=2)
         look_at_page(reader, "/console/usage/", "No requests in the last 7 days", level=2)
+
+
+def test_tasks_are_fit_for_everybody(reader: Reader, base_url: str, manager: User, member: User, filmed: None) -> None:
+    for user in (manager, member):
+        with signed_in(reader, user, base_url):
+            look_at_the_tasks(reader)
+    SpaceFactory(manager_username="alone", grant_usd=0)
+    with signed_in(reader, User.objects.get(username="alone"), base_url):
+        look_at_page(reader, "/console/tasks/", "No tasks in the last 7 days", level=2)
 
 
 def look_at_page(reader: Reader, path: str, heading: str, *, level: int = 1) -> None:
@@ -373,3 +393,12 @@ def look_at_the_log(reader: Reader) -> None:
         opener.click()
     expect(page.get_by_text("Request ID", exact=True).last).to_be_visible()
     reader.look("usage log, opened")
+
+
+def look_at_the_tasks(reader: Reader) -> None:
+    page = reader.page
+    look_at_page(reader, "/console/tasks/", "Task Logs")
+    for opener in page.locator("summary").filter(has_text="Details").all():
+        opener.click()
+    expect(page.get_by_text("Request ID", exact=True).last).to_be_visible()
+    reader.look("task log, opened")

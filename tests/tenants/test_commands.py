@@ -9,8 +9,9 @@ from django.core.management import CommandError, call_command
 from accounts.models import ApiKey, User
 from quotas.models import Transfer, Wallet
 from quotas.money import NANOS_PER_USD
+from tenants.ids import moment_of
 from tenants.models import Space
-from usage.models import UsageRecord
+from usage.models import Task, UsageRecord
 
 pytestmark = pytest.mark.django_db
 
@@ -115,6 +116,15 @@ def test_in_the_demo_every_request_names_a_key_of_its_user() -> None:
     used = UsageRecord.objects.values_list("user_id", "key_id", "key_name").distinct()
     assert used.count() > 12 and set(used) <= set(keys)
     assert {key.status for key in ApiKey.objects.all()} >= {"enabled", "disabled", "expired"}
+
+
+def test_the_demo_has_tasks_in_every_state() -> None:
+    run("demo")
+
+    tasks = Task.objects.all()
+    assert {task.status for task in tasks} == set(Task.Status.values)
+    assert all(moment_of(task.pk) == task.submitted_at for task in tasks)
+    assert sum(task.cost or 0 for task in tasks) == 3_900_000_000
 
 
 def test_the_demo_never_touches_data_that_is_there(space: Space) -> None:

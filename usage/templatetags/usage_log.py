@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from django import template
 
 register = template.Library()
@@ -17,3 +19,13 @@ def grouped(number: int) -> str:
 def duration(milliseconds: int) -> str:
     """`420 ms` or `8.4 s`"""
     return f"{milliseconds} ms" if milliseconds < 1000 else f"{milliseconds / 1000:,.1f} s"
+
+
+@register.filter
+def lasting(span: timedelta) -> str:
+    """`48 s`, `2 m 05 s` or `1 h 04 m`"""
+    minutes, seconds = divmod(int(span.total_seconds()), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} m"
+    return f"{minutes} m {seconds:02} s" if minutes else f"{seconds} s"
