@@ -8,6 +8,7 @@ from django.views.decorators.vary import vary_on_headers
 from tenants.answers import is_htmx
 from tenants.guards import space_view
 from tenants.middleware import SpaceRequest
+from usage.dashboard import Dashboard
 from usage.log import UsageLog
 from usage.receipt import receipt_of
 
@@ -24,3 +25,16 @@ def usage_log(request: SpaceRequest) -> HttpResponse:
         response["HX-Push-Url"] = log.shown_url
         return response
     return render(request, "usage/usage_log.html", context)
+
+
+@require_safe
+@vary_on_headers("HX-Request", "HX-Target")
+@space_view
+def dashboard(request: SpaceRequest) -> HttpResponse:
+    shown = Dashboard(request.user, request.GET)
+    if is_htmx(request) and request.htmx.target == "dashboard":
+        response = render(request, "usage/dashboard.html#figures", {"dashboard": shown})
+        # The address without the empty fields of the form.
+        response["HX-Push-Url"] = shown.shown_url
+        return response
+    return render(request, "usage/dashboard.html", {"dashboard": shown})
