@@ -12,7 +12,6 @@ from accounts.forms import OwnPasswordForm, ProfileForm, SignInForm
 from accounts.services import change_own_password, rename_self
 from tenants.guards import space_view
 from tenants.middleware import SpaceRequest
-from tenants.policies import can_manage_users
 
 
 class SignInView(LoginView):
@@ -38,9 +37,7 @@ def locked_out(request: HttpRequest, *, minutes: int) -> HttpResponse:
 def home(request: HttpRequest) -> HttpResponse:
     user = request.user
     assert user.is_authenticated
-    if user.is_operator:
-        return HttpResponseRedirect("/admin/")
-    return HttpResponseRedirect("/space/users/" if can_manage_users(user) else "/me/credits/")
+    return HttpResponseRedirect("/admin/" if user.is_operator else "/console/")
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

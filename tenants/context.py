@@ -60,6 +60,8 @@ def _sections(user: User, path: str) -> list[tuple[str, list[Item]]]:
     console = (
         _("Console"),
         [
+            # Every page of the console is below it.
+            Item("/console/", _("Dashboard"), "layout-dashboard", path == "/console/"),
             item("/console/tokens/", _("Token Management"), "key-round"),
             item("/console/usage/", _("Usage Logs"), "scroll-text"),
             item("/console/tasks/", _("Task Logs"), "list-checks"),

@@ -42,6 +42,7 @@ FORMS = {
 QUERIES = {
     "/space/users/": ["q", "status", "role", "sort", "page", "size"],
     "/me/credits/": ["cursor"],
+    "/console/": ["scope", "period", "from", "to"],
     "/console/tokens/": ["page"],
     "/console/usage/": ["from", "to", "user", "token", "model", "type", "request_id", "cursor", "size"],
     "/console/tasks/": ["from", "to", "user", "token", "model", "status", "platform", "request_id", "cursor", "size"],

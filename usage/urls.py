@@ -5,6 +5,7 @@ from django.urls import path
 from usage import views
 
 urlpatterns = [
+    path("console/", views.dashboard),
     path("console/usage/", views.usage_log),
     path("console/tasks/", views.task_log),
     path("console/tasks/running/", views.tasks_running),

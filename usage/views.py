@@ -8,6 +8,7 @@ from django.views.decorators.vary import vary_on_headers
 from tenants.answers import is_htmx
 from tenants.guards import space_view
 from tenants.middleware import SpaceRequest
+from usage.dashboard import Dashboard
 from usage.log import UsageLog
 from usage.receipt import receipt_of
 from usage.task_log import TaskLog
@@ -49,3 +50,16 @@ def tasks_running(request: SpaceRequest) -> HttpResponse:
     has_ended = any(row.task.is_finished for row in rows)
     context = {"log": log, "rows": rows, "poll_url": log.poll_url(rows), "has_ended": has_ended}
     return render(request, "usage/_tasks_running.html", context)
+
+
+@require_safe
+@vary_on_headers("HX-Request", "HX-Target")
+@space_view
+def dashboard(request: SpaceRequest) -> HttpResponse:
+    shown = Dashboard(request.user, request.GET)
+    if is_htmx(request) and request.htmx.target == "dashboard":
+        response = render(request, "usage/dashboard.html#figures", {"dashboard": shown})
+        # The address without the empty fields of the form.
+        response["HX-Push-Url"] = shown.shown_url
+        return response
+    return render(request, "usage/dashboard.html", {"dashboard": shown})

@@ -241,13 +241,16 @@ def test_tokens_and_logs_are_fit_for_everybody(
         look_at_an_old_key(reader)
         look_at_a_members_keys(reader)
         look_at_the_log(reader)
+        look_at_the_dashboard(reader)
     with signed_in(reader, member, base_url):
         look_at_the_log(reader)
+        look_at_the_dashboard(reader)
         look_at_page(reader, "/console/usage/?token=nobody", "No request matches these filters", level=2)
     SpaceFactory(manager_username="alone", grant_usd=0)
     with signed_in(reader, User.objects.get(username="alone"), base_url):
         look_at_page(reader, "/console/tokens/", "No tokens yet", level=2)
         look_at_page(reader, "/console/usage/", "No requests in the last 7 days", level=2)
+        look_at_page(reader, "/console/", "Nothing was spent in this period", level=2)
 
 
 def test_tasks_are_fit_for_everybody(reader: Reader, base_url: str, manager: User, member: User, filmed: None) -> None:
@@ -402,3 +405,12 @@ def look_at_the_tasks(reader: Reader) -> None:
         opener.click()
     expect(page.get_by_text("Request ID", exact=True).last).to_be_visible()
     reader.look("task log, opened")
+
+
+def look_at_the_dashboard(reader: Reader) -> None:
+    page = reader.page
+    look_at_page(reader, "/console/", "Dashboard")
+    for opener in page.locator("summary").filter(has_text="Show as a table").all():
+        opener.click()
+    expect(page.get_by_role("columnheader", name="Spend").last).to_be_visible()
+    reader.look("dashboard, tables")

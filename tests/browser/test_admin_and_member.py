@@ -74,19 +74,21 @@ def test_an_admin_demoted_meanwhile_is_told(admins: Page, admin_member: User) ->
     expect(admins.get_by_role("heading", name="You can’t open")).to_be_visible()
 
 
-def test_a_normal_user_signs_in_to_their_own_credits(page: Page, member: User, charged: None) -> None:
+def test_a_normal_user_signs_in_to_their_own_figures(page: Page, member: User, charged: None) -> None:
     page.goto("/login/")
     page.get_by_label("Username").fill("JUN")
     page.get_by_label("Password").fill(PASSWORD)
     button(page, "Sign in").click()
 
-    page.wait_for_url("**/me/credits/")
+    page.wait_for_url("**/console/")
+    expect(page.get_by_role("heading", name="Dashboard", level=1)).to_be_visible()
     sidebar = page.get_by_role("navigation", name="Main")
     expect(sidebar.get_by_role("heading")).to_have_text(["Console", "Personal Center"])
     expect(sidebar.get_by_role("link")).to_have_text(
-        ["Space Manage", "Token Management", "Usage Logs", "Credits Management", "Personal Settings"]
+        ["Space Manage", "Dashboard", "Token Management", "Usage Logs", "Credits Management", "Personal Settings"]
     )
     expect(sidebar.get_by_role("link", name="Space Manage")).to_have_attribute("href", "/")
+    sidebar.get_by_role("link", name="Credits Management").click()
     card = page.get_by_role("region", name="Your quota")
     for term, figure in {"Total": "$5.00", "Spent": "$1.25", "Remaining": "$3.75", "In flight": "$0.00"}.items():
         expect(card.locator("dl > div").filter(has_text=term).get_by_role("definition")).to_have_text(figure)
@@ -132,7 +134,7 @@ def test_settings_change_the_name_and_the_password_and_keep_one_signed_in(
     page.get_by_label("Username").fill("jun")
     page.get_by_label("Password").fill("brand new secret")
     button(page, "Sign in").click()
-    page.wait_for_url("**/me/credits/")
+    page.wait_for_url("**/console/")
 
 
 def test_signing_out_ends_it(sign_in: SignIn, member: User) -> None:

@@ -35,8 +35,8 @@ def test_a_manager_signs_in_and_comes_to_the_users(page: Page, manager: User) ->
     page.get_by_label("Password").fill(PASSWORD)
     button(page, "Sign in").click()
 
-    page.wait_for_url("**/space/users/")
-    expect(page.get_by_role("heading", name="User Management", level=1)).to_be_visible()
+    page.wait_for_url("**/console/")
+    expect(page.get_by_role("heading", name="Dashboard", level=1)).to_be_visible()
 
 
 def test_the_page_is_laid_out_as_the_product_says(users: Page) -> None:

@@ -58,7 +58,8 @@ def test_a_space_its_manager_and_the_first_grant_are_one_form(operators: Page, p
     for text in ("nora", "$250.00", "Active"):
         expect(made).to_contain_text(text)
     sign_in_by_form(page, "nora", "long enough")
-    page.wait_for_url("**/space/users/")
+    page.wait_for_url("**/console/")
+    page.goto("/space/users/")
     expect(pool_figure(page, "Total")).to_have_text("$250.00")
 
 
@@ -116,7 +117,7 @@ def test_a_wrong_amount_is_told_the_limit_and_moves_nothing(
 
 def test_a_suspended_space_is_shut_until_it_is_resumed(operators: Page, page: Page, space: Space) -> None:
     sign_in_by_form(page, "mira", PASSWORD)
-    page.wait_for_url("**/space/users/")
+    page.wait_for_url("**/console/")
     operators.goto(f"/admin/tenants/space/{space.pk}/change/")
     button(operators, "Suspend space").click()
     expect(operators.get_by_text("Suspended: nobody of this space signs in or spends.")).to_be_visible()

@@ -32,7 +32,7 @@ def test_sign_in_and_out(new_context: Callable[..., BrowserContext], member: Use
     page.get_by_label("Username").fill("jun")
     page.get_by_label("Password").fill(PASSWORD)
     button(page, "Sign in").click()
-    expect(page.get_by_role("heading", name="Credits Management", level=1)).to_be_visible()
+    expect(page.get_by_role("heading", name="Dashboard", level=1)).to_be_visible()
 
     page.get_by_role("navigation", name="Main").get_by_role("button", name="Sign out").click()
     expect(button(page, "Sign in")).to_be_visible()
