@@ -24,9 +24,8 @@ from quotas.models import Wallet
 from quotas.pool import members_share, pool_of
 from quotas.templatetags.quota import LOW_PERCENT
 from tenants.models import Space
-from usage import log
 from usage.chart import Chart, Column, Series, stacked
-from usage.log import Link, Period, sees_whole_space
+from usage.log import Link, Period, UsageLog, sees_whole_space
 from usage.models import HourlyUsage
 
 ADDRESS = "/console/"
@@ -208,7 +207,7 @@ class Dashboard:
         said = {"from": self.period.start.isoformat(), "to": self.period.end.isoformat()}
         if sees_whole_space(self._user) and not self.is_whole_space:
             said["user"] = self._user.username
-        return f"{log.ADDRESS}?{urlencode(said)}"
+        return f"{UsageLog.address}?{urlencode(said)}"
 
     def url(self, *, scope: str = "", name: str = "") -> str:
         """This view with some of it changed; what is as usual is left out."""
