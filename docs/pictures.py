@@ -20,7 +20,9 @@ def main() -> None:
         page.get_by_label("Username").fill("mira.okafor")
         page.get_by_label("Password").fill("halcyon-demo")
         page.get_by_role("button", name="Sign in").click()
-        page.wait_for_url("**/space/users/")
+        page.wait_for_url("**/console/")
+        page.screenshot(path=HERE / "dashboard.png")
+        page.goto(f"{BASE}/space/users/")
         page.screenshot(path=HERE / "user-management.png")
         browser.close()
 
