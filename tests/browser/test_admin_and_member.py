@@ -85,7 +85,15 @@ def test_a_normal_user_signs_in_to_their_own_figures(page: Page, member: User, c
     sidebar = page.get_by_role("navigation", name="Main")
     expect(sidebar.get_by_role("heading")).to_have_text(["Console", "Personal Center"])
     expect(sidebar.get_by_role("link")).to_have_text(
-        ["Space Manage", "Dashboard", "Token Management", "Usage Logs", "Credits Management", "Personal Settings"]
+        [
+            "Space Manage",
+            "Dashboard",
+            "Token Management",
+            "Usage Logs",
+            "Task Logs",
+            "Credits Management",
+            "Personal Settings",
+        ]
     )
     expect(sidebar.get_by_role("link", name="Space Manage")).to_have_attribute("href", "/")
     sidebar.get_by_role("link", name="Credits Management").click()

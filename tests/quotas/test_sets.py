@@ -440,7 +440,7 @@ class Play:
 
 
 @given(script=scripts())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_set_does_what_its_orders_do_one_by_one(space: Space, script: list[list[tuple[str, int, int, int]]]) -> None:
     with transaction.atomic():
         people = [MemberFactory.create(space=space, usd=0) for _ in range(2)]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import requests
@@ -26,6 +28,7 @@ from relay.models import Model, Price, Upstream
 
 ROOT = Path(__file__).parent.parent.parent
 MODEL = "gpt-demo"
+T = TypeVar("T")
 
 
 def free_port() -> int:
@@ -45,6 +48,17 @@ def wait_for(what: Callable[[], Any], *, seconds: float = 20.0) -> Any:
             pass
         time.sleep(0.05)
     raise AssertionError("it did not come in time")
+
+
+def run_async(work: Coroutine[Any, Any, T], *, seconds: float = 30.0) -> T:
+    """In a thread of its own: Playwright's loop may run in the tests'."""
+
+    async def limited() -> T:
+        async with asyncio.timeout(seconds):
+            return await work
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, limited()).result()
 
 
 class Process:

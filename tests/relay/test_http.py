@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from relay.http import HEAD_MOST, Answer, Client, HttpError
+from tests.relay.conftest import run_async
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Type: text/plain; charset=x\r\n\r\nhello"
@@ -74,14 +75,6 @@ async def read(client: Client, url: str) -> bytes:
         return await answer.read(1 << 20)
 
 
-def run(work: Awaitable[None]) -> None:
-    async def limited() -> None:
-        async with asyncio.timeout(20):
-            await work
-
-    asyncio.run(limited())
-
-
 def test_a_connection_serves_again_and_again() -> None:
     async def scene() -> None:
         chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
@@ -91,7 +84,7 @@ def test_a_connection_serves_again_and_again() -> None:
             assert server.requests[0].startswith(b"POST /v1/x?y=1 HTTP/1.1\r\nhost: 127.0.0.1:")
             assert server.requests[0].endswith(b"content-length: 2\r\nx-a: b\r\n\r\n{}")
 
-    run(scene())
+    run_async(scene())
 
 
 def test_the_head_is_there_before_the_body() -> None:
@@ -101,7 +94,7 @@ def test_the_head_is_there_before_the_body() -> None:
                 assert (answer.status, answer.content_type) == (200, "text/plain")
                 assert [chunk async for chunk in answer.chunks()] == [b"he", b"llo"]
 
-    run(scene())
+    run_async(scene())
 
 
 @pytest.mark.parametrize(
@@ -118,7 +111,7 @@ def test_a_connection_that_will_close_is_not_kept(script: list[bytes | float]) -
             assert [await read(client, server.url) for _ in range(2)] == [b"hello", b"hello"]
             assert server.connections == 2
 
-    run(scene())
+    run_async(scene())
 
 
 def test_an_early_hint_is_not_the_answer() -> None:
@@ -128,7 +121,7 @@ def test_an_early_hint_is_not_the_answer() -> None:
                 assert answer.status == 200 and "link" not in answer.headers
                 assert await answer.read(9) == b"hello"
 
-    run(scene())
+    run_async(scene())
 
 
 def test_what_came_before_a_break_is_delivered() -> None:
@@ -142,7 +135,7 @@ def test_what_came_before_a_break_is_delivered() -> None:
                     await anext(chunks)
             assert b"".join(got) == b"hel"
 
-    run(scene())
+    run_async(scene())
 
 
 def test_a_stale_connection_is_replaced_once_and_not_where_a_fresh_one_was_asked_for() -> None:
@@ -156,7 +149,7 @@ def test_a_stale_connection_is_replaced_once_and_not_where_a_fresh_one_was_asked
                 await ask(client, server.url, is_fresh=True)
             assert (server.connections, len(server.requests)) == (3, 4)
 
-    run(scene())
+    run_async(scene())
 
 
 def test_silence_has_its_limit_before_and_within_the_body() -> None:
@@ -167,7 +160,7 @@ def test_silence_has_its_limit_before_and_within_the_body() -> None:
             with await ask(client, server.url, timeout_s=0.2) as answer, pytest.raises(HttpError, match="silent"):
                 await answer.read(9)
 
-    run(scene())
+    run_async(scene())
 
 
 def test_a_slow_reader_makes_the_server_wait_and_loses_nothing() -> None:
@@ -179,7 +172,7 @@ def test_a_slow_reader_makes_the_server_wait_and_loses_nothing() -> None:
                 await asyncio.sleep(0.6)
                 assert len(await answer.read(size)) == size
 
-    run(scene())
+    run_async(scene())
 
 
 @pytest.mark.parametrize(
@@ -196,7 +189,7 @@ def test_what_is_not_http_as_we_speak_it_is_an_error(reply: bytes) -> None:
             with pytest.raises(HttpError):
                 await ask(client, server.url, timeout_s=1.0)
 
-    run(scene())
+    run_async(scene())
 
 
 def test_too_long_a_body_and_a_line_break_in_the_head_are_refused() -> None:
@@ -207,7 +200,7 @@ def test_too_long_a_body_and_a_line_break_in_the_head_are_refused() -> None:
             with pytest.raises(HttpError, match="line break"):
                 await client.request("GET", server.url, headers={"a": "b\r\nc: d"}, connect_timeout_s=1, timeout_s=1)
 
-    run(scene())
+    run_async(scene())
 
 
 def test_nobody_there_is_an_error() -> None:
@@ -217,4 +210,4 @@ def test_nobody_there_is_an_error() -> None:
             with pytest.raises(HttpError, match="no connection"):
                 await ask(client, url)
 
-    run(scene())
+    run_async(scene())

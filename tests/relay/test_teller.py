@@ -16,6 +16,7 @@ from quotas.reconcile import reconcile
 from quotas.sets import CheckOrder, Held, HoldOrder, Settled, SettleOrder
 from relay.teller import Deed, Teller
 from tenants.ids import new_id
+from tests.relay.conftest import run_async
 from usage.models import UsageRecord
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -54,7 +55,7 @@ def test_a_crowd_is_answered_each_with_its_own(key: str, member: User) -> None:
         await teller.close()
         return outcomes
 
-    outcomes = asyncio.run(scene())
+    outcomes = run_async(scene())
 
     assert sum(isinstance(outcome, Settled) for outcome in outcomes) == 37
     assert sum(isinstance(outcome, InsufficientQuota) for outcome in outcomes) == 163
@@ -72,7 +73,7 @@ def test_what_is_queued_when_it_closes_is_still_written(key: str, member: User) 
         await teller.close()
         assert await asking == Settled(USD, 4 * USD)
 
-    asyncio.run(scene())
+    run_async(scene())
     assert UsageRecord.objects.get().cost == USD
 
 
@@ -87,7 +88,7 @@ def test_who_is_cancelled_loses_the_answer_and_not_the_order(key: str, member: U
         asking.cancel()
         await teller.close()
 
-    asyncio.run(scene())
+    run_async(scene())
     assert UsageRecord.objects.get().cost == USD
 
 
@@ -114,7 +115,7 @@ def test_deeds_go_beside_sets_and_bugs_come_back_to_who_asked(key: str, member: 
         await teller.close()
         return list(outcomes)
 
-    vendor, refused, broken, rolled_back, held = asyncio.run(scene())
+    vendor, refused, broken, rolled_back, held = run_async(scene())
 
     assert (vendor, held) == (connection.vendor, Held(USD))
     assert isinstance(refused, KeyRefused) and isinstance(broken, ZeroDivisionError)
