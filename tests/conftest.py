@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from django.db import connection
+from hypothesis import HealthCheck, settings
 
 from accounts.models import User
 from audit.models import AuditEvent
@@ -15,6 +16,10 @@ from tenants import append_only
 from tenants.models import Space
 from tests.factories import PASSWORD, MemberFactory, SpaceFactory, charge, manager_of
 from usage.models import UsageRecord
+
+# How quick this machine draws examples says nothing about what is drawn.
+settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ours")
 
 # Playwright's loop runs in the tests' thread; Django would refuse the ORM there.
 os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
