@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import sys
 from dataclasses import dataclass
 from secrets import token_urlsafe
-from unittest.mock import patch
 
 from django.core.management import call_command
 from django.db import transaction
@@ -16,6 +14,7 @@ from accounts.keys import KeyTerms, create_key
 from accounts.models import User
 from quotas.money import NANOS_PER_USD
 from quotas.services import set_remaining
+from relay.models import Model, Upstream
 from tenants.models import Space
 from tenants.services import create_member, create_space
 
@@ -56,6 +55,8 @@ def offer(model: str, *, upstream: str, base_url: str, credential: str) -> None:
     said = io.StringIO()
     price = {"input": "2.50", "cached_input": "1.25", "output": "10.00", "max_output_tokens": 4096}
     call_command("set_price", model=model, **price, stdout=said)
-    with patch.object(sys, "stdin", io.StringIO(credential)):
-        options = {"base_url": base_url, "models": model, "credential_stdin": True}
-        call_command("add_upstream", name=upstream, **options, stdout=said)
+    server = Upstream.objects.filter(name=upstream).first() or Upstream(name=upstream)
+    server.base_url = base_url
+    server.seal(credential)
+    server.save()
+    server.models.set(Model.objects.filter(name=model))
