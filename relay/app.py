@@ -117,6 +117,7 @@ class WhileThere:
         self._patience = asyncio.timeout(None)
         self._looking = asyncio.get_running_loop().call_later(look_after_s, self._look)
         self._leaving: asyncio.Task[None] | None = None
+        self._is_over = False
 
     async def __aenter__(self) -> None:
         await self._patience.__aenter__()
@@ -124,6 +125,7 @@ class WhileThere:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._is_over = True
         self._looking.cancel()
         if self._leaving is not None:
             self._leaving.remove_done_callback(self._leave)
@@ -137,7 +139,9 @@ class WhileThere:
         self._leaving.add_done_callback(self._leave)
 
     def _leave(self, _: object) -> None:
-        self._patience.reschedule(asyncio.get_running_loop().time())
+        # A callback that was due already is called though it was removed.
+        if not self._is_over:
+            self._patience.reschedule(asyncio.get_running_loop().time())
 
 
 class ClientGoneError(Exception):
