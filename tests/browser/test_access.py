@@ -107,9 +107,16 @@ class Reader:
             self.found.setdefault(text, []).append(what)
 
 
-@pytest.fixture(params=["light", "dark"])
-def theme(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@pytest.fixture(params=["light-ltr", "dark-ltr", "light-rtl"])
+def face(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """Theme and direction. Colours are looked at from the left alone, so from the right one theme is enough."""
+    theme, direction = str(request.param).split("-")
+    return theme, direction
+
+
+@pytest.fixture
+def theme(face: tuple[str, str]) -> str:
+    return face[0]
 
 
 @pytest.fixture(params=["desk", "phone"])
@@ -117,12 +124,12 @@ def screen(request: pytest.FixtureRequest) -> dict[str, object]:
     return {"viewport": DESK} if request.param == "desk" else {"viewport": PHONE, "has_touch": True}
 
 
-@pytest.fixture(params=["ltr", "rtl"])
-def direction(request: pytest.FixtureRequest, settings: Settings) -> str:
-    if request.param == "rtl":
+@pytest.fixture
+def direction(face: tuple[str, str], settings: Settings) -> str:
+    if face[1] == "rtl":
         # Our words are found by their names, so English is read from the right for once.
         settings.LANGUAGES_BIDI = ["en"]
-    return str(request.param)
+    return face[1]
 
 
 @pytest.fixture
