@@ -37,7 +37,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(what: Callable[[], Any], *, seconds: float = 20.0) -> Any:
+def wait_for(what: Callable[[], Any], *, seconds: float = 60.0) -> Any:
     """The first true value of `what`, asked again and again; fails after a while."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -50,7 +50,7 @@ def wait_for(what: Callable[[], Any], *, seconds: float = 20.0) -> Any:
     raise AssertionError("it did not come in time")
 
 
-def run_async(work: Coroutine[Any, Any, T], *, seconds: float = 30.0) -> T:
+def run_async(work: Coroutine[Any, Any, T], *, seconds: float = 60.0) -> T:
     """In a thread of its own: Playwright's loop may run in the tests'."""
 
     async def limited() -> T:
