@@ -405,7 +405,7 @@ def test_the_worker_outlives_its_database_and_ends_when_told(tmp_path: Path) -> 
         wait_for(lambda: said.read_text().count("database_away") >= 4)
         assert worker.poll() is None
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(timeout=5) == 0
+        assert worker.wait(timeout=30) == 0
     finally:
         worker.kill()
         worker.wait()
