@@ -12,8 +12,8 @@ from django.db.models import Model
 
 def write_rows(model: type[Model], rows: Iterable[tuple[Any, ...]]) -> None:
     """Each with every column of the model in its order; a UUID as 32 digits, JSON as text."""
-    columns = [connection.ops.quote_name(field.column) for field in model._meta.concrete_fields]
-    table, named = connection.ops.quote_name(model._meta.db_table), ", ".join(columns)
+    columns = [f'"{field.column}"' for field in model._meta.concrete_fields]
+    table, named = model._meta.db_table, ", ".join(columns)
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
             with cursor.copy(f"COPY {table} ({named}) FROM STDIN") as copy:
@@ -22,7 +22,7 @@ def write_rows(model: type[Model], rows: Iterable[tuple[Any, ...]]) -> None:
             return
         places = ", ".join(["%s"] * len(columns))
         statement = f"INSERT INTO {table} ({named}) VALUES ({places})"  # noqa: S608
-        cursor.executemany(statement, ([_for_sqlite(value) for value in row] for row in rows))
+        cursor.executemany(statement, [[_for_sqlite(value) for value in row] for row in rows])
 
 
 def _for_sqlite(value: Any) -> Any:
