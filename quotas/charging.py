@@ -30,8 +30,8 @@ from quotas.errors import (
 from quotas.models import Hold, Wallet
 from quotas.money import MAX_AMOUNT_NANOS
 from quotas.services import lock, return_free
-from tenants.ids import NIL, id_at
-from usage.models import HourlyUsage, UsageRecord
+from tenants.ids import NIL, id_at, moment_of
+from usage.models import LEAST_KEPT_DAYS, HourlyUsage, UsageRecord
 
 log = structlog.get_logger(__name__)
 
@@ -95,7 +95,7 @@ def hold(
     """Set money aside for a request: (hold, True), or (the first one, False) when this id already holds.
 
     Raises InsufficientQuota or KeyLimitReached with what is free, NotSpending when user or space may not spend,
-    HoldUnknown when a request of this id was settled before.
+    HoldUnknown when a request of this id was settled before, or may have been: it is as old as rows that are pruned.
     """
     if amount_nanos <= 0:
         raise QuotaError("a hold is more than nothing")
@@ -104,6 +104,8 @@ def hold(
         if earlier.user_id != user.pk:
             raise HoldUnknown(request_id)
         return earlier, False
+    if _is_forgotten(request_id):
+        raise HoldUnknown(request_id)
     # A refusal's row held nothing, and does not stand in the way of a second try.
     if UsageRecord.objects.filter(space=user.space_id, request_id=request_id, held__gt=0).exists():
         raise HoldUnknown(request_id)
@@ -287,8 +289,16 @@ def _return_rest(locked: _Locked) -> None:
         return_free(pool=locked.pool, wallet=locked.wallet, member=member, actor=None, key=key)
 
 
+def _is_forgotten(request_id: UUID) -> bool:
+    """Whether the row that would tell of an earlier settlement may have been pruned, by the age of the id."""
+    return request_id.version == 7 and moment_of(request_id) < origin.now() - timedelta(days=LEAST_KEPT_DAYS)
+
+
 def _settle_late(space_id: int, request_id: UUID, cost_nanos: int, call: Call) -> UsageRecord:
-    """The hold is gone. Settled before: that record. Swept: charge what is available of what the sweep had not."""
+    """The hold is gone. Settled before: that record. Swept: charge what is available of what the sweep had not.
+
+    So late that its rows are pruned: HoldUnknown, and nothing moves.
+    """
     records = UsageRecord.objects.filter(space=space_id, request_id=request_id)
     first = records.first()
     if first is None:

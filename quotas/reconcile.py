@@ -1,4 +1,7 @@
-"""Recompute every balance from the journal, the holds and the usage records, and name what differs."""
+"""Recompute every balance from the journal, the holds and the usage records, and name what differs.
+
+Usage that is no longer kept counts by its checkpoints (usage/retention.py).
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,10 @@ WITH taken AS (
            SUM(CASE WHEN kind IN ('reclaim', 'return') THEN amount ELSE 0 END) AS given_back
     FROM quotas_transfer WHERE space_id = %(space)s AND source_id IS NOT NULL GROUP BY source_id
 ), used AS (
-    SELECT wallet_id, SUM(cost) AS spent FROM usage_usagerecord WHERE space_id = %(space)s GROUP BY wallet_id
+    SELECT wallet_id, SUM(spent) AS spent FROM (
+        SELECT wallet_id, cost AS spent FROM usage_usagerecord WHERE space_id = %(space)s
+        UNION ALL SELECT wallet_id, spent FROM usage_usagecheckpoint WHERE space_id = %(space)s
+    ) AS kept_and_pruned GROUP BY wallet_id
 ), flying AS (
     SELECT wallet_id, SUM(amount) AS held FROM quotas_hold WHERE space_id = %(space)s GROUP BY wallet_id
 ), known AS (
@@ -59,7 +65,10 @@ ORDER BY id
 
 _KEYS = """
 WITH used AS (
-    SELECT key_id, SUM(cost) AS spent FROM usage_usagerecord WHERE space_id = %(space)s GROUP BY key_id
+    SELECT key_id, SUM(spent) AS spent FROM (
+        SELECT key_id, cost AS spent FROM usage_usagerecord WHERE space_id = %(space)s
+        UNION ALL SELECT key_id, spent FROM usage_usagecheckpoint WHERE space_id = %(space)s
+    ) AS kept_and_pruned GROUP BY key_id
 ), flying AS (
     SELECT key_id, SUM(amount) AS held FROM quotas_hold WHERE space_id = %(space)s GROUP BY key_id
 )
@@ -83,6 +92,9 @@ FROM (
     SELECT user_id, key_id, model, 0, 1, 0, CASE WHEN kind = 'error' THEN 1 ELSE 0 END, 0, input_tokens,
            0, output_tokens, 0, cost
     FROM usage_usagerecord WHERE space_id = %(space)s
+    UNION ALL
+    SELECT user_id, key_id, model, 0, requests, 0, errors, 0, input_tokens, 0, output_tokens, 0, spent
+    FROM usage_usagecheckpoint WHERE space_id = %(space)s
 ) AS sides
 GROUP BY user_id, key_id, model
 HAVING SUM(requests) <> SUM(requests_c) OR SUM(errors) <> SUM(errors_c) OR SUM(cost) <> SUM(cost_c)

@@ -5,8 +5,11 @@ SQLite drops a table's triggers when a later migration rebuilds it; such a migra
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
@@ -23,12 +26,13 @@ _EACH_ROW = "FOR EACH ROW EXECUTE FUNCTION refuse_change()"
 _EACH_STATEMENT = "FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()"
 
 
-def _install(vendor: str, table: str) -> list[str]:
-    if vendor == "postgresql":
+def _install(connection: BaseDatabaseWrapper, table: str) -> list[str]:
+    if connection.vendor == "postgresql":
         return [
             _POSTGRES_FUNCTION,
+            # Of a partitioned table each partition has it, too, those that are made later as well.
             f"CREATE OR REPLACE TRIGGER {table}_no_change BEFORE UPDATE OR DELETE ON {table} {_EACH_ROW}",
-            f"CREATE OR REPLACE TRIGGER {table}_no_truncate BEFORE TRUNCATE ON {table} {_EACH_STATEMENT}",
+            *(_no_truncate(each) for each in _with_partitions(connection, table)),
         ]
     return [
         f"CREATE TRIGGER IF NOT EXISTS {table}_no_{deed} BEFORE {deed} ON {table} "
@@ -37,20 +41,54 @@ def _install(vendor: str, table: str) -> list[str]:
     ]
 
 
-def _remove(vendor: str, table: str) -> list[str]:
-    if vendor == "postgresql":
-        return [f"DROP TRIGGER IF EXISTS {table}_no_{what} ON {table}" for what in ("change", "truncate")]
+def _remove(connection: BaseDatabaseWrapper, table: str) -> list[str]:
+    if connection.vendor == "postgresql":
+        truncates = [
+            f"DROP TRIGGER IF EXISTS {each}_no_truncate ON {each}" for each in _with_partitions(connection, table)
+        ]
+        return [f"DROP TRIGGER IF EXISTS {table}_no_change ON {table}", *truncates]
     return [f"DROP TRIGGER IF EXISTS {table}_no_{what}" for what in ("update", "delete")]
 
 
 def install(schema_editor: BaseDatabaseSchemaEditor, table: str) -> None:
-    for statement in _install(schema_editor.connection.vendor, table):
+    for statement in _install(schema_editor.connection, table):
         schema_editor.execute(statement, params=None)
 
 
 def remove(schema_editor: BaseDatabaseSchemaEditor, table: str) -> None:
-    for statement in _remove(schema_editor.connection.vendor, table):
+    for statement in _remove(schema_editor.connection, table):
         schema_editor.execute(statement, params=None)
+
+
+@contextmanager
+def standing_aside(connection: BaseDatabaseWrapper, table: str) -> Iterator[None]:
+    """Within a transaction, so that nobody else sees the table without its guard, and a failure brings it back."""
+    with connection.cursor() as cursor:
+        for statement in _remove(connection, table):
+            cursor.execute(statement)
+        yield
+        for statement in _install(connection, table):
+            cursor.execute(statement)
+
+
+def guard_partition(cursor: Any, partition: str) -> None:
+    """The one trigger that a partition (PostgreSQL) does not have from its table."""
+    cursor.execute(_no_truncate(partition))
+
+
+def partitions_of(cursor: Any, table: str) -> list[str]:
+    """By name, on PostgreSQL."""
+    cursor.execute("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = %s::regclass", [table])
+    return sorted(name for (name,) in cursor.fetchall())
+
+
+def _with_partitions(connection: BaseDatabaseWrapper, table: str) -> list[str]:
+    with connection.cursor() as cursor:
+        return [table, *partitions_of(cursor, table)]
+
+
+def _no_truncate(table: str) -> str:
+    return f"CREATE OR REPLACE TRIGGER {table}_no_truncate BEFORE TRUNCATE ON {table} {_EACH_STATEMENT}"
 
 
 class AppendOnly(Operation):

@@ -15,7 +15,7 @@ from quotas.models import Transfer
 from tenants import append_only
 from tenants.models import Space
 from tests.factories import PASSWORD, MemberFactory, SpaceFactory, charge, manager_of
-from usage.models import UsageRecord
+from usage.models import UsageCheckpoint, UsageRecord
 
 # How quick this machine draws examples says nothing about what is drawn.
 settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -24,7 +24,7 @@ settings.load_profile("ours")
 # Playwright's loop runs in the tests' thread; Django would refuse the ORM there.
 os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
 
-APPEND_ONLY = [Transfer, UsageRecord, AuditEvent]
+APPEND_ONLY = [Transfer, UsageRecord, UsageCheckpoint, AuditEvent]
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,9 @@ from django.utils.translation import gettext_lazy as _
 from tenants.ids import NIL, moment_of, new_id
 from tenants.models import Space
 
+# Records of requests that may still be settled, late or twice, are kept: nothing younger is ever pruned.
+LEAST_KEPT_DAYS = 31
+
 
 class UsageRecord(models.Model):
     """One request and what was charged for it, in nano-dollars. Append-only: the database refuses changes.
@@ -93,6 +96,35 @@ class HourlyUsage(models.Model):
 
     def __str__(self) -> str:
         return f"{self.user_id} {self.model} {self.hour}"
+
+
+class UsageCheckpoint(models.Model):
+    """What the rows of a month came to that are no longer kept, for each wallet, key and model. Append-only.
+
+    `through` is the first moment after that month. Books are balanced with it in the place of the rows.
+    """
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    space = models.ForeignKey(Space, on_delete=models.DO_NOTHING, related_name="+", db_index=False, db_constraint=False)
+    wallet_id = models.UUIDField()
+    user_id = models.BigIntegerField()
+    key_id = models.UUIDField(default=NIL)
+    model = models.CharField(max_length=100)
+    through = models.DateTimeField()
+    requests = models.BigIntegerField()
+    errors = models.BigIntegerField()
+    input_tokens = models.BigIntegerField()
+    output_tokens = models.BigIntegerField()
+    spent = models.BigIntegerField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(spent__gte=0, requests__gt=0), name="checkpoint_not_negative"),
+        ]
+        indexes = [models.Index(fields=["space", "through"], name="checkpoint_space_through")]
+
+    def __str__(self) -> str:
+        return f"{self.wallet_id} {self.through:%Y-%m-%d}"
 
 
 class Task(models.Model):

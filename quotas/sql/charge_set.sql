@@ -292,6 +292,9 @@ BEGIN
             0, 0, 0
         FROM usage_usagerecord
         WHERE id = ANY (refused)
+            -- All of one moment, so that they are looked for in its month alone.
+            AND id BETWEEN (left(refused[1]::text, 18) || '-0000-000000000000')::uuid
+                AND (left(refused[1]::text, 18) || '-ffff-ffffffffffff')::uuid
         GROUP BY space_id, user_id, key_id, model
         ON CONFLICT (space_id, user_id, key_id, model, hour) DO UPDATE SET
             requests = total.requests + excluded.requests,

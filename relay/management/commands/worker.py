@@ -14,8 +14,8 @@ from relay.worker import Worker
 
 class Command(BaseCommand):
     help = (
-        "Poll tasks and sweep the holds of dead processes, until SIGTERM. The served process does the same by itself; "
-        "any number may run beside it."
+        "Poll tasks, sweep the holds of dead processes and make the log's months ahead, until SIGTERM. The served "
+        "process does the same by itself; any number may run beside it."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -28,6 +28,7 @@ class Command(BaseCommand):
 async def _once() -> None:
     with closing(Upstreams()) as upstreams:
         worker = Worker(upstreams)
+        await worker.make_months()
         await worker.sweep()
         await worker.poll()
 

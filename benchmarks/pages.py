@@ -1,0 +1,335 @@
+"""How long pages take in a large space against a small one: python -m benchmarks.pages
+
+Each size is a database of its own on one server, filled by load_test_data and served as `./run` serves it; the same
+page is asked of both in turn, one at a time, over HTTP and signed in, so what is compared is the server's time. Where
+CSV is offered, how the serving process grows while it sends --csv-rows rows, and when the first byte comes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from statistics import median
+from typing import Any
+from urllib.parse import urlencode
+
+import psutil  # type: ignore[import-untyped]  # it ships no types
+import psycopg
+import requests
+
+from benchmarks.database import Database, postgresql
+from benchmarks.machine import machine
+from benchmarks.ours import served
+from benchmarks.processes import ROOT, unwind_when_told_to_end
+
+PASSWORD = "benchmark pages"
+RATIO_GOAL = 1.5
+REMAINING_GOAL_MS = 300
+FIRST_BYTE_GOAL_S, GROWTH_GOAL_MB = 1.0, 50
+WARM_UP = 2
+
+
+@dataclass(frozen=True)
+class Size:
+    name: str
+    members: int
+    rows: int
+
+    def __str__(self) -> str:
+        return f"{self.members:,} members, {self.rows:,} rows"
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page as somebody asks for it; the path is made for each space, whose names and ids differ."""
+
+    name: str
+    role: str
+    path: Callable[[Served], str]
+    most_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class Served:
+    """A size that is up: its address, who is signed in, and what is in it."""
+
+    size: Size
+    base: str
+    pid: int
+    sessions: dict[str, requests.Session]
+    days: int
+    username: str
+    token: str
+    request_id: str
+    middle_id: str
+
+    @property
+    def last_days(self) -> dict[str, str]:
+        """Thirty of them, as an address says them."""
+        today = datetime.now(UTC).date()
+        return _period(today - timedelta(days=29), today)
+
+    @property
+    def all_days(self) -> dict[str, str]:
+        today = datetime.now(UTC).date()
+        return _period(today - timedelta(days=self.days + 1), today)
+
+
+def main() -> None:
+    options = read_options()
+    unwind_when_told_to_end()
+    sizes = [Size("small", *options.small), Size("large", *options.large)]
+    with postgresql() as database, ExitStack() as stack:
+        print(f"{machine()}; PostgreSQL {database.version}", flush=True)
+        manage("collectstatic", "--noinput", "-v0", env={})
+        urls = [fill(size, database, options) for size in sizes]
+        small, large = (
+            stack.enter_context(serve(size, database, url, options)) for size, url in zip(sizes, urls, strict=True)
+        )
+        print(f"\n{table(small, large, options)}", flush=True)
+        print(f"\n{csv(large, options.csv_rows)}")
+
+
+def read_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    two = {"type": int, "nargs": 2, "metavar": ("MEMBERS", "ROWS")}
+    parser.add_argument("--small", default=[1_000, 100_000], **two)  # type: ignore[arg-type]
+    parser.add_argument("--large", default=[100_000, 10_000_000], **two)  # type: ignore[arg-type]
+    parser.add_argument("--days", type=int, default=90)
+    parser.add_argument("--rounds", type=int, default=11, help="how often each page is asked for")
+    parser.add_argument("--csv-rows", type=int, default=1_000_000)
+    parser.add_argument("--only", default="", metavar="TEXT", help="pages whose name has it")
+    return parser.parse_args()
+
+
+# -- Setting up ---------------------------------------------------------------------------------------------------
+
+
+def fill(size: Size, database: Database, options: argparse.Namespace) -> str:
+    """A database of that size, and its URL."""
+    url = database.url.rpartition("/")[0] + f"/{size.name}"
+    with psycopg.connect(database.url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {size.name}".encode())
+    numbers = {"members": size.members, "rows": size.rows, "days": options.days}
+    given = ["--space", size.name, "--password-stdin", *(f"--{name}={value}" for name, value in numbers.items())]
+    begun = time.monotonic()
+    for command in (["migrate", "-v0"], ["load_test_data", *given]):
+        manage(*command, env={"DATABASE_URL": url})
+    print(f"{size}: made in {time.monotonic() - begun:,.0f} s", flush=True)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("VACUUM")
+    return url
+
+
+def manage(*command: str, env: dict[str, str]) -> None:
+    """In a process of its own, whose database is not ours."""
+    program = [sys.executable, "manage.py", *command]
+    subprocess.run(
+        program, check=True, cwd=ROOT, env=os.environ | env, input=PASSWORD, text=True, stdout=subprocess.PIPE
+    )
+
+
+@contextmanager
+def serve(size: Size, database: Database, url: str, options: argparse.Namespace) -> Iterator[Served]:
+    with psycopg.connect(url) as connection:
+        people = {
+            role: _one(connection, f"SELECT username FROM accounts_user WHERE number = {number}")
+            for role, number in (("manager", 1), ("admin", 2), ("member", 3))
+        }
+        middle = (
+            "SELECT {} FROM usage_usagerecord WHERE kind = 'consume' ORDER BY id OFFSET"
+            " (SELECT count(*) / 2 FROM usage_usagerecord) LIMIT 1"
+        )
+        found = {name: _one(connection, middle.format(name)) for name in ("id", "username", "request_id")}
+    with served(replace(database, url=url)) as (base, pid):
+        sessions = {role: signed_in(base, username) for role, username in people.items()}
+        yield Served(
+            size, base, pid, sessions, options.days, found["username"], "laptop", found["request_id"], found["id"]
+        )
+
+
+def _one(connection: psycopg.Connection[Any], sql: str) -> str:
+    row = connection.execute(sql.encode()).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def signed_in(base: str, username: str) -> requests.Session:
+    session = requests.Session()
+    page = session.get(f"{base}/login/", timeout=30).text
+    token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page)
+    assert token is not None
+    fields = {"username": username, "password": PASSWORD, "csrfmiddlewaretoken": token[1]}
+    answer = session.post(f"{base}/login/", data=fields, timeout=60, allow_redirects=False)
+    if answer.status_code not in (302, 303):
+        raise SystemExit(f"{username} could not sign in: {answer.status_code}")
+    return session
+
+
+# -- Pages --------------------------------------------------------------------------------------------------------
+
+
+def pages() -> Iterator[Page]:
+    yield from users("manager")
+    yield from users("admin")
+    for role in ("manager", "admin", "member"):
+        yield from logs(role)
+        yield from dashboards(role)
+
+
+def users(role: str) -> Iterator[Page]:
+    def listed(**asked: object) -> Callable[[Served], str]:
+        return lambda _served: _path("/space/users/", asked)
+
+    yield Page("users: first page", role, listed())
+    yield Page("users: search, one found", role, lambda served: _path("/space/users/", {"q": served.username}))
+    yield Page("users: search, nobody found", role, listed(q="nobody-of-that-name"))
+    yield Page("users: search, a tenth found", role, listed(q="sato"))
+    yield Page("users: sorted by id, downwards", role, listed(sort="-id"))
+    yield Page("users: sorted by name", role, listed(sort="username"))
+    yield Page("users: last page", role, listed(page=9_999_999))
+    yield Page("users: by remaining", role, listed(sort="remaining"), REMAINING_GOAL_MS)
+
+
+def logs(role: str) -> Iterator[Page]:
+    def usage(name: str, asked: Callable[[Served], dict[str, Any]]) -> Page:
+        return Page(f"usage: {name}", role, lambda served: _path("/console/usage/", asked(served)))
+
+    yield usage("first page, 7 days", lambda _served: {})
+    yield usage("first page, 30 days", lambda served: served.last_days)
+    yield usage("deep page, all days", lambda served: served.all_days | {"cursor": served.middle_id})
+    yield usage("by model", lambda served: served.last_days | {"model": "gpt-4.1"})
+    yield usage("by a model that nobody used", lambda served: served.last_days | {"model": "none-such"})
+    yield usage("by type", lambda served: served.last_days | {"type": "error"})
+    yield usage("by token", lambda served: served.last_days | {"token": served.token})
+    yield usage("by request id", lambda served: {"request_id": served.request_id})
+    if role != "member":
+        yield usage("by user", lambda served: served.last_days | {"user": served.username})
+
+
+def dashboards(role: str) -> Iterator[Page]:
+    scopes = ["me"] if role == "member" else ["space", "me"]
+    for scope in scopes:
+        asked = {"period": "30d"} | ({"scope": "me"} if scope == "me" and role != "member" else {})
+        yield Page(f"dashboard, 30 days, {scope}", role, _constantly(_path("/console/", asked)))
+    yield Page("credits", role, _constantly("/me/credits/"))
+
+
+def _constantly(path: str) -> Callable[[Served], str]:
+    return lambda _served: path
+
+
+def _period(first: date, last: date) -> dict[str, str]:
+    return {"from": first.isoformat(), "to": last.isoformat()}
+
+
+def _path(address: str, asked: dict[str, Any]) -> str:
+    return f"{address}?{urlencode(asked)}" if asked else address
+
+
+# -- Measuring ----------------------------------------------------------------------------------------------------
+
+
+def table(small: Served, large: Served, options: argparse.Namespace) -> str:
+    lines = [
+        f"Median of {options.rounds} (least to most), ms: {small.size}; {large.size}",
+        "",
+        "| page | as | small | large | large ÷ small | goal | |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for page in pages():
+        if options.only in page.name:
+            lines.append(line(page, *alternate(page, small, large, options.rounds)))
+            print(lines[-1], file=sys.stderr, flush=True)
+    return "\n".join(lines)
+
+
+def alternate(page: Page, small: Served, large: Served, rounds: int) -> tuple[list[float], list[float]]:
+    """In turn, after a few that do not count."""
+    samples: tuple[list[float], list[float]] = ([], [])
+    for _round in range(rounds + WARM_UP):
+        for found, at in zip(samples, (small, large), strict=True):
+            found.append(ask_ms(page, at))
+    return samples[0][WARM_UP:], samples[1][WARM_UP:]
+
+
+def ask_ms(page: Page, at: Served) -> float:
+    begun = time.perf_counter()
+    answer = at.sessions[page.role].get(f"{at.base}{page.path(at)}", timeout=300, allow_redirects=False)
+    taken = time.perf_counter() - begun
+    if answer.status_code != 200:
+        raise SystemExit(f"{page.name} as {page.role}: {answer.status_code}")
+    return taken * 1000
+
+
+def line(page: Page, small: list[float], large: list[float]) -> str:
+    ratio = median(large) / median(small)
+    if page.most_ms:
+        goal, is_reached = f"{page.most_ms:.0f} ms", median(large) <= page.most_ms
+    else:
+        goal, is_reached = f"{RATIO_GOAL} ×", ratio <= RATIO_GOAL
+    reached = "reached" if is_reached else "**not reached**"
+    return f"| {page.name} | {page.role} | {told(small)} | {told(large)} | {ratio:.2f} | {goal} | {reached} |"
+
+
+def told(found: list[float]) -> str:
+    return f"{median(found):,.1f} ({min(found):,.1f} to {max(found):,.1f})"
+
+
+def csv(served: Served, rows: int) -> str:
+    """Of as many rows as asked for, or of all there are."""
+    share = min(1.0, rows / max(served.size.rows, 1))
+    today = datetime.now(UTC).date()
+    days = max(1, round(served.days * share))
+    path = _path("/console/usage.csv", _period(today - timedelta(days=days), today))
+    with watched(served.pid) as grown:
+        begun = time.perf_counter()
+        answer = served.sessions["manager"].get(f"{served.base}{path}", timeout=900, stream=True)
+        if answer.status_code == 404:
+            return "CSV: missing (404)"
+        chunks = answer.iter_content(1 << 16)
+        head = next(chunks)
+        first_s = time.perf_counter() - begun
+        lines = head.count(b"\n") + sum(chunk.count(b"\n") for chunk in chunks)
+        taken_s = time.perf_counter() - begun
+    return (
+        f"CSV of {lines:,} lines in {taken_s:.1f} s: first byte after {first_s:.2f} s (goal {FIRST_BYTE_GOAL_S} s), "
+        f"the serving process grew by {grown():.1f} MB at most (goal {GROWTH_GOAL_MB} MB)"
+    )
+
+
+@contextmanager
+def watched(pid: int) -> Iterator[Callable[[], float]]:
+    """How much memory the program and all that it started have taken on at most, in MB."""
+    before, most, ended = memory_mb(pid), 0.0, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not ended.wait(0.05):
+            most = max(most, memory_mb(pid) - before)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield lambda: most
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def memory_mb(pid: int) -> float:
+    first = psutil.Process(pid)
+    return sum(float(process.memory_info().rss) for process in [first, *first.children(recursive=True)]) / 1e6
+
+
+if __name__ == "__main__":
+    main()

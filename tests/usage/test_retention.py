@@ -1,0 +1,244 @@
+"""Pruned usage: whole months go once their roll-ups are known to be right, and the books balance without them."""
+
+from __future__ import annotations
+
+import io
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import IntegrityError, connection, transaction
+from django.utils import timezone
+
+from accounts.keys import KeyTerms, create_key
+from accounts.models import User
+from audit.origin import acting
+from quotas.charging import Call, expire_holds, hold, log_refusal, settle
+from quotas.errors import HoldUnknown
+from quotas.money import NANOS_PER_USD
+from quotas.reconcile import reconcile
+from tenants.ids import id_at, new_id
+from tenants.models import Space
+from tests.factories import charge
+from tests.quotas.books import books
+from tests.quotas.test_concurrency import together
+from usage.models import HourlyUsage, UsageCheckpoint, UsageRecord
+from usage.partitions import Month
+from usage.retention import Pruned, months_due, prune_month, pruned_through
+
+USD = NANOS_PER_USD
+NOW = timezone.now()
+# In the middle of a month, so that rows beside it are of the same month.
+OLD = Month.of(NOW - timedelta(days=500)).start + timedelta(days=15)
+OLD_MONTH = Month.of(OLD)
+
+
+def prune(*arguments: str) -> str:
+    said = io.StringIO()
+    call_command("prune_usage", *(arguments or ("--keep", "400d")), stdout=said)
+    return said.getvalue()
+
+
+def at(moment: Any, user: User, cost_usd: float) -> UsageRecord:
+    with acting(moment=moment):
+        return charge(user, cost_usd=cost_usd)
+
+
+def drift(statement: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+
+
+@pytest.fixture
+def history(space: Space, manager: User, member: User) -> Space:
+    """Two old months and today: of the member with a key and without, of the manager, and a refusal."""
+    key = create_key(owner=member, terms=KeyTerms(name="laptop"))[0]
+    with acting(moment=OLD):
+        charge(manager, cost_usd=2)
+        call = Call(model="gpt-4o", key_id=key.pk, key_name=key.name, input_tokens=5)
+        request_id = new_id()
+        hold(request_id=request_id, user=member, amount_nanos=USD, call=call)
+        settle(space_id=space.pk, request_id=request_id, cost_nanos=USD // 4, call=call)
+        refused = Call(model="gpt-4o", status=429, code="insufficient_quota")
+        log_refusal(request_id=new_id(), user=member, call=refused)
+    at(OLD + timedelta(days=31), member, 0.5)
+    charge(member, cost_usd=1)
+    assert reconcile(space) == []
+    return space
+
+
+def test_old_months_go_and_what_they_came_to_stays(history: Space, member: User, manager: User) -> None:
+    before = books(history)
+    younger = [row for row in before["UsageRecord"] if Month.of(UsageRecord(id=row["id"]).at) > OLD_MONTH.plus(1)]
+
+    said = prune()
+
+    assert said == (
+        f"{OLD_MONTH}: 3 rows dropped, $2.25 kept as checkpoints.\n"
+        f"{OLD_MONTH.plus(1)}: 1 row dropped, $0.50 kept as checkpoints.\n"
+    )
+    after = books(history)
+    assert after.pop("UsageRecord") == younger and len(younger) == 1
+    before.pop("UsageRecord")
+    assert after == before
+    kept = UsageCheckpoint.objects.order_by("through", "user_id", "spent")
+    assert list(kept.values_list("user_id", "model", "through", "requests", "errors", "spent")) == [
+        (manager.pk, "gpt-4o-mini", OLD_MONTH.end, 1, 0, 2 * USD),
+        (member.pk, "gpt-4o", OLD_MONTH.end, 1, 1, 0),
+        (member.pk, "gpt-4o", OLD_MONTH.end, 1, 0, USD // 4),
+        (member.pk, "gpt-4o-mini", OLD_MONTH.plus(1).end, 1, 0, USD // 2),
+    ]
+    assert pruned_through(history.pk) == OLD_MONTH.plus(1).end and reconcile(history) == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "figures"),
+    [
+        ("UPDATE quotas_wallet SET spent = spent - 1 WHERE kind = 'member'", ["spent"]),
+        ("UPDATE quotas_wallet SET spent = spent - 1 WHERE kind = 'pool'", ["spent"]),
+        ("UPDATE accounts_apikey SET spent = 0", ["spent"]),
+        ("UPDATE usage_hourlyusage SET cost = cost + 1 WHERE model = 'gpt-4o' AND cost > 0", ["cost"]),
+        ("DELETE FROM usage_hourlyusage WHERE errors > 0", ["requests", "errors"]),
+    ],
+)
+def test_figures_that_drifted_are_found_after_pruning(history: Space, statement: str, figures: list[str]) -> None:
+    prune()
+
+    drift(statement)
+
+    assert [difference.figure for difference in reconcile(history)] == figures
+
+
+def test_roll_ups_that_are_not_what_the_rows_come_to_stop_it(history: Space, member: User) -> None:
+    before = books(history)
+    drift(f"UPDATE usage_hourlyusage SET cost = cost + 1, requests = requests + 1 WHERE user_id = {member.pk}")
+    wrong = books(history)
+
+    with pytest.raises(CommandError, match=rf"Halcyon Labs, {OLD_MONTH}: 4 hourly figures .* Nothing .* dropped"):
+        prune()
+
+    assert books(history) == wrong and wrong["UsageRecord"] == before["UsageRecord"]
+    assert not UsageCheckpoint.objects.exists()
+
+
+def test_a_dry_run_says_what_would_go_and_changes_nothing(history: Space) -> None:
+    before = books(history)
+
+    said = prune("--keep", "400d", "--dry-run")
+
+    assert said.splitlines()[0] == f"{OLD_MONTH}: 3 rows would go, $2.25 kept as checkpoints."
+    assert books(history) == before and not UsageCheckpoint.objects.exists()
+
+
+def test_a_month_that_is_not_wholly_older_stays(history: Space) -> None:
+    days = (timezone.now() - OLD_MONTH.end).days + 1
+
+    assert prune("--keep", f"{days}d") == "Nothing is older than that by a whole month.\n"
+    assert prune("--keep", f"{days - 1}d").startswith(f"{OLD_MONTH}: 3 rows dropped")
+
+
+@pytest.mark.parametrize("keep", ["30d", "0", "1d"])
+def test_less_than_a_month_is_not_kept(history: Space, keep: str) -> None:
+    with pytest.raises(CommandError, match="at least 31d"):
+        prune("--keep", keep)
+    assert not UsageCheckpoint.objects.exists()
+
+
+@pytest.mark.parametrize("keep", ["", "-400d", "forever", "400 d", "4e2", "99999d", "٤٠٠d"])
+def test_what_is_no_number_of_days_is_refused(db: None, keep: str) -> None:
+    with pytest.raises(CommandError, match="--keep: a number of days"):
+        prune(f"--keep={keep}")
+
+
+def test_the_service_keeps_a_month_as_well(db: None) -> None:
+    with pytest.raises(ValueError, match="31 days"):
+        months_due(timedelta(days=30))
+
+
+def test_pruning_again_finds_nothing(history: Space) -> None:
+    prune()
+    kept = list(UsageCheckpoint.objects.values())
+
+    assert prune() == "Nothing is older than that by a whole month.\n"
+    assert prune_month(OLD_MONTH) is None
+    assert list(UsageCheckpoint.objects.values()) == kept
+
+
+def test_a_history_told_after_pruning_is_pruned_like_any_other(history: Space, member: User) -> None:
+    prune()
+    late = at(OLD, member, 0.25)
+    assert UsageRecord.objects.get(pk=late.pk) == late and reconcile(history) == []
+
+    assert prune() == f"{OLD_MONTH}: 1 row dropped, $0.25 kept as checkpoints.\n"
+
+    assert reconcile(history) == []
+
+
+def test_a_strangers_space_is_pruned_beside_ours_and_both_balance(history: Space, stranger: User) -> None:
+    at(OLD, stranger, 3)
+
+    assert prune().startswith(f"{OLD_MONTH}: 4 rows dropped, $5.25 kept")
+
+    assert stranger.space is not None and reconcile(stranger.space) == [] == reconcile(history)
+    assert UsageCheckpoint.objects.get(space=stranger.space_id).spent == 3 * USD
+
+
+def test_a_checkpoint_can_be_neither_changed_nor_deleted(history: Space) -> None:
+    prune()
+
+    for statement in ("UPDATE usage_usagecheckpoint SET spent = 0", "DELETE FROM usage_usagecheckpoint"):
+        with pytest.raises(IntegrityError, match="append-only"), transaction.atomic():
+            drift(statement)
+
+
+def test_the_log_is_append_only_after_pruning(history: Space) -> None:
+    prune()
+
+    for statement in ("UPDATE usage_usagerecord SET cost = cost", "DELETE FROM usage_usagerecord"):
+        with pytest.raises(IntegrityError, match="append-only"), transaction.atomic():
+            drift(statement)
+
+
+def test_a_settlement_after_pruning_moves_nothing(history: Space, member: User) -> None:
+    swept = id_at(OLD)
+    with acting(moment=OLD):
+        hold(request_id=swept, user=member, amount_nanos=USD, call=Call(model="gpt-4o"))
+    with acting(moment=OLD + timedelta(minutes=5)):
+        assert expire_holds() == 1
+    prune()
+    before = books(history)
+
+    with pytest.raises(HoldUnknown):
+        settle(space_id=history.pk, request_id=swept, cost_nanos=USD, call=Call(model="gpt-4o"))
+    with pytest.raises(HoldUnknown):
+        hold(request_id=swept, user=member, amount_nanos=USD, call=Call(model="gpt-4o"))
+
+    assert books(history) == before and reconcile(history) == []
+
+
+def test_a_settlement_that_is_repeated_before_pruning_finds_its_record(history: Space, member: User) -> None:
+    prune()
+    request_id, call = new_id(), Call(model="gpt-4o")
+    hold(request_id=request_id, user=member, amount_nanos=USD, call=call)
+    first = settle(space_id=history.pk, request_id=request_id, cost_nanos=1, call=call)
+
+    assert settle(space_id=history.pk, request_id=request_id, cost_nanos=1, call=call) == first
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_who_prune_at_once_prune_once(history: Space) -> None:
+    due = months_due(timedelta(days=400))
+    assert due == [OLD_MONTH, OLD_MONTH.plus(1)]
+
+    found = together(*(lambda month=month: prune_month(month) for month in due * 2))
+
+    assert sorted(pruned.rows for pruned in found if isinstance(pruned, Pruned)) == [1, 3]
+    assert UsageCheckpoint.objects.count() == 4 and reconcile(history) == []
+
+
+def test_an_hours_roll_up_that_is_missing_stops_it(history: Space, manager: User) -> None:
+    HourlyUsage.objects.filter(user_id=manager.pk).delete()
+
+    with pytest.raises(CommandError, match=f"{OLD_MONTH}: 4 hourly figures"):
+        prune()

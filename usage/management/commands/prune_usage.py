@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import re
+import time
+from argparse import ArgumentParser
+from datetime import timedelta
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import OperationalError
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from quotas.money import format_exact
+from tenants.models import Space
+from usage.models import LEAST_KEPT_DAYS
+from usage.partitions import Month
+from usage.retention import Pruned, RollUpsDifferError, count_month, months_due, prune_month
+
+TRIES, PAUSE_S = 5, 2.0
+# A century: nobody's log is as old.
+KEEP_MOST_DAYS = 36525
+
+
+class Command(BaseCommand):
+    help = (
+        "Drop the usage rows of whole months that are older than --keep. Their roll-ups are compared with the rows "
+        "first, and what they came to stays; no balance changes. Exits 1 when roll-ups and rows differ."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--keep", required=True, metavar="DAYS", help=f"like 400d, at least {LEAST_KEPT_DAYS}d")
+        parser.add_argument("--dry-run", action="store_true", help="say what would go, and change nothing")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        due = months_due(_days(options["keep"]))
+        told = [self._tell(month, is_dry=options["dry_run"]) for month in due]
+        if not any(told):
+            self.stdout.write(_("Nothing is older than that by a whole month."))
+
+    def _tell(self, month: Month, *, is_dry: bool) -> bool:
+        pruned = count_month(month) if is_dry else _prune(month)
+        if pruned is not None:
+            self.stdout.write(_would_go(pruned) if is_dry else _went(pruned))
+        return pruned is not None
+
+
+def _days(text: str) -> timedelta:
+    match = re.fullmatch(r"([0-9]{1,5})d?", text, re.ASCII)
+    if match is None or int(match[1]) > KEEP_MOST_DAYS:
+        raise CommandError(_("--keep: a number of days, like 400d"))
+    if int(match[1]) < LEAST_KEPT_DAYS:
+        words = _("--keep: at least %(days)dd, since younger requests may still be settled")
+        raise CommandError(words % {"days": LEAST_KEPT_DAYS})
+    return timedelta(days=int(match[1]))
+
+
+def _prune(month: Month) -> Pruned | None:
+    """The log is locked for a moment, which a long page or a CSV may hold up: then again, a few times."""
+    for left in reversed(range(TRIES)):
+        try:
+            return prune_month(month)
+        except RollUpsDifferError as error:
+            raise CommandError(_differ(error)) from error
+        except OperationalError as error:
+            if not left:
+                words = _("%(month)s: the log is too busy to be locked; it was left as it is. Try again later.")
+                raise CommandError(words % {"month": month}) from error
+        time.sleep(PAUSE_S)
+    return None
+
+
+def _differ(error: RollUpsDifferError) -> str:
+    words = ngettext(
+        "%(space)s, %(month)s: %(n)d hourly figure is not what the rows come to. Nothing of that month was dropped; "
+        "run reconcile, and keep the rows until it is known why.",
+        "%(space)s, %(month)s: %(n)d hourly figures are not what the rows come to. Nothing of that month was dropped; "
+        "run reconcile, and keep the rows until it is known why.",
+        error.differing,
+    )
+    space = Space.objects.filter(pk=error.space_id).first()
+    return words % {"space": space or error.space_id, "month": error.month, "n": error.differing}
+
+
+def _went(pruned: Pruned) -> str:
+    words = ngettext(
+        "%(month)s: %(n)s row dropped, $%(spent)s kept as checkpoints.",
+        "%(month)s: %(n)s rows dropped, $%(spent)s kept as checkpoints.",
+        pruned.rows,
+    )
+    return words % _named(pruned)
+
+
+def _would_go(pruned: Pruned) -> str:
+    words = ngettext(
+        "%(month)s: %(n)s row would go, $%(spent)s kept as checkpoints.",
+        "%(month)s: %(n)s rows would go, $%(spent)s kept as checkpoints.",
+        pruned.rows,
+    )
+    return words % _named(pruned)
+
+
+def _named(pruned: Pruned) -> dict[str, str]:
+    return {"month": str(pruned.month), "n": f"{pruned.rows:,}", "spent": format_exact(pruned.spent_nanos)}

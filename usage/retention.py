@@ -1,0 +1,172 @@
+"""Usage that is no longer kept: whole months go, and what they came to stays, in roll-ups and checkpoints.
+
+Before anything goes, the month's roll-ups are compared with its rows; the checkpoints are written in the transaction in
+which the rows go. Balances are not touched, and reconcile counts checkpoints in the place of rows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from django.db import connection, transaction
+from django.db.models import Count, Q, QuerySet, Sum
+
+from audit import origin
+from tenants import append_only
+from tenants.ids import moment_of
+from usage.models import LEAST_KEPT_DAYS, HourlyUsage, UsageCheckpoint, UsageRecord
+from usage.partitions import TABLE, Month, drop_month, make_ahead, months_made, take_lock
+
+LEAST_KEPT = timedelta(days=LEAST_KEPT_DAYS)
+
+
+class RollUpsDifferError(Exception):
+    """The roll-ups of a month are not what its rows come to: the rows are needed to find out why."""
+
+    def __init__(self, month: Month, space_id: int, differing: int) -> None:
+        super().__init__(month, space_id, differing)
+        self.month, self.space_id, self.differing = month, space_id, differing
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What went, or would go."""
+
+    month: Month
+    rows: int
+    spent_nanos: int
+
+
+class _Figures(NamedTuple):
+    """What reconcile compares, of rows, checkpoints and roll-ups alike."""
+
+    requests: int
+    errors: int
+    input_tokens: int
+    output_tokens: int
+    cost: int
+
+
+def months_due(keep: timedelta) -> list[Month]:
+    """The months that are wholly older, the oldest first; of those that are over, what is in the rest as well."""
+    if keep < LEAST_KEPT:
+        raise ValueError(f"usage is kept for {LEAST_KEPT_DAYS} days at least")
+    make_ahead()
+    before = origin.now() - keep
+    return [month for month in _months() if month.end <= before]
+
+
+def count_month(month: Month) -> Pruned:
+    found = _rows(month).aggregate(rows=Count("id"), spent=Sum("cost", default=0))
+    return Pruned(month, found["rows"], found["spent"])
+
+
+@transaction.atomic
+def prune_month(month: Month) -> Pruned | None:
+    """Write the month's checkpoints and drop its rows; None when somebody else was faster.
+
+    Raises RollUpsDifferError, having changed nothing. On PostgreSQL the log is locked for the moment of the drop; an
+    OperationalError says that it was too busy for that.
+    """
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            take_lock(cursor, wait=True)
+        if month not in _months():
+            return None
+        pruned = count_month(month)
+        for space_id in _spaces(month):
+            _compare(month, space_id)
+            UsageCheckpoint.objects.bulk_create(_checkpoints(month, space_id), batch_size=1000)
+        _drop(cursor, month)
+    return pruned
+
+
+def _drop(cursor: Any, month: Month) -> None:
+    if connection.vendor == "postgresql":
+        drop_month(cursor, month)
+        return
+    with append_only.standing_aside(connection, TABLE):
+        _rows(month).delete()
+
+
+def _months() -> list[Month]:
+    """Those that can go: on PostgreSQL the partitions, on SQLite the months that have rows."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            return months_made(cursor)
+    return list(_months_with_rows())
+
+
+def _months_with_rows() -> Iterator[Month]:
+    ids = UsageRecord.objects.order_by("id").values_list("pk", flat=True)
+    first = ids.first()
+    while first is not None:
+        month = Month.of(moment_of(first))
+        yield month
+        first = ids.filter(id__gte=month.ids[1]).first()
+
+
+def _rows(month: Month) -> QuerySet[UsageRecord]:
+    first, after = month.ids
+    return UsageRecord.objects.filter(id__gte=first, id__lt=after).order_by()
+
+
+def _spaces(month: Month) -> list[int]:
+    return sorted(_rows(month).values_list("space_id", flat=True).distinct())
+
+
+def _compare(month: Month, space_id: int) -> None:
+    """With the rows count those that were pruned before, where a history was told after that."""
+    kept: Counter[tuple[Any, ...]] = Counter()
+    pruned = UsageCheckpoint.objects.filter(space=space_id, through=month.end)
+    hours = HourlyUsage.objects.filter(space=space_id, hour__gte=month.start, hour__lt=month.end)
+    for place, figures in _summed(_rows(month).filter(space=space_id), _OF_ROWS):
+        _count(kept, place, figures, +1)
+    for place, figures in _summed(pruned, _OF_CHECKPOINTS):
+        _count(kept, place, figures, +1)
+    for place, figures in _summed(hours, _OF_HOURS):
+        _count(kept, place, figures, -1)
+    if differing := sum(1 for difference in kept.values() if difference):
+        raise RollUpsDifferError(month, space_id, differing)
+
+
+def _count(kept: Counter[tuple[Any, ...]], place: tuple[Any, ...], figures: _Figures, sign: int) -> None:
+    for name, value in zip(_Figures._fields, figures, strict=True):
+        kept[*place, name] += sign * value
+
+
+def _checkpoints(month: Month, space_id: int) -> Iterator[UsageCheckpoint]:
+    places = ("wallet_id", "user_id", "key_id", "model")
+    for row in _rows(month).filter(space=space_id).values(*places).annotate(**_OF_ROWS).iterator():
+        spent = row.pop("sum_cost")
+        figures = {name.removeprefix("sum_"): row.pop(name) for name in list(row) if name.startswith("sum_")}
+        yield UsageCheckpoint(space_id=space_id, through=month.end, spent=spent, **row, **figures)
+
+
+_OF_ROWS = {
+    "sum_requests": Count("id"),
+    "sum_errors": Count("id", filter=Q(kind=UsageRecord.Kind.ERROR)),
+    "sum_input_tokens": Sum("input_tokens"),
+    "sum_output_tokens": Sum("output_tokens"),
+    "sum_cost": Sum("cost"),
+}
+_OF_HOURS = {f"sum_{name}": Sum(name) for name in _Figures._fields}
+_OF_CHECKPOINTS = _OF_HOURS | {"sum_cost": Sum("spent")}
+
+
+def _summed(rows: QuerySet[Any], sums: dict[str, Any]) -> Iterator[tuple[tuple[int, UUID, str], _Figures]]:
+    """By user, key and model."""
+    places = ("user_id", "key_id", "model")
+    for row in rows.order_by().values(*places).annotate(**sums).values_list(*places, *sums).iterator():
+        yield row[:3], _Figures(*row[3:])
+
+
+def pruned_through(space_id: int) -> datetime | None:
+    """Before this moment the space's rows are gone; None when all are there."""
+    last = UsageCheckpoint.objects.filter(space=space_id).order_by("-through")
+    return last.values_list("through", flat=True).first()
