@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
 import structlog
 from django.core.exceptions import PermissionDenied
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from accounts.models import User
     from relay.models import Model, Upstream
 
-    Target = User | Space | Model | Upstream
+    Target: TypeAlias = User | Space | Model | Upstream
 
 log = structlog.get_logger(__name__)
 
@@ -217,7 +217,7 @@ def _write(
         at=at,
         kind=kind,
         refusal=refusal,
-        **_actor_fields(actor, here.command),
+        **_actor_fields(actor, here.command, is_refused=bool(refusal)),
         target_id=target.pk if target else None,
         target_name=str(target) if target else "",
         target_type=target._meta.model_name if target else "",
@@ -228,12 +228,13 @@ def _write(
     )
 
 
-def _actor_fields(actor: User | None, command: str) -> dict[str, Any]:
+def _actor_fields(actor: User | None, command: str, *, is_refused: bool) -> dict[str, Any]:
+    """Without a name: somebody who never got in."""
     if actor is not None:
         return {"actor_id": actor.pk, "actor_name": actor.get_username(), "actor_role": actor.role}
     if command:
         return {"actor_id": None, "actor_name": command, "actor_role": COMMAND}
-    return {"actor_id": None, "actor_name": "system", "actor_role": ""}
+    return {"actor_id": None, "actor_name": "" if is_refused else "system", "actor_role": ""}
 
 
 def _without_secrets(value: Any) -> Any:

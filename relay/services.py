@@ -41,9 +41,9 @@ def told(row: Model | Upstream | None) -> dict[str, Any]:
     if row is None or row.pk is None:
         return {}
     if isinstance(row, Model):
-        return Model.objects.filter(pk=row.pk).values(*_MODEL).get()
+        return dict(Model.objects.filter(pk=row.pk).values(*_MODEL).get())
     served = list(row.models.order_by("name").values_list("name", flat=True))
-    return Upstream.objects.filter(pk=row.pk).values(*_UPSTREAM).get() | {"models": served}
+    return {**Upstream.objects.filter(pk=row.pk).values(*_UPSTREAM).get(), "models": served}
 
 
 def record_change(
