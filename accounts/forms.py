@@ -8,6 +8,7 @@ from django.utils.translation import gettext_lazy as _
 
 from accounts.fields import DisplayNameField, NewPasswordField
 from accounts.models import User
+from accounts.services import is_present_password
 
 
 class SignInForm(AuthenticationForm):
@@ -35,6 +36,6 @@ class OwnPasswordForm(forms.Form):
 
     def clean_present_password(self) -> str:
         password: str = self.cleaned_data["present_password"]
-        if not self.user.check_password(password):
+        if not is_present_password(user=self.user, password=password):
             raise forms.ValidationError(_("That is not your present password."), "wrong")
         return password

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
-from django.db import models
+from django.db import models, transaction
 from django.db.models import Q
 from django.db.models.functions import Lower
 from django.utils import timezone
@@ -37,9 +37,13 @@ class LivingUsers(BaseUserManager["User"]):
 
     def create_superuser(self, username: str, password: str | None = None, **_fields: Any) -> User:
         """An operator; the name is what Django's createsuperuser command calls."""
+        from audit.services import record
+
         user = User(username=username, role=Role.OPERATOR)
         user.set_password(password)
-        user.save(using=self._db)
+        with transaction.atomic(using=self._db):
+            user.save(using=self._db)
+            record("operator.created", space=None, actor=None, target=user, after={"username": username})
         return user
 
 

@@ -1,11 +1,12 @@
-"""What people change about themselves."""
+"""What people change about themselves, and their coming and going."""
 
 from __future__ import annotations
 
 from django.db import transaction
+from django.db.models.functions import Lower
 
 from accounts.models import User
-from audit.services import record
+from audit.services import record, record_refusal
 
 
 @transaction.atomic
@@ -32,3 +33,35 @@ def change_own_password(*, user: User, password: str) -> None:
     with transaction.atomic():
         user.save(update_fields=["password"])
         record("self.password_changed", space=user.space, actor=user, target=user)
+
+
+def is_present_password(*, user: User, password: str) -> bool:
+    """Whether it is; one that is not was an attempt, which the trail keeps."""
+    if user.check_password(password):
+        return True
+    record_refusal("self.password_changed", why="wrong_password", space=user.space, actor=user, target=user)
+    return False
+
+
+def record_sign_in(user: User) -> None:
+    record("session.signed_in", space=user.space, actor=user, target=user)
+
+
+def record_sign_out(user: User) -> None:
+    record("session.signed_out", space=user.space, actor=user, target=user)
+
+
+def record_refused_sign_in(*, username: str, is_locked: bool) -> None:
+    """Of a name that is nobody's only that it was: it may be a password, typed into the wrong field."""
+    user = User.objects.select_related("space").alias(folded=Lower("username")).filter(folded=username.lower()).first()
+    space = user.space if user else None
+    why = "locked" if is_locked else _why_refused(user)
+    record_refusal("session.signed_in", why=why, space=space, actor=None, target=user)
+
+
+def _why_refused(user: User | None) -> str:
+    if user is None:
+        return "unknown_name"
+    if not user.is_active:
+        return "account_disabled"
+    return "wrong_password" if user.may_sign_in else "space_suspended"

@@ -1,4 +1,7 @@
-"""How many wrong passwords, for one name and from one address, before sign-in is refused for a while."""
+"""How many wrong passwords, for one name and from one address, before sign-in is refused for a while.
+
+Every door tells axes who came, who went and who was refused, and so the trail is written from here.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,9 @@ from typing import Any
 from axes.handlers.database import AxesDatabaseHandler
 from django.db.models import QuerySet, Sum
 from django.http import HttpRequest, HttpResponse
+
+from accounts.models import User
+from accounts.services import record_refused_sign_in, record_sign_in, record_sign_out
 
 NAME_LIMIT = 5
 # An office shares one address.
@@ -25,6 +31,24 @@ class Throttle(AxesDatabaseHandler):
 
     def reset_user_attempts(self, request: HttpRequest, credentials: dict[str, Any] | None = None) -> int:
         return int(self.reset_attempts(username=throttled_name(request, credentials)))
+
+    def user_login_failed(
+        self, sender: Any, credentials: dict[str, Any], request: HttpRequest | None = None, **more: Any
+    ) -> None:
+        # Before axes counts this one: its last allowed attempt was still looked at.
+        is_locked = bool(getattr(request, "axes_locked_out", False))
+        super().user_login_failed(sender, credentials, request, **more)
+        if request is not None:
+            record_refused_sign_in(username=throttled_name(request, credentials), is_locked=is_locked)
+
+    def user_logged_in(self, sender: Any, request: HttpRequest, user: User, **more: Any) -> None:
+        super().user_logged_in(sender, request, user, **more)
+        record_sign_in(user)
+
+    def user_logged_out(self, sender: Any, request: HttpRequest, user: User | None, **more: Any) -> None:
+        super().user_logged_out(sender, request, user, **more)
+        if user is not None:
+            record_sign_out(user)
 
 
 def _failures(attempts: QuerySet[Any]) -> int:

@@ -1,12 +1,13 @@
-"""Where a deed comes from: address, request and moment. Set once per request, read by services."""
+"""Where a deed comes from: address, request, command and moment. Set once per request or command, read by services."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from django.utils import timezone
 
@@ -16,6 +17,7 @@ class Origin:
     address: str | None = None
     request_id: str = ""
     moment: datetime | None = None
+    command: str = ""
 
 
 _NOWHERE = Origin()
@@ -34,8 +36,23 @@ def now() -> datetime:
 @contextmanager
 def acting(*, address: str | None = None, request_id: str = "", moment: datetime | None = None) -> Iterator[None]:
     """What is done inside is recorded with this origin."""
-    token = _current.set(Origin(address=address, request_id=request_id, moment=moment))
+    with _as(Origin(address=address, request_id=request_id, moment=moment)):
+        yield
+
+
+@contextmanager
+def _as(origin: Origin) -> Iterator[None]:
+    token = _current.set(origin)
     try:
         yield
     finally:
         _current.reset(token)
+
+
+class RecordedCommand:
+    """Put before BaseCommand: what the command does without a person is recorded as done by it, by name."""
+
+    def execute(self, *args: Any, **options: Any) -> Any:
+        name = type(self).__module__.rpartition(".")[2]
+        with _as(replace(current(), command=name)):
+            return super().execute(*args, **options)  # type: ignore[misc]  # BaseCommand's, which stands behind

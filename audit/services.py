@@ -1,14 +1,64 @@
+"""The only code that writes the trail: acts in their own transaction, refusals after what was refused is undone."""
+
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import timedelta
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
+
+import structlog
+from django.core.exceptions import PermissionDenied
+from django.db import DatabaseError, transaction
+from django.db.models import QuerySet
+from django.utils import timezone
 
 from audit import origin
-from audit.models import AuditEvent
+from audit.models import COMMAND, AuditEvent
 from tenants.ids import id_at
 from tenants.models import Space
 
 if TYPE_CHECKING:
     from accounts.models import User
+    from relay.models import Model, Upstream
+
+    Target: TypeAlias = User | Space | Model | Upstream
+
+log = structlog.get_logger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# A refused attempt changes nothing, and whoever repeats it in a loop must not fill a table that nobody may empty.
+REFUSALS_AN_HOUR = 30
+# Names that are nobody's, from everywhere together: guesses of a botnet.
+STRANGERS_AN_HOUR = 1000
+HOUR = timedelta(hours=1)
+# More attempts followed, which are not written down one by one.
+AND_MORE = "and_more"
+
+# Words of a field's name whose value would be a secret.
+_SECRET_NAMES = {
+    *("password", "passwd", "secret", "secrets", "credential", "credentials", "hash", "hashes", "otp", "totp"),
+    *("recovery", "codes", "session", "cookie", "authorization", "private"),
+}
+# What somebody may have typed where it does not belong: an API key, a hashed password, an authenticator's address.
+_SECRET_TEXTS = re.compile(
+    r"(sk-[0-9]{1,18}-)[A-Za-z0-9_-]{43}|(otpauth://)\S+|(argon2\$|pbkdf2_\w+\$)\S+|(gAAAAA)\S{40,}"
+)
+
+
+_WORDS = re.compile(r"[a-z0-9]+")
+_CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
+
+NOT_ALLOWED = "not_allowed"
+
+
+class SecretInTrail(Exception):
+    """A mistake of ours: a field named like a secret was about to be written down."""
 
 
 def record(
@@ -16,14 +66,149 @@ def record(
     *,
     space: Space | None,
     actor: User | None,
-    target: User | Space,
+    target: Target,
     before: dict[str, Any] | None = None,
     after: dict[str, Any] | None = None,
 ) -> AuditEvent:
-    """Write down an act, in the transaction of the act itself. Secrets never go into `before` or `after`.
+    """Write down an act, in the transaction of the act itself. Raises SecretInTrail, and the act is undone.
 
-    Without an actor the act is the system's own (a command, a sweep).
+    Without an actor the act is the command's that runs, or else the system's own (a sweep).
     """
+    return _write(kind, refusal="", space=space, actor=actor, target=target, before=before, after=after)
+
+
+def record_refusal(
+    kind: str,
+    *,
+    why: str,
+    space: Space | None,
+    actor: User | None,
+    target: Target | None,
+    after: dict[str, Any] | None = None,
+) -> AuditEvent | None:
+    """Write down what somebody tried in vain, outside of the transaction that was undone.
+
+    Of one actor and kind REFUSALS_AN_HOUR at most; the last of them says that more may have followed. A trail that
+    cannot be written does not turn a refusal into a failure.
+    """
+    most = REFUSALS_AN_HOUR if actor or target else STRANGERS_AN_HOUR
+    try:
+        with transaction.atomic():
+            count = _refusals_lately(kind, space, actor, target)[:most].count()
+            if count == most:
+                return None
+            told = (after or {}) | ({AND_MORE: True} if count == most - 1 else {})
+            return _write(kind, refusal=why, space=space, actor=actor, target=target, before=None, after=told)
+    except DatabaseError as error:
+        log.error("refusal_not_recorded", kind=kind, why=why, error=type(error).__name__)
+        return None
+
+
+_is_inside: ContextVar[bool] = ContextVar("is_inside_a_deed", default=False)
+
+
+def refusals_recorded(kind: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Around a service's transaction: what stops it is written down when everything it did is undone.
+
+    Of a service within a service only the outermost writes, since its transaction is the one that goes. The target is
+    the service's `member`, `manager`, `user`, `key` (its owner) or `space`.
+    """
+
+    def decorate(service: Callable[P, R]) -> Callable[P, R]:
+        @wraps(service)
+        def recorded(*args: P.args, **kwargs: P.kwargs) -> R:
+            if _is_inside.get():
+                return service(*args, **kwargs)
+            try:
+                with _deed():
+                    return service(*args, **kwargs)
+            except Exception as error:
+                if why := refusal_code(error):
+                    _record_refused_service(kind, why, error, kwargs)
+                raise
+
+        return recorded
+
+    return decorate
+
+
+def refusal_code(error: Exception) -> str:
+    """`insufficient_pool` of InsufficientPool; empty for what is no refusal but a failure."""
+    from quotas.errors import QuotaError
+    from tenants.services import MemberGoneError, NameTakenError
+
+    if isinstance(error, PermissionDenied):
+        return NOT_ALLOWED
+    if isinstance(error, QuotaError | NameTakenError | MemberGoneError):
+        return _CAPITAL.sub("_", type(error).__name__.removesuffix("Error")).lower()
+    return ""
+
+
+def is_recorded(error: Exception) -> bool:
+    """Whether a service wrote this refusal down already, so that the page that answers 403 need not."""
+    return getattr(error, "is_recorded", False)
+
+
+@contextmanager
+def _deed() -> Iterator[None]:
+    token = _is_inside.set(True)
+    try:
+        yield
+    finally:
+        _is_inside.reset(token)
+
+
+def _record_refused_service(kind: str, why: str, error: Exception, given: dict[str, Any]) -> None:
+    actor, target = given.get("actor"), _target_in(given)
+    space = target if isinstance(target, Space) else getattr(target, "space", None)
+    if actor is not None and actor.space_id is not None and space is not None and actor.space_id != space.pk:
+        # No page leads there. Were there one, neither space may learn of the other from its own trail.
+        space = None
+    record_refusal(kind, why=why, space=space, actor=actor, target=target, after=_told_of(error, given))
+    error.is_recorded = True  # type: ignore[attr-defined]  # read by is_recorded alone
+
+
+def _target_in(given: dict[str, Any]) -> User | Space | None:
+    for name in ("member", "manager", "user", "space"):
+        if name in given:
+            found: User | Space = given[name]
+            return found
+    return given["key"].user if hasattr(given.get("key"), "user") else None
+
+
+def _told_of(error: Exception, given: dict[str, Any]) -> dict[str, Any]:
+    """The names that were asked for, and the figures that the refusal carries."""
+    from quotas.money import format_exact
+
+    asked = given.get("changes") or given
+    read = asked.get if isinstance(asked, dict) else lambda name: getattr(asked, name, None)
+    names = {name: value for name in ("name", "username", "manager_username") if (value := read(name))}
+    figures = {
+        name: getattr(error, name)
+        for name in ("amount", "available", "held", "room", "total", "remaining")
+        if isinstance(getattr(error, name, None), int)
+    }
+    return names | {f"{name}_at_refusal": format_exact(nanos) for name, nanos in figures.items()}
+
+
+def _refusals_lately(kind: str, space: Space | None, actor: User | None, target: Target | None) -> QuerySet[AuditEvent]:
+    since = id_at(timezone.now() - HOUR)
+    refused = AuditEvent.objects.filter(space=space, kind=kind, id__gte=since).exclude(refusal="").order_by()
+    if actor is not None:
+        return refused.filter(actor_id=actor.pk)
+    return refused.filter(actor_id=None, target_id=target.pk if target else None)
+
+
+def _write(
+    kind: str,
+    *,
+    refusal: str,
+    space: Space | None,
+    actor: User | None,
+    target: Target | None,
+    before: dict[str, Any] | None,
+    after: dict[str, Any] | None,
+) -> AuditEvent:
     here = origin.current()
     at = origin.now()
     return AuditEvent.objects.create(
@@ -31,12 +216,36 @@ def record(
         space=space,
         at=at,
         kind=kind,
-        actor_id=actor.pk if actor else None,
-        actor_name=actor.get_username() if actor else "system",
-        target_id=target.pk,
-        target_name=str(target),
-        before=before or {},
-        after=after or {},
+        refusal=refusal,
+        **_actor_fields(actor, here.command, is_refused=bool(refusal)),
+        target_id=target.pk if target else None,
+        target_name=str(target) if target else "",
+        target_type=target._meta.model_name if target else "",
+        before=_without_secrets(before or {}),
+        after=_without_secrets(after or {}),
         address=here.address,
         request_id=here.request_id,
     )
+
+
+def _actor_fields(actor: User | None, command: str, *, is_refused: bool) -> dict[str, Any]:
+    """Without a name: somebody who never got in."""
+    if actor is not None:
+        return {"actor_id": actor.pk, "actor_name": actor.get_username(), "actor_role": actor.role}
+    if command:
+        return {"actor_id": None, "actor_name": command, "actor_role": COMMAND}
+    return {"actor_id": None, "actor_name": "" if is_refused else "system", "actor_role": ""}
+
+
+def _without_secrets(value: Any) -> Any:
+    """Refuses fields named like a secret that say more than whether or how many; masks texts that look like one."""
+    if isinstance(value, str):
+        return _SECRET_TEXTS.sub(lambda found: "".join(part or "" for part in found.groups()) + "…", value)
+    if isinstance(value, list | tuple):
+        return [_without_secrets(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    for name, content in value.items():
+        if not isinstance(content, bool | int | None) and _SECRET_NAMES & set(_WORDS.findall(str(name).lower())):
+            raise SecretInTrail(str(name))
+    return {name: _without_secrets(content) for name, content in value.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from django import forms
@@ -17,11 +17,16 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_post_parameters
 
+from accounts.models import User
+from audit.services import record
 from quotas.fields import AmountField
 from quotas.money import format_balance, format_exact
 from relay import vault
 from relay.models import Model, Price, PriceStarted, Upstream, validate_credential
 from relay.pricing import MAX_PRICE_NANOS, Rate
+from relay.services import record_change, set_price, told
+
+M = TypeVar("M", Model, Upstream)
 
 
 class UsdField(AmountField):
@@ -39,6 +44,24 @@ class UsdField(AmountField):
             most = format_balance(MAX_PRICE_NANOS)
             raise forms.ValidationError(_("Enter at most %(most)s.") % {"most": most}, "too_large")
         return nanos
+
+
+def acting_operator(request: HttpRequest) -> User:
+    assert isinstance(request.user, User)
+    return request.user
+
+
+class OwnTrail(admin.ModelAdmin[M]):
+    """Written in our own trail; Django's log would keep it twice."""
+
+    def log_addition(self, *args: Any, **kwargs: Any) -> Any:
+        return None
+
+    def log_change(self, *args: Any, **kwargs: Any) -> Any:
+        return None
+
+    def log_deletions(self, *args: Any, **kwargs: Any) -> Any:
+        return None
 
 
 class ModelForm(forms.ModelForm[Model]):
@@ -110,7 +133,7 @@ class PriceInline(admin.TabularInline[Price, Model]):
 
 
 @admin.register(Model)
-class ModelAdmin(admin.ModelAdmin[Model]):
+class ModelAdmin(OwnTrail[Model]):
     form = ModelForm
     inlines = (PriceInline,)
     list_display = ("name", "is_enabled", "price_now", "max_output_tokens", "context_tokens", "served_by")
@@ -141,15 +164,18 @@ class ModelAdmin(admin.ModelAdmin[Model]):
         return False
 
     def save_model(self, request: HttpRequest, obj: Model, form: Any, change: bool) -> None:
+        actor = acting_operator(request)
+        before = told(obj)
         super().save_model(request, obj, form, change)
+        record_change(obj, before=before, actor=actor)
         rate = form.rate()
         if rate is None:
             return
         try:
-            obj.set_price(rate, form.cleaned_data["starts_at"] or timezone.now())
+            set_price(model=obj, rate=rate, starts_at=form.cleaned_data["starts_at"] or timezone.now(), actor=actor)
         except PriceStarted:
             # Its moment came between the form's look and now.
-            obj.set_price(rate, timezone.now())
+            set_price(model=obj, rate=rate, starts_at=timezone.now(), actor=actor)
 
     @admin.display(description=gettext_lazy("Price now"))
     def price_now(self, model: Model) -> str:
@@ -204,7 +230,7 @@ def _origin(address: str) -> tuple[str, str]:
 
 
 @admin.register(Upstream)
-class UpstreamAdmin(admin.ModelAdmin[Upstream]):
+class UpstreamAdmin(OwnTrail[Upstream]):
     form = UpstreamForm
     list_display = ("name", "base_url", "is_enabled", "credential_state", "serves", "priority", "weight")
     list_filter = ("is_enabled",)
@@ -233,9 +259,21 @@ class UpstreamAdmin(admin.ModelAdmin[Upstream]):
         return super().changeform_view(request, *args, **kwargs)
 
     def save_model(self, request: HttpRequest, obj: Upstream, form: Any, change: bool) -> None:
+        form.before = told(obj)
         if sealed := form.cleaned_data["new_credential"]:
             obj.credential = sealed
         super().save_model(request, obj, form, change)
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        """The models that it serves are saved here, last."""
+        super().save_related(request, form, formsets, change)
+        is_new = bool(form.cleaned_data["new_credential"])
+        actor = acting_operator(request)
+        record_change(form.instance, before=form.before, actor=actor, is_credential_new=is_new)
+
+    def delete_model(self, request: HttpRequest, obj: Upstream) -> None:
+        record("upstream.deleted", space=None, actor=acting_operator(request), target=obj, before=told(obj))
+        super().delete_model(request, obj)
 
     @admin.display(description=gettext_lazy("Credential kept"))
     def credential_state(self, upstream: Upstream) -> str:

@@ -15,5 +15,6 @@ urlpatterns = [
     path("", include("tenants.urls")),
     path("", include("quotas.urls")),
     path("", include("usage.urls")),
+    path("", include("audit.urls")),
     path("admin/", admin.site.urls),
 ]

@@ -67,7 +67,13 @@ def _sections(user: User, path: str) -> list[tuple[str, list[Item]]]:
             item("/console/tasks/", _("Task Logs"), "list-checks"),
         ],
     )
-    manage = (_("Space Manage"), [item("/space/users/", _("User Management"), "users")])
+    manage = (
+        _("Space Manage"),
+        [
+            item("/space/users/", _("User Management"), "users"),
+            item("/space/audit/", _("Activity"), "history"),
+        ],
+    )
     personal = (
         _("Personal Center"),
         [

@@ -15,8 +15,9 @@ from django.db.models import F
 from accounts.keys import revoke_keys
 from accounts.models import Role, User
 from audit import origin
-from audit.services import record
+from audit.services import record, refusals_recorded
 from quotas.models import Transfer
+from quotas.money import format_exact
 from quotas.services import close_wallet, grant, open_pool, open_wallet, set_remaining
 from tenants.models import Space
 from tenants.policies import can_delete, can_demote, can_edit, can_manage_users, can_set_enabled
@@ -42,6 +43,7 @@ class MemberChanges:
     is_admin: bool | None = None
 
 
+@refusals_recorded("space.created")
 def create_space(
     *,
     name: str,
@@ -82,6 +84,7 @@ def set_suspended(*, space: Space, is_suspended: bool, actor: User | None) -> bo
     return bool(change)
 
 
+@refusals_recorded("space.renamed")
 @transaction.atomic
 def rename_space(*, space: Space, name: str, actor: User | None) -> None:
     """Raises NameTakenError."""
@@ -97,6 +100,7 @@ def rename_space(*, space: Space, name: str, actor: User | None) -> None:
     record("space.renamed", space=space, actor=actor, target=space, before={"name": before}, after={"name": name})
 
 
+@refusals_recorded("member.created")
 def create_member(*, space: Space, username: str, display_name: str, password: str, actor: User) -> User:
     """A new Normal user, enabled, with an empty wallet and the space's next number. Raises NameTakenError."""
     if not can_manage_users(actor) or actor.space_id != space.pk:
@@ -115,6 +119,7 @@ def create_member(*, space: Space, username: str, display_name: str, password: s
     return member
 
 
+@refusals_recorded("member.edited")
 def edit_member(*, member: User, changes: MemberChanges, actor: User) -> User:
     """Make the changes, all or none, and return the member as they are now.
 
@@ -136,6 +141,7 @@ def edit_member(*, member: User, changes: MemberChanges, actor: User) -> User:
     return member
 
 
+@refusals_recorded("manager.reset")
 def reset_manager(*, manager: User, changes: MemberChanges, actor: User) -> User:
     """An operator mends a manager's username, display name or password. Raises NameTakenError, PermissionDenied."""
     if not (actor.is_operator and manager.is_manager):
@@ -147,6 +153,7 @@ def reset_manager(*, manager: User, changes: MemberChanges, actor: User) -> User
     return manager
 
 
+@refusals_recorded("member.status_set")
 @transaction.atomic
 def set_enabled(*, member: User, is_enabled: bool, actor: User) -> User:
     """Says what shall be, so a repeat changes nothing. Disabling ends the member's sessions; money stays."""
@@ -159,10 +166,18 @@ def set_enabled(*, member: User, is_enabled: bool, actor: User) -> User:
     if not is_enabled:
         member.session_epoch += 1
     member.save(update_fields=["is_active", "session_epoch"])
-    record("member.enabled" if is_enabled else "member.disabled", space=member.space, actor=actor, target=member)
+    record(
+        "member.enabled" if is_enabled else "member.disabled",
+        space=member.space,
+        actor=actor,
+        target=member,
+        before={"enabled": not is_enabled},
+        after={"enabled": is_enabled},
+    )
     return member
 
 
+@refusals_recorded("member.deleted")
 @transaction.atomic
 def delete_member(*, member: User, actor: User) -> Transfer | None:
     """Delete a member for good; what they had neither spent nor held returns to the pool.
@@ -180,7 +195,14 @@ def delete_member(*, member: User, actor: User) -> Transfer | None:
     member.session_epoch += 1
     member.set_unusable_password()
     member.save(update_fields=["deleted_at", "is_active", "session_epoch", "password"])
-    record("member.deleted", space=member.space, actor=actor, target=member)
+    record(
+        "member.deleted",
+        space=member.space,
+        actor=actor,
+        target=member,
+        before={"username": member.username, "display_name": member.display_name, "role": member.role},
+        after={"returned": format_exact(returned.amount if returned else 0)},
+    )
     return returned
 
 

@@ -23,8 +23,9 @@ Figures = tuple[int, int, int, int]
 
 
 def books(space: Space) -> dict[str, list[dict[str, Any]]]:
-    """Every row that a movement of money could touch: to show that none was."""
-    return {model.__name__: list(model._base_manager.filter(space=space).order_by("pk").values()) for model in KEPT}
+    """Every row that a movement of money could touch: to show that none was. That one was refused is no movement."""
+    kept = {model.__name__: list(model._base_manager.filter(space=space).order_by("pk").values()) for model in KEPT}
+    return kept | {"AuditEvent": [event for event in kept["AuditEvent"] if not event["refusal"]]}
 
 
 def figures(owner: User | Space) -> Figures:

@@ -5,6 +5,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from audit.origin import RecordedCommand
 from quotas.errors import InsufficientPool, KeyReused, PoolLimit
 from quotas.money import AmountError, format_balance, parse_usd
 from quotas.pool import pool_of
@@ -12,7 +13,7 @@ from quotas.services import grant, revoke
 from tenants.models import Space
 
 
-class Command(BaseCommand):
+class Command(RecordedCommand, BaseCommand):
     help = "Grant quota to a space's pool, or with a negative amount take it back."
 
     def add_arguments(self, parser: ArgumentParser) -> None:

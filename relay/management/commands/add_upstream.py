@@ -9,13 +9,15 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 from django.utils import timezone
 
+from audit.origin import RecordedCommand
 from relay.models import Model, Upstream, validate_credential
+from relay.services import record_change, told
 
 FIELDS = {"base_url": "base_url", "priority": "priority", "weight": "weight", "timeout": "timeout_s"}
 _OPTIONS = {field: f"--{option.replace('_', '-')}" for option, field in FIELDS.items()}
 
 
-class Command(BaseCommand):
+class Command(RecordedCommand, BaseCommand):
     help = (
         "Add an upstream, or change the one of that name: what is left out stays as it was. Its credential is read "
         "from standard input and kept encrypted."
@@ -33,7 +35,7 @@ class Command(BaseCommand):
     @transaction.atomic
     def handle(self, *args: Any, **options: Any) -> None:
         upstream = Upstream.objects.filter(name=options["name"]).first() or Upstream(name=options["name"])
-        is_new = upstream.pk is None
+        is_new, before = upstream.pk is None, told(upstream)
         for option in ("base_url", "models"):
             if is_new and options[option] is None:
                 raise CommandError(f"--{option.replace('_', '-')}: a new upstream needs it")
@@ -46,6 +48,7 @@ class Command(BaseCommand):
         upstream.save()
         if options["models"] is not None:
             upstream.models.set(_models(options["models"]))
+        record_change(upstream, before=before, actor=None, is_credential_new=options["credential_stdin"])
         self._say(upstream, is_new=is_new)
 
     def _say(self, upstream: Upstream, *, is_new: bool) -> None:
@@ -83,6 +86,7 @@ def _model(name: str) -> Model:
         model = Model(name=name)
         _check(model, {"name": "--models"})
         model.save()
+        record_change(model, before={}, actor=None)
     return model
 
 

@@ -14,9 +14,11 @@ from django.utils import timezone
 from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import ModelInfo, ModelPrice, Provider, TieredPrices, TimeOfDateConstraint
 
+from audit.origin import RecordedCommand
 from quotas.money import NANOS_PER_USD
 from relay.models import Model, Price, validate_name
 from relay.pricing import MAX_PRICE_NANOS, Rate
+from relay.services import record_change, set_price
 
 # What their figures are called, and by how much to divide for ours.
 _TOKENS = {"input": "input_mtok", "cached_input": "cache_read_mtok", "output": "output_mtok"}
@@ -37,7 +39,7 @@ class Listed:
     notes: list[str]
 
 
-class Command(BaseCommand):
+class Command(RecordedCommand, BaseCommand):
     help = (
         "Take prices from the list that ships with genai-prices, one line for each model that changes. Writes nothing "
         "without --apply; with it, prices are in force from now. Models that are new here are added."
@@ -154,5 +156,7 @@ def _change(listed: Listed, now: datetime) -> str:
 
 def _write(listed: Listed, now: datetime) -> None:
     new = {"context_tokens": listed.context_tokens} if listed.context_tokens else {}
-    model, _is_new = Model.objects.get_or_create(name=listed.name, defaults=new)
-    model.set_price(_rate(listed, model.price_at(now)), now)
+    model, is_new = Model.objects.get_or_create(name=listed.name, defaults=new)
+    if is_new:
+        record_change(model, before={}, actor=None)
+    set_price(model=model, rate=_rate(listed, model.price_at(now)), starts_at=now, actor=None)

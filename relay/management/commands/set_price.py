@@ -10,15 +10,17 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 from django.utils import timezone
 
+from audit.origin import RecordedCommand
 from quotas.money import AmountError, format_balance, parse_usd
 from relay.models import Model, PriceStarted
 from relay.pricing import MAX_PRICE_NANOS, Rate
+from relay.services import record_change, set_price, told
 
 LIMITS = ["max_output_tokens", "default_output_tokens", "context_tokens"]
 PRICES = [field.name for field in fields(Rate)]
 
 
-class Command(BaseCommand):
+class Command(RecordedCommand, BaseCommand):
     help = (
         "Set what a model costs, in USD per million tokens, from now or from a date on; a new model is added. A price "
         "is given whole: what is left out is free, cached input costs what input does. Without any price only the "
@@ -50,7 +52,7 @@ class Command(BaseCommand):
             self.stdout.write(f"{model.name}: at most {model.max_output_tokens} tokens an answer.")
             return
         try:
-            is_new = model.set_price(rate, starts_at)
+            is_new = set_price(model=model, rate=rate, starts_at=starts_at, actor=None)
         except PriceStarted:
             raise CommandError("--from: a later price is in force already; leave it out to set one from now") from None
         when = f"from {starts_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if is_new else "as it was"
@@ -96,7 +98,9 @@ def _limit(model: Model, options: dict[str, Any]) -> None:
         model.full_clean(validate_unique=False)
     except ValidationError as error:
         raise CommandError("; ".join(_complaints(error))) from error
+    before = told(model)
     model.save(update_fields=LIMITS if model.pk else None)
+    record_change(model, before=before, actor=None)
 
 
 def _complaints(error: ValidationError) -> list[str]:

@@ -9,11 +9,12 @@ from django.core.management.base import BaseCommand, CommandError
 
 from accounts.fields import NewPasswordField
 from accounts.names import validate_username
+from audit.origin import RecordedCommand
 from quotas.money import AmountError, format_balance, parse_usd
 from tenants.services import NameTakenError, create_space
 
 
-class Command(BaseCommand):
+class Command(RecordedCommand, BaseCommand):
     help = "Create a space with its manager and first grant. The manager's password is read from standard input."
 
     def add_arguments(self, parser: ArgumentParser) -> None:

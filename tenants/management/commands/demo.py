@@ -6,12 +6,13 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from accounts.models import User
+from audit.origin import RecordedCommand
 from relay.demo import offer_demo_models
 from tenants.demo import MANAGER, OPERATOR, PASSWORD, SPACE, make_demo
 from tenants.models import Space
 
 
-class Command(BaseCommand):
+class Command(RecordedCommand, BaseCommand):
     help = "Make the demo space in an empty database and print its sign-ins. Data that is there is never touched."
 
     def handle(self, *args: Any, **options: Any) -> None:

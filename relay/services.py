@@ -1,0 +1,64 @@
+"""What operators change about models, prices and upstreams, with its row in the trail; credentials never are in it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from django.db import transaction
+
+from accounts.models import User
+from audit.services import record
+from relay.models import Model, Upstream
+from relay.pricing import Rate
+
+_MODEL = (
+    *("name", "is_enabled", "default_output_tokens", "max_output_tokens", "context_tokens"),
+    *("image_nanos_ceiling", "audio_minute_nanos_ceiling", "task_timeout_s"),
+)
+_UPSTREAM = ("name", "base_url", "priority", "weight", "timeout_s", "is_enabled")
+
+
+@transaction.atomic
+def set_price(*, model: Model, rate: Rate, starts_at: datetime, actor: User | None) -> bool:
+    """A price from a moment on; False, and nothing written, where it is that already. Raises PriceStarted."""
+    before = model.price_at(starts_at)
+    if not model.set_price(rate, starts_at):
+        return False
+    record(
+        "price.set",
+        space=None,
+        actor=actor,
+        target=model,
+        before={"price": str(before.rate) if before else None},
+        after={"price": str(rate), "starts_at": starts_at.isoformat()},
+    )
+    return True
+
+
+def told(row: Model | Upstream | None) -> dict[str, Any]:
+    """What the trail says of a model or an upstream as the database has it; nothing of one that is not there yet."""
+    if row is None or row.pk is None:
+        return {}
+    if isinstance(row, Model):
+        return dict(Model.objects.filter(pk=row.pk).values(*_MODEL).get())
+    served = list(row.models.order_by("name").values_list("name", flat=True))
+    return {**Upstream.objects.filter(pk=row.pk).values(*_UPSTREAM).get(), "models": served}
+
+
+def record_change(
+    row: Model | Upstream, *, before: dict[str, Any], actor: User | None, is_credential_new: bool = False
+) -> None:
+    """In the transaction that saved it: what is otherwise than `before`; nothing where nothing is."""
+    after = told(row)
+    changed = {name: value for name, value in after.items() if name not in before or before[name] != value}
+    more = {"credential_changed": True} if is_credential_new else {}
+    if changed or more:
+        record(
+            f"{row._meta.model_name}.{'edited' if before else 'added'}",
+            space=None,
+            actor=actor,
+            target=row,
+            before={name: before[name] for name in changed if name in before},
+            after=changed | more,
+        )

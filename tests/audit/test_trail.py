@@ -1,0 +1,313 @@
+"""What the trail knows after acts, and what it knows of those that were refused."""
+
+from __future__ import annotations
+
+import json
+import random
+from datetime import timedelta
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.test import Client
+from django.utils import timezone
+
+from accounts.keys import KeyTerms, create_key, rotate_key
+from accounts.models import Role, User
+from accounts.throttle import NAME_LIMIT
+from audit.models import AuditEvent
+from audit.services import AND_MORE, REFUSALS_AN_HOUR, SecretInTrail, record
+from quotas.models import Wallet
+from quotas.money import format_exact
+from relay.models import Model, Upstream
+from tenants.models import Space
+from tests.factories import PASSWORD, MemberFactory
+
+pytestmark = pytest.mark.django_db
+
+SECRET = "Tr0ub4dor-and-3-secrets"
+
+
+def as_(user: User) -> Client:
+    client = Client(REMOTE_ADDR="198.51.100.7")
+    client.force_login(user, backend="accounts.backends.LivingUserBackend")
+    return client
+
+
+def refusals(**which: Any) -> list[tuple[str, str, str, str]]:
+    """(actor, kind, target, why), the oldest first."""
+    events = AuditEvent.objects.exclude(refusal="").filter(**which).order_by("id")
+    return list(events.values_list("actor_name", "kind", "target_name", "refusal"))
+
+
+# -- What happened can be read from it alone ------------------------------------------------------------------------
+
+Known = dict[int, dict[str, Any]]
+
+
+def rebuilt(space: Space) -> Known:
+    """Every living member's names, role, state and allocation, by what the trail says and by nothing else."""
+    known: Known = {}
+    for event in AuditEvent.objects.filter(space=space, refusal="").order_by("id"):
+        assert event.target_id is not None
+        match event.kind:
+            case "member.created" | "manager.created":
+                fresh = {name: event.after[name] for name in ("username", "display_name", "role")}
+                known[event.target_id] = fresh | {"enabled": True, "remaining": "0.00"}
+            case "member.edited" | "self.edited":
+                known[event.target_id] |= event.after
+            case "member.enabled" | "member.disabled":
+                known[event.target_id] |= event.after
+            case "member.quota_set":
+                known[event.target_id] |= {"remaining": event.after["remaining"]}
+            case "member.deleted":
+                del known[event.target_id]
+    return {number: person for number, person in known.items() if person["role"] != Role.MANAGER}
+
+
+def stored(space: Space) -> Known:
+    people = User.objects.filter(space=space, role__in=[Role.ADMIN, Role.NORMAL]).select_related("wallet")
+    return {
+        person.pk: {
+            "username": person.username,
+            "display_name": person.display_name,
+            "role": person.role,
+            "enabled": person.is_active,
+            "remaining": format_exact(person.wallet.remaining),
+        }
+        for person in people
+    }
+
+
+def click(chance: random.Random, who: list[User], number: int, step: int) -> None:
+    """One post of somebody to some address, sensible or not."""
+    edit = {"username": f"name{step}", "display_name": f"Name {step}", "remaining": str(chance.randint(0, 300))}
+    if chance.random() < 0.5:
+        edit |= {"admin": "on"}
+    base = f"/space/users/{number}/"
+    own = {"form": "profile", "display_name": f"Me {step}"}
+    path, data = chance.choice(
+        [
+            ("/space/users/add/", {"username": f"new{step}", "password": PASSWORD}),
+            ("/space/users/add/", {"username": f"new{step - 1}", "password": PASSWORD}),
+            (f"{base}edit/", edit),
+            (f"{base}edit/", {"remaining": str(chance.randint(0, 900)), "was_admin": "true"}),
+            (f"{base}status/", {"enabled": chance.choice(["true", "false"])}),
+            (f"{base}delete/", {"confirm": str(User.everyone.filter(space=who[0].space, number=number).first())}),
+            ("/me/settings/", own),
+            ("/me/settings/", {"form": "password", "present_password": "wrong", "new_password": SECRET}),
+            ("/console/tokens/add/", {"name": f"key {step}", "expires": "never"}),
+        ]
+    )
+    as_(User.everyone.get(pk=chance.choice(who).pk)).post(path, data)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_clicking_can_be_rebuilt_from_the_trail(
+    space: Space, manager: User, admin_member: User, member: User, stranger: User, seed: int
+) -> None:
+    chance = random.Random(seed)
+    others = stored(Space.objects.get(name="Elsewhere"))
+
+    for step in range(60):
+        click(chance, [manager, admin_member, member, stranger], chance.choice([1, 2, 3, 4, 5, 40, 41]), step)
+
+    assert rebuilt(space) == stored(space)
+    kinds = set(AuditEvent.objects.filter(space=space).values_list("kind", flat=True))
+    assert {"member.created", "member.edited", "member.quota_set", "session.signed_in"} <= kinds
+    assert refusals(space=space)
+    assert rebuilt(Space.objects.get(name="Elsewhere")).keys() <= others.keys() | stored(stranger.space).keys()
+
+
+# -- Refused attempts -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "data", "expected"),
+    [
+        (
+            "/space/users/add/",
+            {"username": "x-new", "password": PASSWORD},
+            ("jun", "member.created", "", "not_allowed"),
+        ),
+        ("/space/users/2/edit/", {"remaining": "1"}, ("jun", "member.edited", "amara", "not_allowed")),
+        ("/space/users/2/status/", {"enabled": "false"}, ("jun", "member.status_set", "amara", "not_allowed")),
+        ("/space/users/3/delete/", {"confirm": "jun"}, ("amara", "member.deleted", "jun", "not_allowed")),
+        ("/space/users/1/edit/", {"username": "mine"}, ("amara", "member.edited", "mira", "not_allowed")),
+        ("/space/users/3/edit/", {"remaining": "9000"}, ("amara", "member.edited", "jun", "insufficient_pool")),
+        ("/space/users/3/edit/", {"username": "amara"}, ("mira", "member.edited", "jun", "name_taken")),
+        ("/admin/tenants/space/add/", {"name": "Mine"}, ("amara", "page.posted", "", "not_allowed")),
+    ],
+)
+def test_a_refused_attempt_is_recorded_and_nothing_else_is(
+    space: Space, manager: User, admin_member: User, member: User, path: str, data: Any, expected: tuple[str, ...]
+) -> None:
+    client = as_(User.objects.get(username=expected[0]))
+    before = stored(space), AuditEvent.objects.filter(refusal="").count()
+
+    client.post(path, data)
+
+    assert refusals(space=space) == [expected]
+    assert (stored(space), AuditEvent.objects.filter(refusal="").count()) == before
+    event = AuditEvent.objects.exclude(refusal="").get()
+    assert event.address == "198.51.100.7" and len(event.request_id) == 32
+
+
+def test_looking_is_no_attempt(member: User) -> None:
+    assert as_(member).get("/space/users/2/delete/").status_code == 403
+    assert as_(member).post("/space/users/2/preview/", {"remaining": "1"}).status_code == 403
+
+    assert refusals() == []
+
+
+def test_a_strangers_number_leaves_nothing_in_either_trail(manager: User, stranger: User) -> None:
+    client = as_(manager)
+    before = AuditEvent.objects.count()
+
+    assert client.post(f"/space/users/{stranger.number}/edit/", {"remaining": "1"}).status_code == 404
+
+    assert AuditEvent.objects.count() == before
+
+
+def test_a_wrong_present_password_is_recorded(member: User) -> None:
+    given = {"form": "password", "present_password": SECRET, "new_password": SECRET + "2"}
+
+    assert as_(member).post("/me/settings/", given).status_code == 422
+
+    assert refusals() == [("jun", "self.password_changed", "jun", "wrong_password")]
+
+
+def test_a_loop_of_refusals_does_not_fill_the_table(member: User) -> None:
+    client = as_(member)
+
+    for _ in range(REFUSALS_AN_HOUR + 5):
+        assert client.post("/space/users/2/status/", {"enabled": "false"}).status_code == 403
+    client.post("/space/users/add/", {"username": "another-kind"})
+
+    events = list(AuditEvent.objects.filter(kind="member.status_set").order_by("id"))
+    assert len(events) == REFUSALS_AN_HOUR
+    assert [AND_MORE in event.after for event in events] == [False] * (REFUSALS_AN_HOUR - 1) + [True]
+    assert len(refusals(kind="member.created")) == 1
+
+
+def test_operators_refused_acts_are_recorded(space: Space, operator: User) -> None:
+    form = {"deed": "revoke", "amount": "501", "reason": "Too much", "key": "0" * 32}
+
+    assert as_(operator).post(f"/admin/tenants/space/{space.pk}/move/", form).status_code == 422
+
+    assert refusals() == [("operator", "pool.revoke", "Halcyon Labs", "insufficient_pool")]
+
+
+def test_commands_are_actors_by_their_names(space: Space) -> None:
+    call_command("grant", space="Halcyon Labs", amount="5", reason="More", stdout=StringIO())
+    with pytest.raises(CommandError):
+        call_command("grant", space="Halcyon Labs", amount="-900", reason="Too much", stdout=StringIO())
+
+    assert AuditEvent.objects.filter(kind="pool.grant").latest("id").actor_name == "grant"
+    assert refusals() == [("grant", "pool.revoke", "Halcyon Labs", "insufficient_pool")]
+
+
+# -- Coming and going -----------------------------------------------------------------------------------------------
+
+
+def try_to_sign_in(username: str, password: str = PASSWORD, client: Client | None = None) -> int:
+    return (client or Client()).post("/login/", {"username": username, "password": password}).status_code
+
+
+def test_who_comes_and_who_goes_is_recorded(member: User) -> None:
+    client = Client()
+    assert try_to_sign_in("JUN", client=client) == 302
+    client.post("/logout/")
+
+    events = AuditEvent.objects.filter(kind__startswith="session.").order_by("id")
+    said = list(events.values_list("kind", "actor_name", "target_name", "address"))
+    assert said == [(f"session.signed_{way}", "jun", "jun", "127.0.0.1") for way in ("in", "out")]
+
+
+def test_refused_sign_ins_say_why_to_the_right_people(member: User, space: Space) -> None:
+    MemberFactory(space=space, username="asleep")
+    User.objects.filter(username="asleep").update(is_active=False)
+    for username in ("jun", "asleep", SECRET):
+        assert try_to_sign_in(username, "wrong") == 422
+
+    assert refusals(space=space) == [
+        ("", "session.signed_in", "jun", "wrong_password"),
+        ("", "session.signed_in", "asleep", "account_disabled"),
+    ]
+    assert refusals(space=None) == [("", "session.signed_in", "", "unknown_name")]
+
+
+def test_a_lock_is_told_apart_from_a_wrong_password(member: User) -> None:
+    for _ in range(NAME_LIMIT + 1):
+        try_to_sign_in("jun", "wrong")
+
+    assert [why for *_, why in refusals()] == ["wrong_password"] * NAME_LIMIT + ["locked"]
+
+
+# -- Secrets --------------------------------------------------------------------------------------------------------
+
+
+def test_no_secret_gets_into_the_trail(
+    space: Space, manager: User, member: User, operator: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, text = create_key(owner=member, terms=KeyTerms(name="mine"))
+    _again, rotated = rotate_key(key=made, grace=timedelta(hours=1), actor=member)
+    as_(manager).post("/space/users/add/", {"username": "fresh", "password": SECRET})
+    as_(manager).post("/space/users/2/edit/", {"password": SECRET + "1"})
+    as_(manager).post("/me/settings/", {"form": "password", "present_password": PASSWORD, "new_password": SECRET})
+    as_(member).post("/me/settings/", {"form": "profile", "display_name": text})
+    as_(member).post("/me/settings/", {"form": "password", "present_password": SECRET, "new_password": SECRET})
+    as_(member).post("/console/tokens/add/", {"name": rotated, "expires": "never"})
+    for username, password in (("jun", SECRET), (SECRET, SECRET)):
+        try_to_sign_in(username, password)
+    space_form = {"name": "Next", "manager_username": "next", "manager_password": SECRET, "grant": "5"}
+    as_(operator).post("/admin/tenants/space/add/", space_form)
+    as_(operator).post(f"/admin/accounts/user/{manager.pk}/change/", {"username": "mira", "new_password": SECRET})
+    monkeypatch.setattr("sys.stdin", StringIO(f"{SECRET}\n"))
+    said = {"name": "up", "base_url": "https://up.example/v1", "models": "m", "credential_stdin": True}
+    call_command("add_upstream", **said, stdout=StringIO())
+    monkeypatch.setattr("sys.stdin", StringIO(f"{SECRET}\n"))
+    call_command("create_space", name="Third", manager="third", grant="1", password_stdin=True, stdout=StringIO())
+
+    written = json.dumps(list(AuditEvent.objects.values()), default=str, ensure_ascii=False)
+    kept = [*User.everyone.values_list("password", flat=True), Upstream.objects.get().credential]
+
+    assert [secret for secret in (SECRET, text, rotated, made.hash, *kept) if secret in written] == []
+    assert "credential_changed" in written and made.shown in written
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [{"password": "x"}, {"new_password": "x"}, {"key": {"hash": "x"}}, {"totp_secret": "x"}, {"recovery_codes": ["x"]}],
+)
+def test_a_field_named_like_a_secret_is_refused_with_the_act(member: User, fact: dict[str, Any]) -> None:
+    before = AuditEvent.objects.count()
+
+    with pytest.raises(SecretInTrail):
+        record("member.edited", space=member.space, actor=None, target=member, after=fact)
+
+    assert AuditEvent.objects.count() == before
+
+
+# -- Operators' own -------------------------------------------------------------------------------------------------
+
+
+def test_prices_and_upstreams_are_recorded_for_operators_alone(operator: User) -> None:
+    call_command("set_price", model="gpt-x", input="2", output="8", stdout=StringIO())
+    call_command("add_upstream", name="up", base_url="https://up.example/v1", models="gpt-x", stdout=StringIO())
+    call_command("add_upstream", name="up", priority=3, stdout=StringIO())
+    as_(operator).post(f"/admin/relay/upstream/{Upstream.objects.get().pk}/delete/", {"post": "yes"})
+
+    events = AuditEvent.objects.filter(kind__regex=r"^(model|price|upstream)\.").order_by("id")
+    assert list(events.values_list("actor_name", "kind", "target_name", "space")) == [
+        ("set_price", "model.added", "gpt-x", None),
+        ("set_price", "price.set", "gpt-x", None),
+        ("add_upstream", "upstream.added", "up", None),
+        ("add_upstream", "upstream.edited", "up", None),
+        ("operator", "upstream.deleted", "up", None),
+    ]
+    edited = events.get(kind="upstream.edited")
+    assert (edited.before, edited.after) == ({"priority": 0}, {"priority": 3})
+    assert Model.objects.get().price_at(timezone.now()) is not None
+    assert Wallet.objects.count() == 0
