@@ -18,11 +18,12 @@ from django.utils.translation import gettext as _
 
 from accounts.models import ApiKey, User
 from audit.models import AuditEvent
+from quotas.models import Transfer
 from tenants.ids import id_at
 from tenants.policies import can_manage_users
 from usage.models import HourlyUsage, Task, UsageRecord
 
-Row = TypeVar("Row", UsageRecord, Task)
+Row = TypeVar("Row", UsageRecord, Task, Transfer)
 Asked = TypeVar("Asked", bound="Filters")
 SIZES = (20, 50, 100)
 USUAL_DAYS = 7
