@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from django.db.models import Count, Q, Sum
+from django.db.models import Count, F, Q, Sum
 
 from quotas.models import Wallet
 from tenants.models import Space
+
+
+RICHEST = 5
 
 
 @dataclass(frozen=True)
@@ -38,3 +41,10 @@ def members_share(space: Space) -> MembersShare:
         deleted_used=sums["deleted_used"],
         deleted_count=sums["deleted_count"],
     )
+
+
+def richest_of(space: Space) -> list[Wallet]:
+    """The living members who have most left to spend, the most first."""
+    wallets = Wallet.objects.filter(space=space, kind=Wallet.Kind.MEMBER, is_closed=False)
+    most = wallets.select_related("user").order_by(F("spent") - F("total"), "user__number")
+    return list(most[:RICHEST])

@@ -7,7 +7,7 @@ from functools import wraps
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
-from django.http import HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404
 from django.utils.cache import add_never_cache_headers
 from django.utils.translation import gettext as _
@@ -16,7 +16,7 @@ from accounts.models import User
 from tenants.middleware import SpaceRequest
 from tenants.policies import can_manage_users
 
-View = Callable[..., HttpResponse]
+View = Callable[..., HttpResponseBase]
 
 
 class Refusal(PermissionDenied):
@@ -32,7 +32,7 @@ def space_view(view: View) -> View:
     """For everybody of a space; operators belong to none."""
 
     @wraps(view)
-    def guarded(request: SpaceRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+    def guarded(request: SpaceRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if not request.user.space_id:
             raise PermissionDenied
         response = view(request, *args, **kwargs)
@@ -47,7 +47,7 @@ def manager_view(view: View) -> View:
     """For those who manage the space's users."""
 
     @wraps(view)
-    def guarded(request: SpaceRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+    def guarded(request: SpaceRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if not can_manage_users(request.user):
             raise _managers_only(request)
         return view(request, *args, **kwargs)
@@ -60,7 +60,7 @@ def member_view(may: Callable[[User, User], bool]) -> Callable[[View], View]:
 
     def decorate(view: View) -> View:
         @wraps(view)
-        def guarded(request: SpaceRequest, number: int, **place: Any) -> HttpResponse:
+        def guarded(request: SpaceRequest, number: int, **place: Any) -> HttpResponseBase:
             people = User.objects.select_related("space", "wallet").filter(space=request.space)
             member = get_object_or_404(people, number=number)
             if not may(request.user, member):

@@ -40,3 +40,8 @@ def can_use_key(actor: User, owner: User) -> bool:
 def can_revoke_key(actor: User, owner: User) -> bool:
     """Who edits a member may take away their keys; nobody else's are ever shown to them."""
     return can_edit(actor, owner)
+
+
+def can_read_statement(actor: User, target: User) -> bool:
+    """Who edits a member's quota may see what became of it; the manager's own use is in the space's statement."""
+    return can_edit(actor, target)

@@ -18,11 +18,12 @@ from django.utils.translation import gettext as _
 
 from accounts.models import ApiKey, User
 from audit.models import AuditEvent
+from quotas.models import Transfer
 from tenants.ids import id_at
 from tenants.policies import can_manage_users
 from usage.models import HourlyUsage, Task, UsageRecord
 
-Row = TypeVar("Row", UsageRecord, Task)
+Row = TypeVar("Row", UsageRecord, Task, Transfer)
 Asked = TypeVar("Asked", bound="Filters")
 SIZES = (20, 50, 100)
 USUAL_DAYS = 7
@@ -238,10 +239,24 @@ class Log(ABC, Generic[Row, Asked]):
     def shown_url(self) -> str:
         return self.url(cursor=self.filters.cursor)
 
+    @property
+    def csv_url(self) -> str:
+        """All rows of the filter as a file, whatever the page."""
+        return self._csv_url({})
+
+    @property
+    def csv_bom_url(self) -> str:
+        return self._csv_url({"bom": 1})
+
     def url(self, **changes: Any) -> str:
         """The newest page of this filter with some of it changed."""
         said = self._said(**changes)
         return f"{self.address}?{urlencode(said)}" if said else self.address
+
+    def _csv_url(self, more: dict[str, Any]) -> str:
+        said = self._said(size=None) | more
+        address = f"{self.address.removesuffix('/')}.csv"
+        return f"{address}?{urlencode(said)}" if said else address
 
     def _said(self, **changes: Any) -> dict[str, Any]:
         """What an address says: the filter, then the place in it; what is as usual is left out."""

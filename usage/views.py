@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 from django.http import HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import render
-from django.views.decorators.http import require_safe
+from django.views.decorators.http import require_GET, require_safe
 from django.views.decorators.vary import vary_on_headers
 
 from tenants.answers import is_htmx
 from tenants.guards import space_view
 from tenants.middleware import SpaceRequest
 from usage.dashboard import Dashboard
+from usage.export import csv_answer, file_name, wants_bom
 from usage.log import UsageLog
 from usage.receipt import receipt_of
+from usage.sheets import task_sheet, usage_sheet
 from usage.task_log import TaskLog
 
 
@@ -63,3 +66,19 @@ def dashboard(request: SpaceRequest) -> HttpResponse:
         response["HX-Push-Url"] = shown.shown_url
         return response
     return render(request, "usage/dashboard.html", {"dashboard": shown})
+
+
+@require_GET
+@space_view
+def usage_csv(request: SpaceRequest) -> HttpResponseBase:
+    log = UsageLog(request.user, request.GET)
+    pieces = usage_sheet(log, has_bom=wants_bom(request))
+    return csv_answer(pieces, file_name(request.space, "usage", *log.filters.period))
+
+
+@require_GET
+@space_view
+def tasks_csv(request: SpaceRequest) -> HttpResponseBase:
+    log = TaskLog(request.user, request.GET)
+    pieces = task_sheet(log, has_bom=wants_bom(request))
+    return csv_answer(pieces, file_name(request.space, "tasks", *log.filters.period))

@@ -33,3 +33,7 @@ matchMedia("(min-width: 48rem)").addEventListener("change", () => {
   const sidebar = document.getElementById("sidebar");
   if (sidebar?.matches(":popover-open")) sidebar.hidePopover();
 });
+
+document.addEventListener("click", ({ target }) => {
+  if (target.closest("[data-print]")) print();
+});

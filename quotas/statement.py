@@ -1,0 +1,466 @@
+"""A month's statement: what there was, what moved, what was charged and what was left, exact to the nano-dollar.
+
+Balances are read backwards from the wallets as they are now; what moved in the month is read for itself. That both
+agree is asserted, so a statement that does not add up is never shown.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from typing import Any, NamedTuple, Self, TypeVar
+from uuid import UUID
+
+from django.db import connection, transaction
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Sum
+from django.utils import timezone
+
+from accounts.models import ApiKey, User
+from audit import origin
+from quotas.models import Transfer, Wallet
+from quotas.pool import pool_of
+from tenants.ids import id_at
+from tenants.models import Space
+from usage.models import HourlyUsage, UsageRecord
+
+Kind = Transfer.Kind
+# What each kind does to a balance of the pool, and of a member.
+POOL_SIGNS = {Kind.GRANT: 1, Kind.REVOKE: -1, Kind.ALLOCATE: -1, Kind.RECLAIM: 1, Kind.RETURN: 1}
+MEMBER_SIGNS = {Kind.ALLOCATE: 1, Kind.RECLAIM: -1, Kind.RETURN: -1}
+FIRST_YEAR, LAST_YEAR = 1971, 9998
+# More transfers than these are told by their sums.
+MANY = 100
+PAGE = 50
+AT_ONCE = 1000
+
+Used = TypeVar("Used", UsageRecord, HourlyUsage)
+
+
+class Month(NamedTuple):
+    """A calendar month in somebody's time zone."""
+
+    year: int
+    month: int
+    zone: tzinfo
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """Of `2026-10`; of what is none, the present one. In the viewer's zone."""
+        zone = timezone.get_current_timezone()
+        now = origin.now().astimezone(zone)
+        try:
+            asked = datetime.strptime(text, "%Y-%m").replace(tzinfo=UTC)
+        except ValueError:
+            asked = now
+        found = asked if FIRST_YEAR <= asked.year <= LAST_YEAR else now
+        return cls(found.year, found.month, zone)
+
+    @property
+    def first_day(self) -> date:
+        return date(self.year, self.month, 1)
+
+    @property
+    def last_day(self) -> date:
+        return self.next.first_day - timedelta(days=1)
+
+    @property
+    def start(self) -> datetime:
+        return datetime.combine(self.first_day, time(), self.zone).astimezone(UTC)
+
+    @property
+    def end(self) -> datetime:
+        """The first moment after it."""
+        return self.next.start
+
+    @property
+    def next(self) -> Month:
+        return Month(self.year + self.month // 12, self.month % 12 + 1, self.zone)
+
+    @property
+    def previous(self) -> Month:
+        return Month(self.year - (self.month == 1), (self.month - 2) % 12 + 1, self.zone)
+
+    @property
+    def has_ended(self) -> bool:
+        return self.end <= origin.now()
+
+    def __str__(self) -> str:
+        return f"{self.year:04}-{self.month:02}"
+
+
+class Charge(NamedTuple):
+    """What requests of one user, key and model came to."""
+
+    user_id: int
+    key_id: UUID
+    model: str
+    requests: int
+    cost_nanos: int
+
+
+@dataclass(frozen=True)
+class Balance:
+    """opening + came - went - spent = closing."""
+
+    opening_nanos: int = 0
+    moved_nanos: dict[str, int] = field(default_factory=dict)
+    spent_nanos: int = 0
+    closing_nanos: int = 0
+
+    def __post_init__(self) -> None:
+        assert self.opening_nanos + sum(self.moved_nanos.values()) - self.spent_nanos == self.closing_nanos, self
+
+    def moved(self, kind: str) -> int:
+        return self.moved_nanos.get(kind, 0)
+
+
+@contextmanager
+def snapshot() -> Iterator[None]:
+    """All that is read within is of one moment, whatever is charged meanwhile; and nobody waits for the reader."""
+    is_outermost = not connection.in_atomic_block
+    usual = getattr(connection, "transaction_mode", None)
+    if usual and is_outermost:
+        connection.transaction_mode = "DEFERRED"
+    try:
+        with transaction.atomic():
+            if is_outermost and connection.vendor == "postgresql":
+                with connection.cursor() as cursor:
+                    cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            yield
+    finally:
+        if usual:
+            connection.transaction_mode = usual
+
+
+# -- What moved, and what was charged -----------------------------------------------------------------------------
+
+
+def least_id(moment: datetime) -> UUID:
+    """The least id that a row of that moment can have."""
+    return UUID(int=id_at(moment).int >> 62 << 62)
+
+
+def edge_of(space: Space, moment: datetime) -> datetime:
+    """Where charges are cut: at that moment, or at its UTC hour where none of that hour's rows are kept any more."""
+    hour = moment.replace(minute=0, second=0, microsecond=0)
+    rows = UsageRecord.objects.filter(
+        space=space, id__gte=least_id(hour), id__lt=least_id(hour + timedelta(hours=1))
+    )
+    return moment if moment == hour or rows.exists() else hour
+
+
+class Reader:
+    """Reads sums of one space, of all its people or of some of them."""
+
+    def __init__(self, space: Space, people: list[User] | None = None) -> None:
+        self._space = space
+        self._people = people
+
+    def transfers(self, start: datetime, end: datetime | None = None) -> QuerySet[Transfer]:
+        moves = Transfer.objects.filter(space=self._space, id__gte=least_id(start))
+        moves = moves.filter(id__lt=least_id(end)) if end else moves
+        if self._people is None:
+            return moves
+        return moves.filter(member_number__in=[person.number for person in self._people])
+
+    def moved(self, start: datetime, end: datetime | None = None) -> dict[int | None, Counter[str]]:
+        """By member's number and kind."""
+        found: dict[int | None, Counter[str]] = defaultdict(Counter)
+        moves = self.transfers(start, end).order_by().values("member_number", "kind").annotate(sum=Sum("amount"))
+        for number, kind, amount in moves.values_list("member_number", "kind", "sum"):
+            found[number][kind] += amount
+        return found
+
+    def moved_by_kind(self, start: datetime, end: datetime | None = None) -> Counter[str]:
+        moves = self.transfers(start, end).order_by().values("kind").annotate(sum=Sum("amount"))
+        return Counter(dict(moves.values_list("kind", "sum")))
+
+    def charges(self, start: datetime, end: datetime) -> list[Charge]:
+        found = self._charges(("user_id", "key_id", "model"), start, end)
+        return [Charge(*place, *sums) for place, sums in sorted(found.items(), key=lambda item: -item[1][1])]
+
+    def by_model(self, start: datetime, end: datetime) -> list[tuple[str, int, int]]:
+        """(model, requests, cost), the dearest first."""
+        found = self._charges(("model",), start, end)
+        return sorted(((model, *sums) for (model,), sums in found.items()), key=lambda row: (-row[2], row[0]))
+
+    def spent_by_user(self, start: datetime, end: datetime | None = None) -> Counter[int]:
+        found = self._charges(("user_id",), start, end)
+        return Counter({user_id: cost for (user_id,), (_requests, cost) in found.items()})
+
+    def spent(self, start: datetime, end: datetime | None = None) -> int:
+        return sum(cost for _requests, cost in self._charges(("space_id",), start, end).values())
+
+    def _charges(
+        self, by: tuple[str, ...], start: datetime, end: datetime | None
+    ) -> dict[tuple[Any, ...], tuple[int, int]]:
+        """(requests, cost) from whole UTC hours, and from rows where an edge lies within one."""
+        start = edge_of(self._space, start)
+        first = _hour_up(start)
+        hours = self._whose(HourlyUsage.objects.filter(space=self._space, hour__gte=first))
+        rows = [self._rows(start, first)]
+        if end is not None:
+            end = edge_of(self._space, end)
+            last = _hour_down(end)
+            hours = hours.filter(hour__lt=last)
+            rows.append(self._rows(last, end))
+        sums: dict[tuple[Any, ...], tuple[int, int]] = {}
+        counted = [(hours, Sum("requests")), *((part, Count("id")) for part in rows)]
+        for source, calls in counted:
+            found = source.order_by().values(*by).annotate(calls=calls, charged=Sum("cost"))
+            for *place, requests, cost in found.values_list(*by, "calls", "charged"):
+                had = sums.get(tuple(place), (0, 0))
+                sums[tuple(place)] = (had[0] + requests, had[1] + cost)
+        return sums
+
+    def _rows(self, start: datetime, end: datetime) -> QuerySet[UsageRecord]:
+        """Of a part of an hour; none where there is no such part."""
+        if start == end:
+            return UsageRecord.objects.none()
+        rows = UsageRecord.objects.filter(space=self._space, id__gte=least_id(start), id__lt=least_id(end))
+        return self._whose(rows)
+
+    def _whose(self, rows: QuerySet[Used]) -> QuerySet[Used]:
+        if self._people is None:
+            return rows
+        return rows.filter(user_id__in=[person.pk for person in self._people])
+
+
+def _hour_down(at: datetime) -> datetime:
+    return at.replace(minute=0, second=0, microsecond=0)
+
+
+def _hour_up(at: datetime) -> datetime:
+    hour = _hour_down(at)
+    return hour if hour == at else hour + timedelta(hours=1)
+
+
+# -- Of a member --------------------------------------------------------------------------------------------------
+
+
+class Line(NamedTuple):
+    member: User
+    balance: Balance
+
+
+def lines_of(space: Space, people: list[User], month: Month) -> list[Line]:
+    """The balances of these members, in as many queries however many they are."""
+    reader = Reader(space, people)
+    wallets = {wallet.user_id: wallet for wallet in Wallet.objects.filter(space=space, user__in=people)}
+    moved = [reader.moved(month.start), reader.moved(month.end), reader.moved(month.start, month.end)]
+    spent = [
+        reader.spent_by_user(month.start),
+        reader.spent_by_user(month.end),
+        reader.spent_by_user(month.start, month.end),
+    ]
+    return [
+        Line(person, _member_balance(wallets[person.pk], person, moved, [one[person.pk] for one in spent]))
+        for person in people
+    ]
+
+
+def _member_balance(
+    wallet: Wallet, person: User, moved: list[dict[int | None, Counter[str]]], spent: list[int]
+) -> Balance:
+    since_start, since_end, within = [_signed(MEMBER_SIGNS, one.get(person.number, Counter())) for one in moved]
+    return Balance(
+        opening_nanos=wallet.remaining - sum(since_start.values()) + spent[0],
+        moved_nanos=within,
+        spent_nanos=spent[2],
+        closing_nanos=wallet.remaining - sum(since_end.values()) + spent[1],
+    )
+
+
+def _signed(signs: dict[Any, int], amounts: Counter[str]) -> dict[str, int]:
+    return {kind: signs[kind] * amount for kind, amount in amounts.items() if kind in signs}
+
+
+@dataclass(frozen=True)
+class MemberStatement:
+    """Of one wallet: its balance is what remains, in flight or not."""
+
+    member: User
+    month: Month
+    balance: Balance
+    charges: list[Charge]
+    transfers: list[Transfer]
+    transfer_count: int
+    held_nanos: int
+    key_names: dict[UUID, str]
+
+    @property
+    def is_grouped(self) -> bool:
+        """Too many to list: the sums by kind stand for them."""
+        return self.transfer_count > len(self.transfers)
+
+    @property
+    def by_model(self) -> list[tuple[str, int, int]]:
+        return _grouped(self.charges, lambda charge: charge.model)
+
+    @property
+    def by_key(self) -> list[tuple[str, int, int]]:
+        return _grouped(self.charges, lambda charge: self.key_names.get(charge.key_id, ""))
+
+
+def member_statement(member: User, month: Month, *, most: int | None = MANY) -> MemberStatement:
+    """With each transfer, or of more than `most` none."""
+    assert member.space is not None
+    with snapshot():
+        reader = Reader(member.space, [member])
+        wallet = Wallet.objects.get(space=member.space, user=member)
+        transfers = reader.transfers(month.start, month.end).order_by("id")
+        transfer_count = transfers.count()
+        charges = reader.charges(month.start, month.end)
+        keys = ApiKey.with_deleted.filter(space=member.space, user=member)
+        statement = MemberStatement(
+            member=member,
+            month=month,
+            balance=lines_of(member.space, [member], month)[0].balance,
+            charges=charges,
+            transfers=[] if most is not None and transfer_count > most else list(transfers),
+            transfer_count=transfer_count,
+            held_nanos=0 if month.has_ended else wallet.held,
+            key_names=dict(keys.values_list("pk", "name")),
+        )
+    assert sum(charge.cost_nanos for charge in charges) == statement.balance.spent_nanos
+    return statement
+
+
+def _grouped(charges: list[Charge], name: Callable[[Charge], str]) -> list[tuple[str, int, int]]:
+    """(name, requests, cost), the dearest first."""
+    sums: dict[str, tuple[int, int]] = {}
+    for charge in charges:
+        requests, cost = sums.get(name(charge), (0, 0))
+        sums[name(charge)] = (requests + charge.requests, cost + charge.cost_nanos)
+    return sorted(((key, *both) for key, both in sums.items()), key=lambda row: (-row[2], row[0]))
+
+
+# -- Of a space ---------------------------------------------------------------------------------------------------
+
+
+class PoolFigures(NamedTuple):
+    """total - allocated - own use = left, at one moment."""
+
+    total_nanos: int
+    allocated_nanos: int
+    own_nanos: int
+
+    @property
+    def left_nanos(self) -> int:
+        return self.total_nanos - self.allocated_nanos - self.own_nanos
+
+
+@dataclass(frozen=True)
+class SpaceStatement:
+    """The pool, all members together, and both as one: what the operators granted and nobody spent."""
+
+    space: Space
+    month: Month
+    pool: Balance
+    members: Balance
+    opening: PoolFigures
+    closing: PoolFigures
+    by_model: list[tuple[str, int, int]]
+    held_nanos: int
+    lines: list[Line]
+    next_after: int | None
+
+    @property
+    def whole(self) -> Balance:
+        return Balance(
+            opening_nanos=self.pool.opening_nanos + self.members.opening_nanos,
+            moved_nanos={kind: self.pool.moved(kind) for kind in (Kind.GRANT, Kind.REVOKE)},
+            spent_nanos=self.pool.spent_nanos + self.members.spent_nanos,
+            closing_nanos=self.pool.closing_nanos + self.members.closing_nanos,
+        )
+
+
+def space_statement(space: Space, month: Month, *, after: int = 1, most: int | None = PAGE) -> SpaceStatement:
+    """With the lines of `most` members numbered above `after`, or of all."""
+    with snapshot():
+        pool, opening, closing = _pool_statement(space, month)
+        members = _members_balance(space, month)
+        by_model = Reader(space).by_model(month.start, month.end)
+        lines, next_after = _lines(space, month, after, most)
+        held = 0 if month.has_ended else _held(space)
+    assert sum(cost for _model, _requests, cost in by_model) == pool.spent_nanos + members.spent_nanos
+    assert (opening.left_nanos, closing.left_nanos) == (pool.opening_nanos, pool.closing_nanos)
+    if most is None:
+        _assert_sum(members, lines)
+    return SpaceStatement(space, month, pool, members, opening, closing, by_model, held, lines, next_after)
+
+
+def _pool_statement(space: Space, month: Month) -> tuple[Balance, PoolFigures, PoolFigures]:
+    wallet = pool_of(space)
+    own = Reader(space, list(User.everyone.filter(space=space, number=1)))
+    opening = _pool_at(wallet, own, month.start)
+    closing = _pool_at(wallet, own, month.end)
+    balance = Balance(
+        opening_nanos=opening.left_nanos,
+        moved_nanos=_signed(POOL_SIGNS, Reader(space).moved_by_kind(month.start, month.end)),
+        spent_nanos=own.spent(month.start, month.end),
+        closing_nanos=closing.left_nanos,
+    )
+    return balance, opening, closing
+
+
+def _pool_at(wallet: Wallet, own: Reader, moment: datetime) -> PoolFigures:
+    moved = Reader(wallet.space).moved_by_kind(moment)
+    total = wallet.total - moved[Kind.GRANT] + moved[Kind.REVOKE]
+    allocated = wallet.allocated - moved[Kind.ALLOCATE] + moved[Kind.RECLAIM] + moved[Kind.RETURN]
+    return PoolFigures(total, allocated, wallet.spent - own.spent(moment))
+
+
+def _members_balance(space: Space, month: Month) -> Balance:
+    """All of them, the deleted among them."""
+    everybody = Reader(space)
+    own = Reader(space, list(User.everyone.filter(space=space, number=1)))
+    periods = [(month.start, None), (month.end, None), (month.start, month.end)]
+    moved = [_signed(MEMBER_SIGNS, everybody.moved_by_kind(*period)) for period in periods]
+    spent = [everybody.spent(*period) - own.spent(*period) for period in periods]
+    sums = Wallet.objects.filter(space=space, kind=Wallet.Kind.MEMBER).aggregate(
+        total=Sum("total", default=0), spent=Sum("spent", default=0)
+    )
+    remaining = sums["total"] - sums["spent"]
+    return Balance(
+        opening_nanos=remaining - sum(moved[0].values()) + spent[0],
+        moved_nanos=moved[2],
+        spent_nanos=spent[2],
+        closing_nanos=remaining - sum(moved[1].values()) + spent[1],
+    )
+
+
+def _lines(space: Space, month: Month, after: int, most: int | None) -> tuple[list[Line], int | None]:
+    people = _people_in(space, month).order_by("number")
+    if most is not None:
+        found = list(people.filter(number__gt=after)[: most + 1])
+        lines = lines_of(space, found[:most], month)
+        return lines, found[most - 1].number if len(found) > most else None
+    lines = []
+    while found := list(people.filter(number__gt=after)[:AT_ONCE]):
+        lines += lines_of(space, found, month)
+        after = found[-1].number or after
+    return lines, None
+
+
+def _people_in(space: Space, month: Month) -> QuerySet[User]:
+    """Whoever was there, and of those who were deleted before it whoever had something in flight that settled since."""
+    moves = Transfer.objects.filter(space=space, member_number=OuterRef("number"), id__gte=least_id(month.start))
+    hours = HourlyUsage.objects.filter(space=space, user_id=OuterRef("pk"), hour__gte=_hour_down(month.start))
+    there = Q(deleted_at=None) | Q(deleted_at__gte=month.start) | Q(wallet__held__gt=0)
+    people = User.everyone.filter(space=space, number__gt=1, created_at__lt=month.end)
+    return people.filter(there | Exists(moves) | Exists(hours))
+
+
+def _held(space: Space) -> int:
+    return int(Wallet.objects.filter(space=space).aggregate(held=Sum("held", default=0))["held"])
+
+
+def _assert_sum(members: Balance, lines: list[Line]) -> None:
+    balances = [line.balance for line in lines]
+    assert members.opening_nanos == sum(balance.opening_nanos for balance in balances)
+    assert members.closing_nanos == sum(balance.closing_nanos for balance in balances)
+    assert members.spent_nanos == sum(balance.spent_nanos for balance in balances)

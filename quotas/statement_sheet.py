@@ -1,0 +1,186 @@
+"""Statements in words and figures: what their page shows, and their CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+from typing import NamedTuple
+
+from django.utils.translation import gettext as _
+
+from quotas.journal import Move, actor_label, seen_by
+from quotas.models import Transfer
+from quotas.money import format_exact, format_sum
+from quotas.statement import Balance, MemberStatement, SpaceStatement
+from usage.export import BOM, PIECE_CHARS, safe_text
+
+Kind = Transfer.Kind
+
+
+class Figure(NamedTuple):
+    label: str
+    text: str
+    is_result: bool = False
+
+
+class Share(NamedTuple):
+    """What one model, or one key, came to."""
+
+    name: str
+    requests: int
+    text: str
+
+
+class SpaceRow(NamedTuple):
+    label: str
+    texts: list[str]
+    is_result: bool = False
+
+
+def steps(balance: Balance, labels: dict[str, str]) -> list[Figure]:
+    """Opening, what moved, spent, closing: a sum that adds up as it is written."""
+    parts = [balance.opening_nanos, *(balance.moved(kind) for kind in labels), -balance.spent_nanos]
+    closing, *texts = format_sum(balance.closing_nanos, *parts)
+    names = [_("Opening balance"), *labels.values(), _("Charges")]
+    lines = [Figure(name, text) for name, text in zip(names, texts, strict=True)]
+    return [*lines, Figure(_("Closing balance"), closing, is_result=True)]
+
+
+def shares(rows: list[tuple[str, int, int]], nameless: str) -> list[Share]:
+    """Their figures add up to the charges as they are written."""
+    _total, *texts = format_sum(sum(cost for _name, _requests, cost in rows), *(cost for _n, _r, cost in rows))
+    return [Share(name or nameless, requests, text) for (name, requests, _c), text in zip(rows, texts, strict=True)]
+
+
+@dataclass(frozen=True)
+class MemberSheet:
+    statement: MemberStatement
+
+    @property
+    def steps(self) -> list[Figure]:
+        return steps(self.statement.balance, _member_labels())
+
+    @property
+    def models(self) -> list[Share]:
+        return shares(self.statement.by_model, _("Unknown model"))
+
+    @property
+    def keys(self) -> list[Share]:
+        return shares(self.statement.by_key, _("Without a token"))
+
+    @property
+    def moves(self) -> list[Move]:
+        return [seen_by(self.statement.member, transfer) for transfer in self.statement.transfers]
+
+
+@dataclass(frozen=True)
+class SpaceSheet:
+    statement: SpaceStatement
+
+    @property
+    def rows(self) -> list[SpaceRow]:
+        """Three sums side by side: the pool's, the members', and that of both."""
+        labels = _space_labels()
+        sides = [steps(side, labels) for side in (self.statement.pool, self.statement.members, self.statement.whole)]
+        return [
+            SpaceRow(here[0].label, [one.text for one in here], here[0].is_result)
+            for here in zip(*sides, strict=True)
+        ]
+
+    @property
+    def pool_rows(self) -> list[SpaceRow]:
+        """Total - allocated - own use = left in the pool, at the beginning and at the end."""
+        labels = [_("Total"), _("Allocated"), _("Own use so far"), _("Left in the pool")]
+        at = [self.statement.opening, self.statement.closing]
+        sums = [format_sum(one.total_nanos, one.allocated_nanos, one.own_nanos, one.left_nanos) for one in at]
+        return [
+            SpaceRow(label, list(texts), label == labels[-1])
+            for label, texts in zip(labels, zip(*sums, strict=True), strict=True)
+        ]
+
+    @property
+    def models(self) -> list[Share]:
+        return shares(self.statement.by_model, _("Unknown model"))
+
+    @property
+    def members(self) -> list[tuple[object, list[str]]]:
+        """Opening, received, given back, spent, closing of each."""
+        return [(line.member, _member_texts(line.balance)) for line in self.statement.lines]
+
+
+def _member_texts(balance: Balance) -> list[str]:
+    back = balance.moved(Kind.RECLAIM) + balance.moved(Kind.RETURN)
+    came, spent = balance.moved(Kind.ALLOCATE), -balance.spent_nanos
+    closing, *texts = format_sum(balance.closing_nanos, balance.opening_nanos, came, back, spent)
+    return [*texts, closing]
+
+
+def _member_labels() -> dict[str, str]:
+    return {Kind.ALLOCATE: _("Received"), Kind.RECLAIM: _("Reclaimed"), Kind.RETURN: _("Returned to the pool")}
+
+
+def _space_labels() -> dict[str, str]:
+    return {
+        Kind.GRANT: _("Top-up"),
+        Kind.REVOKE: _("Taken back"),
+        Kind.ALLOCATE: _("Allocated to members"),
+        Kind.RECLAIM: _("Reclaimed from members"),
+        Kind.RETURN: _("Returned of deleted users"),
+    }
+
+
+# -- CSV ----------------------------------------------------------------------------------------------------------
+
+
+def member_csv(statement: MemberStatement, *, has_bom: bool) -> Iterator[str]:
+    """The balance and every step to the next: opening + amounts = closing."""
+    heads = [_("Line"), _("Time"), _("What"), _("Who"), _("Requests"), _("Amount (USD)"), _("Balance (USD)")]
+    return _pieces([[safe_text(head) for head in heads], *_member_lines(statement)], has_bom=has_bom)
+
+
+def _member_lines(statement: MemberStatement) -> Iterator[list[str]]:
+    zone, balance = statement.month.zone, statement.balance
+    yield [_("Opening balance"), _iso(statement.month.start, zone), "", "", "", "", format_exact(balance.opening_nanos)]
+    for transfer in statement.transfers:
+        move = seen_by(statement.member, transfer)
+        amount = format_exact(move.signed_nanos)
+        at = _iso(move.at, zone)
+        yield [_("Transfer"), at, safe_text(move.label), safe_text(actor_label(transfer)), "", amount, ""]
+    for charge in statement.charges:
+        key = statement.key_names.get(charge.key_id, "")
+        amount = format_exact(-charge.cost_nanos)
+        yield [_("Charges"), "", safe_text(charge.model), safe_text(key), str(charge.requests), amount, ""]
+    yield [_("Closing balance"), _iso(statement.month.end, zone), "", "", "", "", format_exact(balance.closing_nanos)]
+
+
+def space_csv(statement: SpaceStatement, *, has_bom: bool) -> Iterator[str]:
+    """A line for the pool, for each member, for all members and for both: opening + amounts = closing in each."""
+    labels = _space_labels()
+    heads = [_("Whose"), _("User ID"), _("User"), _("Opening balance (USD)"), *labels.values(), _("Charges")]
+    lines = [[safe_text(head) for head in [*heads, _("Closing balance (USD)")]]]
+    lines.append([_("Pool"), "", "", *_amounts(statement.pool)])
+    for line in statement.lines:
+        whose = _("Deleted user") if line.member.deleted_at else _("Member")
+        lines.append([whose, str(line.member.number), safe_text(line.member.username), *_amounts(line.balance)])
+    lines.append([_("All members"), "", "", *_amounts(statement.members)])
+    lines.append([_("Whole space"), "", "", *_amounts(statement.whole)])
+    return _pieces(lines, has_bom=has_bom)
+
+
+def _amounts(balance: Balance) -> list[str]:
+    parts = [balance.opening_nanos, *map(balance.moved, _space_labels()), -balance.spent_nanos, balance.closing_nanos]
+    return [format_exact(nanos) for nanos in parts]
+
+
+def _iso(at: datetime, zone: tzinfo) -> str:
+    return at.astimezone(zone).isoformat(timespec="milliseconds")
+
+
+def _pieces(lines: Iterable[list[str]], *, has_bom: bool) -> Iterator[str]:
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer).writerows(lines)
+    whole = (BOM if has_bom else "") + buffer.getvalue()
+    return iter([whole[at : at + PIECE_CHARS] for at in range(0, len(whole), PIECE_CHARS)])
