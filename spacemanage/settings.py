@@ -190,6 +190,7 @@ TEMPLATES = [
             "builtins": [
                 "django.templatetags.i18n",
                 "django.templatetags.static",
+                "django.templatetags.tz",
                 "django_cotton.templatetags.cotton",
                 "template_partials.templatetags.partials",
                 "tenants.templatetags.look",
