@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.contrib.auth.forms import AuthenticationForm
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from accounts.fields import DisplayNameField, NewPasswordField
-from accounts.models import User
+from accounts.locales import REGIONS, offset_of, zone_names
+from accounts.models import Theme, User
 from accounts.services import is_present_password
 
 
@@ -22,6 +26,43 @@ class SignInForm(AuthenticationForm):
 
 class ProfileForm(forms.Form):
     display_name = DisplayNameField()
+
+
+class ThemeForm(forms.Form):
+    theme = forms.ChoiceField(
+        choices=Theme.choices,
+        required=False,
+        widget=forms.RadioSelect,
+        error_messages={"invalid_choice": _("Choose a theme from the list.")},
+    )
+
+
+def language_choices() -> list[tuple[str, Any]]:
+    return [("", _("As the browser asks")), *settings.LANGUAGES]
+
+
+def zone_choices() -> list[tuple[str, Any]]:
+    """Every zone under its region, with what its clocks are set to now."""
+    now = timezone.now()
+    places = sorted(zone_names() - {"UTC"})
+    regions = [
+        (REGIONS[region], [(name, f"{name} ({offset_of(name, now)})") for name in names])
+        for region, names in groupby(places, lambda name: name.partition("/")[0])
+    ]
+    return [("", _("Not chosen: UTC")), ("UTC", "UTC"), *regions]
+
+
+class LocaleForm(forms.Form):
+    language = forms.ChoiceField(
+        choices=language_choices,
+        required=False,
+        error_messages={"invalid_choice": _("Choose a language from the list.")},
+    )
+    time_zone = forms.ChoiceField(
+        choices=zone_choices,
+        required=False,
+        error_messages={"invalid_choice": _("Choose a time zone from the list.")},
+    )
 
 
 class OwnPasswordForm(forms.Form):

@@ -1,12 +1,46 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.middleware import LoginRequiredMiddleware
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.utils import timezone, translation
 from django.utils.http import urlencode
 from django_htmx.http import HttpResponseClientRedirect
+
+from accounts.locales import zone_of
+
+Handler = Callable[[HttpRequest], HttpResponse]
+
+
+def browser_locale(get_response: Handler) -> Handler:
+    """The cookie's language or the browser's, and UTC: set before all else, so that no request finds another's.
+
+    Nothing is put back at the end: a streamed answer is still being written then.
+    """
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        translation.activate(translation.get_language_from_request(request))
+        timezone.deactivate()
+        return get_response(request)
+
+    return middleware
+
+
+def own_locale(get_response: Handler) -> Handler:
+    """What the signed-in person chose, over what the browser says."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        user = request.user
+        if user.is_authenticated:
+            timezone.activate(zone_of(user.time_zone))
+            if user.language in dict(settings.LANGUAGES):
+                translation.activate(user.language)
+        return get_response(request)
+
+    return middleware
 
 
 class SignInRequiredMiddleware(LoginRequiredMiddleware):

@@ -10,6 +10,7 @@ from django.utils import timezone
 from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext_lazy as _
 
+from accounts.locales import validate_language, validate_zone
 from accounts.names import validate_display_name, validate_username
 from tenants.ids import new_id
 from tenants.models import Space
@@ -23,6 +24,12 @@ class Role(models.TextChoices):
     MANAGER = "manager", _("Space Manager")
     ADMIN = "admin", _("Admin")
     NORMAL = "normal", _("Normal user")
+
+
+class Theme(models.TextChoices):
+    SYSTEM = "", _("System")
+    LIGHT = "light", _("Light")
+    DARK = "dark", _("Dark")
 
 
 class LivingUsers(BaseUserManager["User"]):
@@ -57,6 +64,10 @@ class User(AbstractBaseUser):
     role = models.CharField(max_length=10, choices=Role.choices, default=Role.NORMAL)
     username = models.CharField(max_length=64, validators=[validate_username])
     display_name = models.CharField(max_length=80, blank=True, validators=[validate_display_name])
+    # Blank is the browser's language, UTC, and the system's theme.
+    language = models.CharField(max_length=10, blank=True, validators=[validate_language])
+    time_zone = models.CharField(max_length=64, blank=True, validators=[validate_zone])
+    theme = models.CharField(max_length=5, choices=Theme.choices, default=Theme.SYSTEM, blank=True)
     is_active = models.BooleanField(default=True)
     # Raised when sessions must end though the password stays: part of what a session is checked against.
     session_epoch = models.PositiveIntegerField(default=0, editable=False)
@@ -84,6 +95,7 @@ class User(AbstractBaseUser):
                 name="user_role_matches_place",
             ),
             models.CheckConstraint(condition=Q(deleted_at=None) | Q(is_active=False), name="deleted_user_is_disabled"),
+            models.CheckConstraint(condition=Q(theme__in=Theme.values), name="user_theme_known"),
         ]
         indexes = [
             models.Index("space", Lower("username"), "number", condition=Q(deleted_at=None), name="user_space_username")

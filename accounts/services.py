@@ -10,20 +10,16 @@ from audit.services import record, record_refusal
 
 
 @transaction.atomic
-def rename_self(*, user: User, display_name: str) -> None:
-    before = user.display_name
-    if display_name == before:
+def edit_self(*, user: User, **changes: str) -> None:
+    """Their display name, language, time zone or theme; what is as it was writes nothing."""
+    before = {name: getattr(user, name) for name, value in changes.items() if getattr(user, name) != value}
+    if not before:
         return
-    user.display_name = display_name
-    user.save(update_fields=["display_name"])
-    record(
-        "self.edited",
-        space=user.space,
-        actor=user,
-        target=user,
-        before={"display_name": before},
-        after={"display_name": display_name},
-    )
+    after = {name: changes[name] for name in before}
+    for name, value in after.items():
+        setattr(user, name, value)
+    user.save(update_fields=list(after))
+    record("self.edited", space=user.space, actor=user, target=user, before=before, after=after)
 
 
 def change_own_password(*, user: User, password: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from calendar import monthrange
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from typing import Any
 
 from django import forms
@@ -135,9 +135,9 @@ class TokenForm(forms.Form):
     @property
     def expiry_choices(self) -> list[tuple[str, str]]:
         present = self.key.expires_at if self.key else None
-        kept = date_format(present.astimezone(UTC), "j M Y, H:i") if present else ""
+        kept = date_format(timezone.localtime(present), gettext("j M Y, H:i")) if present else ""
         return [
-            *([(KEEP, gettext("As it is: %(moment)s UTC") % {"moment": kept})] if present else []),
+            *([(KEEP, gettext("As it is: %(moment)s") % {"moment": kept})] if present else []),
             (NEVER, gettext("Never")),
             ("1h", gettext("1 hour from now")),
             ("1d", gettext("1 day from now")),
@@ -158,7 +158,7 @@ class TokenForm(forms.Form):
 
     @property
     def first_date(self) -> date:
-        return timezone.now().astimezone(UTC).date() + timedelta(days=1)
+        return timezone.localdate() + timedelta(days=1)
 
     def _keeping_unsent(self, terms: KeyTerms, key: ApiKey) -> KeyTerms:
         return KeyTerms(
@@ -184,7 +184,10 @@ class RotateForm(forms.Form):
 
 
 def expiry_at(said: str, *, now: datetime) -> datetime | None:
-    """None for `never`, else the moment of `1h`, `1d`, `1m` or the first of a date in UTC. Raises ValidationError."""
+    """None for `never`, else the moment of `1h`, `1d`, `1m` or the first of a date in the current zone.
+
+    Raises ValidationError.
+    """
     if said == NEVER:
         return None
     if said in _SPANS:
@@ -203,7 +206,7 @@ def _first_moment(said: str) -> datetime | None:
     if not _DATE.fullmatch(said):
         return None
     try:
-        return datetime.combine(date.fromisoformat(said), time.min, UTC)
+        return datetime.combine(date.fromisoformat(said), time.min, timezone.get_current_timezone())
     except ValueError:
         return None
 

@@ -1,17 +1,26 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from django.conf import settings as config
 from django.contrib import messages
 from django.contrib.auth import update_session_auth_hash
 from django.contrib.auth.views import LoginView
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.forms import Form
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.shortcuts import render
+from django.utils import translation
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_safe
 
-from accounts.forms import OwnPasswordForm, ProfileForm, SignInForm
-from accounts.services import change_own_password, rename_self
+from accounts.forms import LocaleForm, OwnPasswordForm, ProfileForm, SignInForm, ThemeForm
+from accounts.models import User
+from accounts.services import change_own_password, edit_self
+from tenants.answers import is_htmx, see_other
 from tenants.guards import space_view
 from tenants.middleware import SpaceRequest
+
+A_YEAR_S = 31_536_000
 
 
 class SignInView(LoginView):
@@ -43,25 +52,73 @@ def home(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @space_view
 def settings(request: SpaceRequest) -> HttpResponse:
-    profile = ProfileForm(initial={"display_name": request.user.display_name})
-    password = OwnPasswordForm(user=request.user)
-    if request.method == "POST" and request.POST.get("form") == "password":
-        password = OwnPasswordForm(request.POST, user=request.user)
-        if password.is_valid():
-            change_own_password(user=request.user, password=password.cleaned_data["new_password"])
-            update_session_auth_hash(request, request.user)
-            return _saved(request, _("Password changed. Other sessions are signed out."))
-    elif request.method == "POST":
-        profile = ProfileForm(request.POST)
-        if profile.is_valid():
-            rename_self(user=request.user, display_name=profile.cleaned_data["display_name"])
-            return _saved(request, _("Profile saved."))
-    context = {"profile_form": profile, "password_form": password}
+    """One form for each topic; `form` says which of them was sent."""
+    forms = _own_forms(request.user)
+    sent = request.POST.get("form", "profile")
+    if request.method == "POST" and sent in forms:
+        forms[sent] = _own_forms(request.user, request.POST)[sent]
+        if forms[sent].is_valid():
+            return _SAVES[sent](request, forms[sent].cleaned_data)
+    context = {f"{name}_form": form for name, form in forms.items()}
     return render(request, "accounts/settings.html", context, status=422 if request.method == "POST" else 200)
 
 
-def _saved(request: HttpRequest, text: str) -> HttpResponse:
-    messages.success(request, text)
-    response = HttpResponseRedirect("/me/settings/")
-    response.status_code = 303
+def _own_forms(user: User, data: QueryDict | None = None) -> dict[str, Form]:
+    return {
+        "profile": ProfileForm(data, initial={"display_name": user.display_name}),
+        "password": OwnPasswordForm(data, user=user),
+        "theme": ThemeForm(data, initial={"theme": user.theme}),
+        "locale": LocaleForm(data, initial={"language": user.language, "time_zone": user.time_zone}),
+    }
+
+
+def _save_profile(request: SpaceRequest, given: dict[str, str]) -> HttpResponse:
+    edit_self(user=request.user, display_name=given["display_name"])
+    return _saved(request, _("Profile saved."))
+
+
+def _save_password(request: SpaceRequest, given: dict[str, str]) -> HttpResponse:
+    change_own_password(user=request.user, password=given["new_password"])
+    update_session_auth_hash(request, request.user)
+    return _saved(request, _("Password changed. Other sessions are signed out."))
+
+
+def _save_theme(request: SpaceRequest, given: dict[str, str]) -> HttpResponse:
+    edit_self(user=request.user, theme=given["theme"])
+    response = _saved(request, _("Theme saved."))
+    # Not hidden from scripts: the button in the top bar changes it, too.
+    _keep_cookie(response, "theme", given["theme"])
     return response
+
+
+def _save_locale(request: SpaceRequest, given: dict[str, str]) -> HttpResponse:
+    edit_self(user=request.user, language=given["language"], time_zone=given["time_zone"])
+    request.COOKIES.pop(config.LANGUAGE_COOKIE_NAME, None)
+    translation.activate(given["language"] or translation.get_language_from_request(request))
+    response = _saved(request, _("Language and time zone saved."))
+    # The sign-in page speaks it, too.
+    _keep_cookie(response, config.LANGUAGE_COOKIE_NAME, given["language"], httponly=True)
+    return response
+
+
+_SAVES: dict[str, Callable[[SpaceRequest, dict[str, str]], HttpResponse]] = {
+    "profile": _save_profile,
+    "password": _save_password,
+    "theme": _save_theme,
+    "locale": _save_locale,
+}
+
+
+def _keep_cookie(response: HttpResponse, name: str, value: str, *, httponly: bool = False) -> None:
+    """For a year, or no longer where nothing was chosen."""
+    if not value:
+        response.delete_cookie(name, samesite="Lax")
+        return
+    response.set_cookie(name, value, max_age=A_YEAR_S, secure=config.HTTPS, httponly=httponly, samesite="Lax")
+
+
+def _saved(request: SpaceRequest, text: str) -> HttpResponse:
+    if is_htmx(request):
+        return render(request, "accounts/_settings_saved.html", {"text": text})
+    messages.success(request, text)
+    return see_other("/me/settings/")

@@ -42,7 +42,8 @@ def shell(request: HttpRequest) -> dict[str, Any]:
     is_member = getattr(request, "space", None) is not None
     return {
         "shell": SimpleLazyObject(lambda: _shell(request)) if is_member else None,
-        "shell_theme": _chosen(request, "theme", ("light", "dark")),
+        # What was chosen in this browser goes before what the account says.
+        "shell_theme": _chosen(request, "theme", ("light", "dark")) or _own_theme(request),
         "shell_sidebar": _chosen(request, "sidebar", ("full", "rail")),
     }
 
@@ -93,6 +94,10 @@ def _pill(user: User) -> Pill:
         return Pill(_("Available"), pool.available, pool.total, url)
     wallet = Wallet.objects.get(space=user.space_id, user=user)
     return Pill(_("Remaining"), wallet.remaining, wallet.total, "/me/credits/")
+
+
+def _own_theme(request: HttpRequest) -> str:
+    return getattr(getattr(request, "user", None), "theme", "")
 
 
 def _chosen(request: HttpRequest, name: str, allowed: tuple[str, ...]) -> str:

@@ -9,3 +9,10 @@ document.addEventListener("click", (event) => {
   root.dataset.theme = isDark() ? "light" : "dark";
   document.cookie = `theme=${root.dataset.theme};path=/;max-age=31536000;samesite=lax`;
 });
+
+// A choice in the settings applies at once; the server keeps it.
+document.addEventListener("change", ({ target }) => {
+  if (!target.closest("[data-theme-choice]")) return;
+  if (target.value) root.dataset.theme = target.value;
+  else delete root.dataset.theme;
+});
