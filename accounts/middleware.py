@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.middleware import LoginRequiredMiddleware
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.http import urlencode
 from django_htmx.http import HttpResponseClientRedirect
+
+from accounts.second_factor import has_second_factor, is_required_of
+from accounts.sessions import note_seen
 
 
 class SignInRequiredMiddleware(LoginRequiredMiddleware):
@@ -21,3 +25,39 @@ class SignInRequiredMiddleware(LoginRequiredMiddleware):
         except ValueError:  # a header can say anything
             came_from = "/"
         return HttpResponseClientRedirect(f"{settings.LOGIN_URL}?{urlencode({'next': came_from})}")
+
+
+SETTING_UP = "/me/two-factor/"
+# What somebody who must set up a second factor may still do: that, confirm who they are, and leave.
+STILL_OPEN = (SETTING_UP, "/me/confirm/", "/login/", "/logout/", "/healthz", "/readyz")
+
+Handler = Callable[[HttpRequest], HttpResponseBase]
+
+
+def second_factor_required(get_response: Handler) -> Handler:
+    """Admins whose manager asks for it, and operators whose installation does, set up a second factor first."""
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        if request.path.startswith(STILL_OPEN) or not _must_set_up(request):
+            return get_response(request)
+        if getattr(request, "htmx", None):
+            return HttpResponseClientRedirect(SETTING_UP)
+        return HttpResponse(status=302 if request.method in ("GET", "HEAD") else 303, headers={"Location": SETTING_UP})
+
+    return middleware
+
+
+def session_seen(get_response: Handler) -> Handler:
+    """For the list of sessions in Personal Settings."""
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        if request.user.is_authenticated:
+            note_seen(request, request.user)
+        return get_response(request)
+
+    return middleware
+
+
+def _must_set_up(request: HttpRequest) -> bool:
+    user = request.user
+    return user.is_authenticated and is_required_of(user) and not has_second_factor(user)

@@ -9,7 +9,10 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.forms import OwnPasswordForm, ProfileForm, SignInForm
+from accounts.models import User
+from accounts.second_factor import has_second_factor
 from accounts.services import change_own_password, rename_self
+from accounts.sign_in import begin_second_step, sign_in
 from tenants.guards import space_view
 from tenants.middleware import SpaceRequest
 
@@ -21,14 +24,25 @@ class SignInView(LoginView):
     template_name = "accounts/login.html"
     redirect_authenticated_user = True
 
+    def form_valid(self, form: SignInForm) -> HttpResponse:  # type: ignore[override]  # our form, not its base
+        """The password is right; who has a second factor is asked for it before anything else."""
+        user = form.get_user()
+        assert isinstance(user, User)
+        if has_second_factor(user):
+            begin_second_step(self.request, user, next_page=self.get_success_url())
+            return HttpResponseRedirect("/login/2fa/")
+        sign_in(self.request, user)
+        return HttpResponseRedirect(self.get_success_url())
+
     def form_invalid(self, form: SignInForm) -> HttpResponse:  # type: ignore[override]  # our form, not its base
         return self.render_to_response(self.get_context_data(form=form), status=422)
 
 
 def locked_out(request: HttpRequest, *, minutes: int) -> HttpResponse:
-    """429: too many wrong passwords for this name or from this address."""
+    """429: too many wrong passwords or codes for this name or from this address."""
+    template = "accounts/login.html" if request.path == "/login/" else "429.html"
     context = {"form": SignInForm(request), "locked_minutes": minutes, "next": request.POST.get("next", "")}
-    response = render(request, "accounts/login.html", context, status=429)
+    response = render(request, template, context, status=429)
     response["Retry-After"] = str(minutes * 60)
     return response
 
@@ -44,9 +58,9 @@ def home(request: HttpRequest) -> HttpResponse:
 @space_view
 def settings(request: SpaceRequest) -> HttpResponse:
     profile = ProfileForm(initial={"display_name": request.user.display_name})
-    password = OwnPasswordForm(user=request.user)
+    password = OwnPasswordForm(request=request)
     if request.method == "POST" and request.POST.get("form") == "password":
-        password = OwnPasswordForm(request.POST, user=request.user)
+        password = OwnPasswordForm(request.POST, request=request)
         if password.is_valid():
             change_own_password(user=request.user, password=password.cleaned_data["new_password"])
             update_session_auth_hash(request, request.user)

@@ -19,9 +19,9 @@ from django.views.decorators.debug import sensitive_post_parameters
 
 from quotas.fields import AmountField
 from quotas.money import format_balance, format_exact
-from relay import vault
 from relay.models import Model, Price, PriceStarted, Upstream, validate_credential
 from relay.pricing import MAX_PRICE_NANOS, Rate
+from spacemanage import vault
 
 
 class UsdField(AmountField):
