@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from allauth.account.models import EmailAddress
+from allauth.mfa.models import Authenticator
+from allauth.usersessions.models import UserSession
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.auth.models import Group
@@ -12,14 +15,16 @@ from django.http import HttpRequest, HttpResponseRedirect
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from accounts.fields import DisplayNameField, NewPasswordField, UsernameField
+from accounts.fields import DisplayNameField, NewPasswordField, UsernameField, refuse_similar
 from accounts.models import ApiKey, User
+from accounts.second_factor import reset_second_factor
+from accounts.throttle import unlock
 from quotas.money import format_cost
 from spacemanage.browse import BrowseOnly
 from tenants.services import MemberChanges, NameTakenError, reset_manager
 
-# Roles are a space's own; Django's groups mean nothing here.
-admin.site.unregister(Group)
+# Roles are a space's own; Django's groups mean nothing here. What people sign in with is for nobody's eyes.
+admin.site.unregister([Group, Authenticator, EmailAddress, UserSession])
 
 
 class ManagerForm(forms.ModelForm[User]):
@@ -43,6 +48,10 @@ class ManagerForm(forms.ModelForm[User]):
             raise forms.ValidationError(_("This username is not available."), "taken")
         return username
 
+    def clean(self) -> None:
+        super().clean()
+        refuse_similar(self, "new_password", self.cleaned_data.get("username", ""))
+
 
 @admin.register(User)
 class PeopleAdmin(admin.ModelAdmin[User]):
@@ -54,7 +63,28 @@ class PeopleAdmin(admin.ModelAdmin[User]):
     ordering = ("space", "number")
     readonly_fields = ("space", "number", "role", "is_active", "last_login", "created_at")
     fields = ("username", "display_name", "new_password", *readonly_fields)
-    actions = None
+    actions = ["let_in_again", "reset_two_factor"]
+
+    @admin.action(description=gettext_lazy("Let in again after too many tries"))
+    def let_in_again(self, request: HttpRequest, people: QuerySet[User]) -> None:
+        assert isinstance(request.user, User)
+        let_in = [person.username for person in people if unlock(user=person, actor=request.user)]
+        self._tell(request, let_in, done=_("Let in again: %(names)s."), nothing=_("Nobody of these was locked out."))
+
+    @admin.action(description=gettext_lazy("Reset two-factor sign-in"))
+    def reset_two_factor(self, request: HttpRequest, people: QuerySet[User]) -> None:
+        actor = request.user
+        assert isinstance(actor, User)
+        others = people.exclude(pk=actor.pk).select_related("space")
+        reset = [person.username for person in others if reset_second_factor(target=person, actor=actor)]
+        nothing = _("Nobody of these has it, you yourself aside.")
+        self._tell(request, reset, done=_("Two-factor sign-in is off for: %(names)s."), nothing=nothing)
+
+    def _tell(self, request: HttpRequest, names: list[str], *, done: str, nothing: str) -> None:
+        if names:
+            messages.success(request, done % {"names": ", ".join(names)})
+        else:
+            messages.warning(request, nothing)
 
     def get_fields(self, request: HttpRequest, obj: User | None = None) -> Any:
         if self.has_change_permission(request, obj):

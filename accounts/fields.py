@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from django import forms
+from django.contrib.auth.password_validation import CommonPasswordValidator, UserAttributeSimilarityValidator
+from django.core.exceptions import ValidationError
 from django.core.validators import MaxLengthValidator
 from django.forms.boundfield import BoundField
 from django.forms.renderers import DjangoTemplates
 from django.utils.translation import gettext_lazy as _
 
+from accounts.models import User
 from accounts.names import DISPLAY_NAME_MAX, PASSWORD_MAX, PASSWORD_MIN, validate_display_name, validate_username
 
 ECHO_MAX = 1000
@@ -54,3 +58,32 @@ class NewPasswordField(forms.CharField):
             raise forms.ValidationError(_("Use at least %(min)d characters."), "short", {"min": PASSWORD_MIN})
         if len(value) > PASSWORD_MAX:
             raise forms.ValidationError(_("Use at most %(max)d characters."), "long", {"max": PASSWORD_MAX})
+        if value and is_common(value):
+            raise forms.ValidationError(
+                _("This password is one of those that are tried first. Choose another."), "common"
+            )
+
+
+def is_common(password: str) -> bool:
+    """Whether it is among the twenty thousand that Django ships a list of."""
+    try:
+        _common_passwords().validate(password)
+    except ValidationError:
+        return True
+    return False
+
+
+def refuse_similar(form: forms.BaseForm, field: str, username: str) -> None:
+    """A password that is nearly the username is a guess, not a secret."""
+    password = form.cleaned_data.get(field)
+    if not password or not username:
+        return
+    try:
+        UserAttributeSimilarityValidator(["username"]).validate(password, User(username=username))
+    except ValidationError:
+        form.add_error(field, _("This password is too much like the username."))
+
+
+@cache
+def _common_passwords() -> CommonPasswordValidator:
+    return CommonPasswordValidator()

@@ -9,10 +9,12 @@ from django.contrib.auth.forms import AuthenticationForm
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from accounts.fields import DisplayNameField, NewPasswordField
+from accounts.fields import DisplayNameField, NewPasswordField, refuse_similar
 from accounts.locales import REGIONS, offset_of, zone_names
-from accounts.models import Theme, User
-from accounts.services import is_present_password
+from accounts.models import Theme
+from accounts.names import validate_display_name
+from accounts.throttle import is_right
+from tenants.middleware import SpaceRequest
 
 
 class SignInForm(AuthenticationForm):
@@ -65,18 +67,55 @@ class LocaleForm(forms.Form):
     )
 
 
-class OwnPasswordForm(forms.Form):
+class PresentPasswordForm(forms.Form):
+    """Asks for the present password, under the limits of sign-in."""
+    # What the trail calls an attempt with a wrong one.
+    attempt = "self.confirmed"
+
     present_password = forms.CharField(
         strip=False, widget=forms.PasswordInput, error_messages={"required": _("Enter your present password.")}
     )
-    new_password = NewPasswordField()
 
-    def __init__(self, *args: Any, user: User, **kwargs: Any) -> None:
-        self.user = user
+    def __init__(self, *args: Any, request: SpaceRequest, **kwargs: Any) -> None:
+        self.request = request
         super().__init__(*args, **kwargs)
 
     def clean_present_password(self) -> str:
         password: str = self.cleaned_data["present_password"]
-        if not is_present_password(user=self.user, password=password):
+        user = self.request.user
+        if not is_right(self.request, user, lambda: user.check_password(password), attempt=self.attempt):
             raise forms.ValidationError(_("That is not your present password."), "wrong")
         return password
+
+
+class OwnPasswordForm(PresentPasswordForm):
+    attempt = "self.password_changed"
+    new_password = NewPasswordField()
+
+    def clean(self) -> None:
+        new = self.cleaned_data.get("new_password")
+        if not new:
+            return
+        refuse_similar(self, "new_password", self.request.user.username)
+        if new == self.cleaned_data.get("present_password"):
+            self.add_error("new_password", _("That is your present password. Choose another one."))
+
+
+class CodeForm(forms.Form):
+    """Six digits of an app, or a recovery code."""
+
+    code = forms.CharField(error_messages={"required": _("Enter the code.")})
+
+    def wrong(self) -> None:
+        self.add_error("code", _("That code is not right, or was used before. Enter the one that is shown now."))
+
+
+class PasskeyForm(forms.Form):
+    name = forms.CharField(
+        max_length=40,
+        validators=[validate_display_name],
+        error_messages={"required": _("Give it a name."), "max_length": _("Use at most 40 characters.")},
+    )
+    passkey = forms.CharField(
+        widget=forms.HiddenInput, error_messages={"required": _("Your browser has made no passkey. Try again.")}
+    )

@@ -11,8 +11,10 @@ from django.utils.http import urlencode
 from django_htmx.http import HttpResponseClientRedirect
 
 from accounts.locales import zone_of
+from accounts.second_factor import has_second_factor, is_required_of
+from accounts.sessions import note_seen
 
-Handler = Callable[[HttpRequest], HttpResponse]
+Handler = Callable[[HttpRequest], HttpResponseBase]
 
 
 def browser_locale(get_response: Handler) -> Handler:
@@ -21,7 +23,7 @@ def browser_locale(get_response: Handler) -> Handler:
     Nothing is put back at the end: a streamed answer is still being written then.
     """
 
-    def middleware(request: HttpRequest) -> HttpResponse:
+    def middleware(request: HttpRequest) -> HttpResponseBase:
         translation.activate(translation.get_language_from_request(request))
         timezone.deactivate()
         return get_response(request)
@@ -32,7 +34,7 @@ def browser_locale(get_response: Handler) -> Handler:
 def own_locale(get_response: Handler) -> Handler:
     """What the signed-in person chose, over what the browser says."""
 
-    def middleware(request: HttpRequest) -> HttpResponse:
+    def middleware(request: HttpRequest) -> HttpResponseBase:
         user = request.user
         if user.is_authenticated:
             timezone.activate(zone_of(user.time_zone))
@@ -55,3 +57,37 @@ class SignInRequiredMiddleware(LoginRequiredMiddleware):
         except ValueError:  # a header can say anything
             came_from = "/"
         return HttpResponseClientRedirect(f"{settings.LOGIN_URL}?{urlencode({'next': came_from})}")
+
+
+SETTING_UP = "/me/two-factor/"
+# What somebody who must set up a second factor may still do: that, confirm who they are, and leave.
+STILL_OPEN = (SETTING_UP, "/me/confirm/", "/login/", "/logout/", "/healthz", "/readyz")
+
+
+def second_factor_required(get_response: Handler) -> Handler:
+    """Admins whose manager asks for it, and operators whose installation does, set up a second factor first."""
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        if request.path.startswith(STILL_OPEN) or not _must_set_up(request):
+            return get_response(request)
+        if getattr(request, "htmx", None):
+            return HttpResponseClientRedirect(SETTING_UP)
+        return HttpResponse(status=302 if request.method in ("GET", "HEAD") else 303, headers={"Location": SETTING_UP})
+
+    return middleware
+
+
+def session_seen(get_response: Handler) -> Handler:
+    """For the list of sessions in Personal Settings."""
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        if request.user.is_authenticated:
+            note_seen(request, request.user)
+        return get_response(request)
+
+    return middleware
+
+
+def _must_set_up(request: HttpRequest) -> bool:
+    user = request.user
+    return user.is_authenticated and is_required_of(user) and not has_second_factor(user)

@@ -31,14 +31,6 @@ def change_own_password(*, user: User, password: str) -> None:
         record("self.password_changed", space=user.space, actor=user, target=user)
 
 
-def is_present_password(*, user: User, password: str) -> bool:
-    """Whether it is; one that is not was an attempt, which the trail keeps."""
-    if user.check_password(password):
-        return True
-    record_refusal("self.password_changed", why="wrong_password", space=user.space, actor=user, target=user)
-    return False
-
-
 def record_sign_in(user: User) -> None:
     record("session.signed_in", space=user.space, actor=user, target=user)
 

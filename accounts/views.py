@@ -15,7 +15,9 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.forms import LocaleForm, OwnPasswordForm, ProfileForm, SignInForm, ThemeForm
 from accounts.models import User
+from accounts.second_factor import has_second_factor
 from accounts.services import change_own_password, edit_self
+from accounts.sign_in import begin_second_step, sign_in
 from tenants.answers import is_htmx, see_other
 from tenants.guards import space_view
 from tenants.middleware import SpaceRequest
@@ -30,14 +32,25 @@ class SignInView(LoginView):
     template_name = "accounts/login.html"
     redirect_authenticated_user = True
 
+    def form_valid(self, form: SignInForm) -> HttpResponse:  # type: ignore[override]  # our form, not its base
+        """The password is right; who has a second factor is asked for it before anything else."""
+        user = form.get_user()
+        assert isinstance(user, User)
+        if has_second_factor(user):
+            begin_second_step(self.request, user, next_page=self.get_success_url())
+            return HttpResponseRedirect("/login/2fa/")
+        sign_in(self.request, user)
+        return HttpResponseRedirect(self.get_success_url())
+
     def form_invalid(self, form: SignInForm) -> HttpResponse:  # type: ignore[override]  # our form, not its base
         return self.render_to_response(self.get_context_data(form=form), status=422)
 
 
 def locked_out(request: HttpRequest, *, minutes: int) -> HttpResponse:
-    """429: too many wrong passwords for this name or from this address."""
+    """429: too many wrong passwords or codes for this name or from this address."""
+    template = "accounts/login.html" if request.path == "/login/" else "429.html"
     context = {"form": SignInForm(request), "locked_minutes": minutes, "next": request.POST.get("next", "")}
-    response = render(request, "accounts/login.html", context, status=429)
+    response = render(request, template, context, status=429)
     response["Retry-After"] = str(minutes * 60)
     return response
 
@@ -53,20 +66,21 @@ def home(request: HttpRequest) -> HttpResponse:
 @space_view
 def settings(request: SpaceRequest) -> HttpResponse:
     """One form for each topic; `form` says which of them was sent."""
-    forms = _own_forms(request.user)
+    forms = _own_forms(request)
     sent = request.POST.get("form", "profile")
     if request.method == "POST" and sent in forms:
-        forms[sent] = _own_forms(request.user, request.POST)[sent]
+        forms[sent] = _own_forms(request, request.POST)[sent]
         if forms[sent].is_valid():
             return _SAVES[sent](request, forms[sent].cleaned_data)
     context = {f"{name}_form": form for name, form in forms.items()}
     return render(request, "accounts/settings.html", context, status=422 if request.method == "POST" else 200)
 
 
-def _own_forms(user: User, data: QueryDict | None = None) -> dict[str, Form]:
+def _own_forms(request: SpaceRequest, data: QueryDict | None = None) -> dict[str, Form]:
+    user = request.user
     return {
         "profile": ProfileForm(data, initial={"display_name": user.display_name}),
-        "password": OwnPasswordForm(data, user=user),
+        "password": OwnPasswordForm(data, request=request),
         "theme": ThemeForm(data, initial={"theme": user.theme}),
         "locale": LocaleForm(data, initial={"language": user.language, "time_zone": user.time_zone}),
     }

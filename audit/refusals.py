@@ -14,6 +14,8 @@ KINDS = {
     f"{_MEMBER}status/": "member.status_set",
     f"{_MEMBER}delete/": "member.deleted",
     f"{_MEMBER}keys/<int:key_number>/revoke/": "key.deleted",
+    f"{_MEMBER}two-factor/reset/": "member.two_factor_reset",
+    "space/security/": "space.two_factor_required",
 }
 # They change nothing.
 _LOOKS = {f"{_MEMBER}preview/"}

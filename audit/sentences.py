@@ -75,6 +75,10 @@ _EDITED: dict[str, Words] = {
 _TRIED: dict[str, Words] = {
     "session.signed_in": gettext_lazy("Somebody tried to sign in as %(target)s"),
     "self.password_changed": gettext_lazy("%(actor)s tried to change their own password"),
+    "self.confirmed": gettext_lazy("%(actor)s tried to confirm who they are"),
+    "member.two_factor_reset": gettext_lazy("%(actor)s tried to reset the two-factor sign-in of %(target)s"),
+    "member.unlocked": gettext_lazy("%(actor)s tried to let %(target)s sign in again"),
+    "space.two_factor_required": gettext_lazy("%(actor)s tried to change who needs two-factor sign-in"),
     "member.created": gettext_lazy("%(actor)s tried to add a user"),
     "member.edited": gettext_lazy("%(actor)s tried to change %(target)s"),
     "member.status_set": gettext_lazy("%(actor)s tried to enable or disable %(target)s"),

@@ -21,10 +21,10 @@ from accounts.models import User
 from audit.services import record
 from quotas.fields import AmountField
 from quotas.money import format_balance, format_exact
-from relay import vault
 from relay.models import Model, Price, PriceStarted, Upstream, validate_credential
 from relay.pricing import MAX_PRICE_NANOS, Rate
 from relay.services import record_change, set_price, told
+from spacemanage import vault
 
 M = TypeVar("M", Model, Upstream)
 

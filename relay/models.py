@@ -14,8 +14,8 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from quotas.money import NANOS_PER_CENT
-from relay import vault
 from relay.pricing import MAX_PRICE_NANOS, MAX_TOKENS, Rate
+from spacemanage import vault
 
 MAX_TIMEOUT_S = 24 * 3600
 

@@ -51,7 +51,7 @@ def secret_key(*, demo: bool) -> str:
 
 
 def credential_keys(*, demo: bool) -> list[str]:
-    """What upstreams' credentials are encrypted with, newest first; relay/vault.py says how to make one."""
+    """What upstreams' credentials and two-factor secrets are encrypted with, newest first; see vault.py."""
     keys: list[str] = env.list("CREDENTIAL_KEYS", [])
     if keys or not demo:
         return keys
@@ -112,6 +112,7 @@ try:
     HTTPS = env.bool("HTTPS", not DEMO)
     # How old the relay's knowledge of models, prices and upstreams may be.
     CATALOGUE_REFRESH_S = env.float("CATALOGUE_REFRESH_S", 2.0)
+    OPERATORS_NEED_2FA = env.bool("OPERATORS_NEED_2FA", False)
     LOG_LEVEL = env.log_level("LOG_LEVEL", logging.INFO)
 except EnvError as error:
     raise ImproperlyConfigured(str(error)) from error
@@ -128,6 +129,9 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "allauth.account",
+    "allauth.mfa",
+    "allauth.usersessions",
     "axes",
     "csp",
     "django_cotton.apps.SimpleAppConfig",
@@ -158,6 +162,10 @@ MIDDLEWARE = [
     "django_htmx.middleware.HtmxMiddleware",
     "accounts.middleware.SignInRequiredMiddleware",
     "tenants.middleware.space",
+    # allauth's parts ask it for the request; see docs/decisions/021.
+    "allauth.account.middleware.AccountMiddleware",
+    "accounts.middleware.second_factor_required",
+    "accounts.middleware.session_seen",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "axes.middleware.AxesMiddleware",
@@ -218,6 +226,11 @@ PASSWORD_HASHERS = [
 ]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 8}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {
+        "NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator",
+        "OPTIONS": {"user_attributes": ["username"]},
+    },
 ]
 # Usernames are unique without case among the living: a constraint of the database, not the field's `unique`.
 SILENCED_SYSTEM_CHECKS = ["auth.W004"]
@@ -236,6 +249,27 @@ AXES_LOCKOUT_CALLABLE = "accounts.throttle.refuse"
 AXES_RESET_ON_SUCCESS = True
 AXES_ENABLE_ACCESS_FAILURE_LOG = False
 AXES_VERBOSE = False
+# What axes keeps of a refused form.
+AXES_SENSITIVE_PARAMETERS = ["present_password", "new_password", "code", "passkey", "csrfmiddlewaretoken"]
+
+# Nobody here has an e-mail address; of allauth we use the second factor and the table of sessions alone.
+ACCOUNT_USER_MODEL_EMAIL_FIELD = None
+ACCOUNT_LOGIN_METHODS = {"username"}
+ACCOUNT_SIGNUP_FIELDS = ["username*", "password1*"]
+ACCOUNT_EMAIL_VERIFICATION = "none"
+MFA_ADAPTER = "accounts.second_factor_adapter.SecondFactorAdapter"
+MFA_SUPPORTED_TYPES = ["totp", "recovery_codes", "webauthn"]
+MFA_TOTP_TOLERANCE = 1
+MFA_RECOVERY_CODE_DIGITS = 10
+MFA_WEBAUTHN_USER_VERIFICATION = "discouraged"
+
+# Each process's own: it only spares writing "last seen" at every request.
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+        "OPTIONS": {"MAX_ENTRIES": 10_000},
+    }
+}
 
 # -- Safety -----------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from accounts.fields import DisplayNameField, NewPasswordField, UsernameField
+from accounts.fields import DisplayNameField, NewPasswordField, UsernameField, refuse_similar
 from accounts.models import User
 from quotas.errors import InsufficientPool, KeyReused, PoolLimit, QuotaError
 from quotas.fields import AmountField
@@ -53,6 +53,10 @@ class NewSpaceForm(SpaceForm):
         except User.DoesNotExist:
             return username
         raise forms.ValidationError(_("This username is not available."), "taken")
+
+    def clean(self) -> None:
+        super().clean()
+        refuse_similar(self, "manager_password", self.cleaned_data.get("manager_username", ""))
 
 
 class MoveForm(forms.Form):

@@ -6,7 +6,7 @@ from django import forms
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from accounts.fields import DisplayNameField, NewPasswordField, UsernameField
+from accounts.fields import DisplayNameField, NewPasswordField, UsernameField, refuse_similar
 from accounts.models import User
 from quotas.errors import BelowHeld, InsufficientPool, QuotaError, StaleTotal
 from quotas.fields import AmountField
@@ -20,6 +20,9 @@ class AddUserForm(forms.Form):
     username = UsernameField()
     display_name = DisplayNameField()
     password = NewPasswordField()
+
+    def clean(self) -> None:
+        refuse_similar(self, "password", self.cleaned_data.get("username", ""))
 
     def name_taken(self) -> None:
         self.add_error("username", _("This username is not available."))
@@ -66,6 +69,7 @@ class EditUserForm(forms.Form):
             raise forms.ValidationError(_("This form is out of date. Close it and open it again."), "stale")
         if self._admin() is False and self.member.is_admin and not can_demote(self.actor, self.member):
             self.add_error("admin", _("You cannot demote yourself."))
+        refuse_similar(self, "password", self.cleaned_data.get("username") or self.member.username)
 
     def changes(self) -> MemberChanges:
         remaining = self._sent("remaining")
@@ -110,6 +114,19 @@ class StatusForm(forms.Form):
 
     def is_enabled(self) -> bool:
         return bool(self.cleaned_data["enabled"] == "true")
+
+
+class SecurityForm(forms.Form):
+    required = forms.ChoiceField(
+        choices=[("true", "true"), ("false", "false")],
+        error_messages={
+            "required": _("Say required=true or required=false."),
+            "invalid_choice": _("Say true or false."),
+        },
+    )
+
+    def is_required(self) -> bool:
+        return bool(self.cleaned_data["required"] == "true")
 
 
 class PreviewForm(forms.Form):

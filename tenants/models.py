@@ -12,6 +12,8 @@ class Space(models.Model):
     last_number = models.PositiveIntegerField(default=0, editable=False)
     # Made by the demo command, with passwords that are published; production refuses to start beside one.
     is_demo = models.BooleanField(default=False, editable=False)
+    # Admins without a second factor are led to set one up, and can do nothing else until then.
+    requires_second_factor = models.BooleanField(default=False, editable=False)
     suspended_at = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(editable=False)
 

@@ -45,3 +45,23 @@ def can_revoke_key(actor: User, owner: User) -> bool:
 def can_read_statement(actor: User, target: User) -> bool:
     """Who edits a member's quota may see what became of it; the manager's own use is in the space's statement."""
     return can_edit(actor, target)
+
+
+def can_require_second_factor(actor: User) -> bool:
+    """The manager says how the space's admins sign in."""
+    return actor.is_manager
+
+
+def can_reset_second_factor(actor: User, target: User) -> bool:
+    """Managers for their members, operators for anybody but themself.
+
+    Admins for nobody: they set passwords already, and both together would be somebody else's account.
+    """
+    if actor.is_operator:
+        return actor != target
+    return actor.is_manager and can_edit(actor, target)
+
+
+def can_unlock(actor: User) -> bool:
+    """Who was locked out after too many tries waits, or asks the operators."""
+    return actor.is_operator

@@ -14,13 +14,21 @@ from django.db.models import F
 
 from accounts.keys import revoke_keys
 from accounts.models import Role, User
+from accounts.second_factor import forget_second_factor
 from audit import origin
 from audit.services import record, refusals_recorded
 from quotas.models import Transfer
 from quotas.money import format_exact
 from quotas.services import close_wallet, grant, open_pool, open_wallet, set_remaining
 from tenants.models import Space
-from tenants.policies import can_delete, can_demote, can_edit, can_manage_users, can_set_enabled
+from tenants.policies import (
+    can_delete,
+    can_demote,
+    can_edit,
+    can_manage_users,
+    can_require_second_factor,
+    can_set_enabled,
+)
 
 
 class NameTakenError(Exception):
@@ -82,6 +90,20 @@ def set_suspended(*, space: Space, is_suspended: bool, actor: User | None) -> bo
         kind = "space.suspended" if is_suspended else "space.resumed"
         record(kind, space=space, actor=actor, target=space)
     return bool(change)
+
+
+@refusals_recorded("space.two_factor_required")
+@transaction.atomic
+def require_second_factor(*, space: Space, is_required: bool, actor: User) -> bool:
+    """Ask a second factor of the space's admins, or no longer. False when it was so already."""
+    if not can_require_second_factor(actor) or actor.space_id != space.pk:
+        raise PermissionDenied
+    unlike = Space.objects.filter(pk=space.pk).exclude(requires_second_factor=is_required)
+    changed = unlike.update(requires_second_factor=is_required)
+    if changed:
+        kind = "space.two_factor_required" if is_required else "space.two_factor_not_required"
+        record(kind, space=space, actor=actor, target=space)
+    return bool(changed)
 
 
 @refusals_recorded("space.renamed")
@@ -195,6 +217,7 @@ def delete_member(*, member: User, actor: User) -> Transfer | None:
     member.session_epoch += 1
     member.set_unusable_password()
     member.save(update_fields=["deleted_at", "is_active", "session_epoch", "password"])
+    forget_second_factor(member)
     record(
         "member.deleted",
         space=member.space,

@@ -11,5 +11,7 @@ urlpatterns = [
     path("space/users/<int:number>/preview/", views.user_preview),
     path("space/users/<int:number>/status/", views.user_status),
     path("space/users/<int:number>/delete/", views.user_delete),
+    path("space/users/<int:number>/two-factor/reset/", views.user_second_factor_reset),
+    path("space/security/", views.security),
     path("space/users/<int:number>/keys/<int:key_number>/revoke/", views.user_key_revoke),
 ]

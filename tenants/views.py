@@ -8,6 +8,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.contrib.auth import update_session_auth_hash
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, render
@@ -18,23 +19,33 @@ from django.views.decorators.vary import vary_on_headers
 
 from accounts.keys import delete_key
 from accounts.models import ApiKey, User
+from accounts.second_factor import reset_second_factor
 from quotas.errors import InsufficientPool, QuotaError, WalletClosed
 from quotas.models import Wallet
 from quotas.money import AmountError, format_balance, parse_usd
 from quotas.pool import pool_of
 from quotas.preview import Preview, preview
 from tenants.answers import Toast, back_to_list, dialog, is_htmx, see_other, shown_query
-from tenants.forms import AddUserForm, DeleteUserForm, EditUserForm, PreviewForm, StatusForm
+from tenants.forms import AddUserForm, DeleteUserForm, EditUserForm, PreviewForm, SecurityForm, StatusForm
 from tenants.guards import manager_view, member_view
 from tenants.listing import ADDRESS, Listing, members_of
 from tenants.middleware import SpaceRequest
-from tenants.policies import can_delete, can_demote, can_edit, can_revoke_key, can_set_enabled
+from tenants.policies import (
+    can_delete,
+    can_demote,
+    can_edit,
+    can_require_second_factor,
+    can_reset_second_factor,
+    can_revoke_key,
+    can_set_enabled,
+)
 from tenants.services import (
     MemberGoneError,
     NameTakenError,
     create_member,
     delete_member,
     edit_member,
+    require_second_factor,
     set_enabled,
 )
 from usage.models import UsageRecord
@@ -165,6 +176,35 @@ def user_delete(request: SpaceRequest, member: User) -> HttpResponse:
         return _done(request, Toast(text), listing=_shown_listing(request), focus=focus)
     context = {"form": form, "member": member, "facts": _delete_facts(request, member)}
     return dialog(request, "tenants/_user_delete", "tenants/user_delete.html", context)
+
+
+@get_or_post
+@member_view(can_reset_second_factor)
+def user_second_factor_reset(request: SpaceRequest, member: User) -> HttpResponse:
+    """For a member who lost app, passkeys and codes: the password alone signs in again."""
+    if request.method == "POST":
+        was_on = reset_second_factor(target=member, actor=request.user)
+        text = _("Two-factor sign-in of %(name)s is off.") if was_on else _("%(name)s had no two-factor sign-in.")
+        return _done(request, Toast(text % {"name": member.username}))
+    return dialog(
+        request, "tenants/_user_second_factor_reset", "tenants/user_second_factor_reset.html", {"member": member}
+    )
+
+
+@require_POST
+@manager_view
+def security(request: SpaceRequest) -> HttpResponse:
+    """How the space's admins sign in; says what shall be, so a repeat changes nothing."""
+    if not can_require_second_factor(request.user):
+        raise PermissionDenied
+    form = SecurityForm(request.POST)
+    if not form.is_valid():
+        return HttpResponse(form.errors["required"][0], status=422, content_type="text/plain; charset=utf-8")
+    is_required = form.is_required()
+    require_second_factor(space=request.space, is_required=is_required, actor=request.user)
+    on, off = _("Admins sign in with two factors from now on."), _("Admins may sign in with the password alone.")
+    messages.success(request, on if is_required else off)
+    return back_to_list(request, ADDRESS)
 
 
 def _done(

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from allauth.mfa.models import Authenticator
 from django.apps import apps
 from django.contrib import admin
 from django.contrib.sessions.models import Session
@@ -47,6 +48,7 @@ class Row:
 NEW = {"username": "fresh", "password": "long enough"}
 EDIT = {"username": "renamed", "remaining": "9", "admin": "on"}
 OWN = {"form": "profile", "display_name": "New"}
+PRESENT = {"present_password": PASSWORD}
 
 # fmt: off
 ROWS = [
@@ -117,6 +119,35 @@ ROWS = [
     Row("/space/audit.csv",           "POST", "302 405  405   405  405  302   302"),
     Row("/me/activity/",              "GET",  "302 200  200   200  403  302   302"),
     Row("/me/activity/",              "POST", "302 405  405   405  405  302   302"),
+    Row("/login/2fa/",                "GET",  "302 302  302   302  302  302   302"),
+    Row("/login/2fa/",                "POST", "302 302  302   302  302  302   302", {"code": "123456"}),
+    Row("/space/security/",           "POST", "302 403  403   303  403  302   302", {"required": "true"}),
+    Row("/space/security/",           "GET",  "302 405  405   405  405  302   302"),
+    Row("/space/users/N/two-factor/reset/", "GET",  "302 403 403 200 403 302 302"),
+    Row("/space/users/N/two-factor/reset/", "POST", "302 403 403 303 403 302 302"),
+    Row("/space/users/1/two-factor/reset/", "POST", "302 403 403 403 403 302 302"),
+    Row("/space/users/S/two-factor/reset/", "GET",  "302 403 404 404 403 302 302"),
+    Row("/space/users/S/two-factor/reset/", "POST", "302 403 404 404 403 302 302"),
+    Row("/me/confirm/",               "GET",  "302 200  200   200  200  302   302"),
+    Row("/me/confirm/",               "POST", "302 303  303   303  303  302   302", PRESENT),
+    Row("/me/two-factor/",            "GET",  "302 200  200   200  200  302   302"),
+    Row("/me/two-factor/",            "POST", "302 405  405   405  405  302   302"),
+    # Whoever did not give the present password a moment ago is asked for it: 303. tests/accounts/test_two_factor.py
+    # goes on from there.
+    Row("/me/two-factor/app/",        "GET",  "302 303  303   303  303  302   302"),
+    Row("/me/two-factor/app/",        "POST", "302 303  303   303  303  302   302", {"code": "123456"}),
+    Row("/me/two-factor/app/remove/", "GET",  "302 303  303   303  303  302   302"),
+    Row("/me/two-factor/app/remove/", "POST", "302 303  303   303  303  302   302"),
+    Row("/me/two-factor/codes/",      "GET",  "302 303  303   303  303  302   302"),
+    Row("/me/two-factor/codes/",      "POST", "302 303  303   303  303  302   302"),
+    Row("/me/two-factor/passkeys/add/", "GET",  "302 303 303  303  303  302   302"),
+    Row("/me/two-factor/passkeys/add/", "POST", "302 303 303  303  303  302   302", {"name": "x", "passkey": "{}"}),
+    Row("/me/two-factor/passkeys/K/remove/", "GET",  "302 303 303 303 303 302 302"),
+    Row("/me/two-factor/passkeys/K/remove/", "POST", "302 303 303 303 303 302 302"),
+    Row("/me/sessions/K/end/",        "POST", "302 404  404   404  403  302   302"),
+    Row("/me/sessions/K/end/",        "GET",  "302 405  405   405  405  302   302"),
+    Row("/me/sessions/end-others/",   "POST", "302 303  303   303  403  302   302"),
+    Row("/me/sessions/end-others/",   "GET",  "302 405  405   405  405  302   302"),
     Row("/me/credits/",               "GET",  "302 200  200   200  403  302   302"),
     Row("/me/settings/",              "GET",  "302 200  200   200  403  302   302"),
     Row("/me/settings/",              "POST", "302 303  303   303  403  302   302", OWN),
@@ -135,6 +166,7 @@ STATE: list[Any] = [
     Task.objects,
     Space.objects,
     ApiKey.with_deleted,
+    Authenticator.objects,
 ]
 
 

@@ -4,10 +4,12 @@ import sys
 from argparse import ArgumentParser
 from typing import Any
 
+from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 
 from accounts.fields import NewPasswordField
+from accounts.models import User
 from accounts.names import validate_username
 from audit.origin import RecordedCommand
 from quotas.money import AmountError, format_balance, parse_usd
@@ -29,6 +31,7 @@ class Command(RecordedCommand, BaseCommand):
         try:
             validate_username(options["manager"])
             NewPasswordField().clean(password)
+            validate_password(password, User(username=options["manager"]))
             grant_nanos = parse_usd(options["grant"])
         except ValidationError as error:
             raise CommandError(" ".join(error.messages)) from error

@@ -6,7 +6,7 @@ import pytest
 from cryptography.fernet import Fernet
 from django.core.exceptions import ImproperlyConfigured
 
-from relay.vault import decrypt, encrypt, rotate
+from spacemanage.vault import decrypt, encrypt, rotate
 
 OLD, NEW, OTHER = (Fernet.generate_key().decode() for _ in range(3))
 

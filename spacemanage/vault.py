@@ -1,7 +1,8 @@
-"""Upstreams' credentials, encrypted at rest under CREDENTIAL_KEYS: Fernet keys, the newest first.
+"""Secrets that must be read again (upstreams' credentials, authenticator apps' secrets), encrypted at rest under
+CREDENTIAL_KEYS: Fernet keys, the newest first.
 
 The first key encrypts, any of them decrypts: to change keys, put a new one in front and drop the old one when every
-credential was given again or passed through `rotate`.
+secret was given again or passed through `rotate`.
 """
 
 from __future__ import annotations

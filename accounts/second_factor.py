@@ -1,0 +1,294 @@
+"""The second step of signing in: an authenticator app, passkeys, and recovery codes for when both are lost.
+
+Models and algorithms are allauth's; what its own views leave to a cache or to luck is done here under a lock: a code of
+an app counts once, a recovery code too, however many ask at the same moment.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from allauth.core.context import request_context
+from allauth.mfa import app_settings
+from allauth.mfa.models import Authenticator
+from allauth.mfa.recovery_codes.internal.auth import RecoveryCodes
+from allauth.mfa.totp.internal import auth as totp
+from allauth.mfa.utils import decrypt, encrypt
+from allauth.mfa.webauthn.internal import auth as webauthn
+from django.conf import settings
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import transaction
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+
+from accounts.models import User
+from audit.services import record
+from tenants.policies import can_reset_second_factor
+
+Kind = Authenticator.Type
+PASSKEYS_MAX = 10
+PASSKEY_MAX_BYTES = 16_384
+_DIGITS = re.compile(r"[0-9]{6,10}")
+
+
+class WrongCodeError(Exception):
+    """Not a code of this app at this moment, or one that was used before."""
+
+
+class PasskeyRefusedError(Exception):
+    """What the browser sent is no passkey, or none for this question."""
+
+
+@dataclass(frozen=True)
+class Methods:
+    """What a person has set up."""
+
+    app: Any
+    passkeys: list[Any]
+    codes_left: int
+
+    @property
+    def is_on(self) -> bool:
+        return bool(self.app or self.passkeys)
+
+
+def is_possible() -> bool:
+    """Secrets are sealed before they are stored, so there must be a key."""
+    return bool(settings.CREDENTIAL_KEYS)
+
+
+def has_second_factor(user: User) -> bool:
+    return bool(Authenticator.objects.filter(user=user, type__in=[Kind.TOTP, Kind.WEBAUTHN]).exists())
+
+
+def is_required_of(user: User) -> bool:
+    """Whether the manager asks it of this admin, or the installation of this operator."""
+    if user.is_operator:
+        return bool(settings.OPERATORS_NEED_2FA)
+    return bool(user.is_admin and user.space and user.space.requires_second_factor)
+
+
+def methods_of(user: User) -> Methods:
+    rows = list(Authenticator.objects.filter(user=user).order_by("pk"))
+    codes = next((row for row in rows if row.type == Kind.RECOVERY_CODES), None)
+    return Methods(
+        app=next((row for row in rows if row.type == Kind.TOTP), None),
+        passkeys=[row for row in rows if row.type == Kind.WEBAUTHN],
+        # Counted without opening the seal: a page must show even where a key is missing.
+        codes_left=app_settings.RECOVERY_CODE_COUNT - codes.data["used_mask"].bit_count() if codes else 0,
+    )
+
+
+# -- Set up and remove -------------------------------------------------------------------------------------------------
+
+
+def new_app_secret() -> str:
+    """Sealed, so that it can wait in a session until its first code proves that the app has it."""
+    return str(encrypt(totp.generate_totp_secret()))
+
+
+def open_app_secret(sealed: str) -> str:
+    return str(decrypt(sealed))
+
+
+@transaction.atomic
+def enable_app(*, user: User, sealed_secret: str, code: str) -> list[str]:
+    """Returns the recovery codes when these are the first. Raises WrongCodeError."""
+    _lock(user)
+    counter = _counter_of(open_app_secret(sealed_secret), code)
+    if counter is None or _mine(user, Kind.TOTP).exists():
+        raise WrongCodeError
+    codes = _first_codes(user)
+    data = {"secret": sealed_secret, "last_counter": counter}
+    Authenticator.objects.create(user=user, type=Kind.TOTP, data=data)
+    record("self.two_factor_enabled", space=user.space, actor=user, target=user, after={"method": "app"})
+    return codes
+
+
+def begin_passkey(request: HttpRequest, user: User) -> str:
+    """The question for the browser, as JSON; its answer is good for this session alone."""
+    with request_context(request):
+        return json.dumps(webauthn.begin_registration(user, passwordless=False))
+
+
+def add_passkey(request: HttpRequest, *, user: User, name: str, answer: str) -> list[str]:
+    """Returns the recovery codes when these are the first. Raises PasskeyRefusedError."""
+    credential = _parsed(answer)
+    try:
+        with request_context(request):
+            webauthn.parse_registration_response(credential)
+            webauthn.complete_registration(credential)
+    except (ValidationError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PasskeyRefusedError from error
+    with transaction.atomic():
+        _lock(user)
+        if _mine(user, Kind.WEBAUTHN).count() >= PASSKEYS_MAX:
+            raise PasskeyRefusedError
+        codes = _first_codes(user)
+        webauthn.WebAuthn.add(user, name, credential)
+        after = {"method": "passkey", "name": name}
+        record("self.two_factor_enabled", space=user.space, actor=user, target=user, after=after)
+    return codes
+
+
+@transaction.atomic
+def remove_app(*, user: User) -> None:
+    _lock(user)
+    if _mine(user, Kind.TOTP).delete()[0]:
+        _removed(user, {"method": "app"})
+
+
+@transaction.atomic
+def remove_passkey(*, user: User, passkey: Any) -> None:
+    _lock(user)
+    if _mine(user, Kind.WEBAUTHN).filter(pk=passkey.pk).delete()[0]:
+        _removed(user, {"method": "passkey", "name": str(passkey)})
+
+
+@transaction.atomic
+def renew_codes(*, user: User) -> list[str]:
+    """New recovery codes in place of the old; none without anything that they could stand in for."""
+    _lock(user)
+    if not has_second_factor(user):
+        return []
+    _mine(user, Kind.RECOVERY_CODES).delete()
+    record("self.recovery_codes_renewed", space=user.space, actor=user, target=user)
+    return _shown(RecoveryCodes.activate(user).generate_codes())
+
+
+@transaction.atomic
+def reset_second_factor(*, target: User, actor: User | None) -> bool:
+    """For somebody who lost app, passkeys and codes. False when there was nothing to take away.
+
+    Their sessions end: whoever is signed in with what was lost is out. Without an actor it is the command's.
+    """
+    if actor is not None and not can_reset_second_factor(actor, target):
+        raise PermissionDenied
+    locked = _lock(target)
+    if not forget_second_factor(target):
+        return False
+    _end_sessions(target, locked)
+    record("member.two_factor_reset", space=target.space, actor=actor, target=target)
+    return True
+
+
+def forget_second_factor(user: User) -> bool:
+    """Within the caller's transaction; whoever deletes a member has no use for their secrets."""
+    return bool(Authenticator.objects.filter(user=user).delete()[0])
+
+
+# -- Sign in -----------------------------------------------------------------------------------------------------------
+
+
+@transaction.atomic
+def use_code(*, user: User, code: str) -> bool:
+    """Whether the code of the app, or a recovery code, is right; it is used up with that."""
+    code = re.sub(r"[\s-]", "", code)
+    if not _DIGITS.fullmatch(code):
+        return False
+    found = Authenticator.objects.select_for_update().filter(user=user, type__in=[Kind.TOTP, Kind.RECOVERY_CODES])
+    rows = {row.type: row for row in found.order_by("pk")}
+    if Kind.TOTP in rows and _use_app_code(rows[Kind.TOTP], code):
+        return True
+    return Kind.RECOVERY_CODES in rows and _use_recovery_code(rows[Kind.RECOVERY_CODES], code)
+
+
+def ask_for_passkey(request: HttpRequest, user: User) -> str:
+    """The question for the browser, as JSON; its answer is good for this session, and once."""
+    with request_context(request):
+        return json.dumps(webauthn.begin_authentication(user))
+
+
+def use_passkey(request: HttpRequest, *, user: User, answer: str) -> bool:
+    try:
+        credential = _parsed(answer)
+        with request_context(request):
+            webauthn.parse_authentication_response(credential)
+            passkey = webauthn.complete_authentication(user, credential)
+    except (PasskeyRefusedError, ValidationError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    passkey.record_usage()
+    return True
+
+
+def _use_app_code(app: Any, code: str) -> bool:
+    counter = _counter_of(decrypt(app.data["secret"]), code)
+    # Not the used code is remembered but its moment: an older one that was never used is refused as well.
+    if counter is None or counter <= app.data["last_counter"]:
+        return False
+    app.data["last_counter"] = counter
+    app.last_used_at = timezone.now()
+    app.save(update_fields=["data", "last_used_at"])
+    return True
+
+
+def _use_recovery_code(codes: Any, code: str) -> bool:
+    wrapped = RecoveryCodes(codes)
+    if not wrapped.validate_code(code):
+        return False
+    wrapped.instance.record_usage()
+    user = codes.user
+    record("self.recovery_code_used", space=user.space, actor=user, target=user)
+    return True
+
+
+def _counter_of(secret: str, code: str) -> int | None:
+    """Which half minute the code belongs to: this one, or one beside it for clocks that differ."""
+    code = re.sub(r"[\s-]", "", code)
+    fits = [step for step in totp.yield_hotp_counters_from_time() if _code_at(secret, step) == code]
+    return max(fits, default=None)
+
+
+def _code_at(secret: str, counter: int) -> str:
+    return str(totp.format_hotp_value(totp.hotp_value(secret, counter)))
+
+
+def _parsed(answer: str) -> dict[str, Any]:
+    if len(answer) > PASSKEY_MAX_BYTES:
+        raise PasskeyRefusedError
+    try:
+        credential = json.loads(answer)
+    except (ValueError, RecursionError) as error:
+        raise PasskeyRefusedError from error
+    if not isinstance(credential, dict):
+        raise PasskeyRefusedError
+    return credential
+
+
+def _mine(user: User, kind: str) -> QuerySet[Any]:
+    return Authenticator.objects.filter(user=user, type=kind)  # type: ignore[no-any-return]  # allauth ships no types
+
+
+def _lock(user: User) -> User:
+    """One change at a time to what a person signs in with."""
+    return User.objects.select_for_update(no_key=True).get(pk=user.pk)
+
+
+def _first_codes(user: User) -> list[str]:
+    """With the first factor come recovery codes, and the end of what was signed in with the password alone."""
+    if has_second_factor(user):
+        return []
+    _mine(user, Kind.RECOVERY_CODES).delete()
+    _end_sessions(user, _lock(user))
+    return _shown(RecoveryCodes.activate(user).generate_codes())
+
+
+def _removed(user: User, before: dict[str, str]) -> None:
+    record("self.two_factor_removed", space=user.space, actor=user, target=user, before=before)
+    if not has_second_factor(user):
+        forget_second_factor(user)
+
+
+def _end_sessions(user: User, locked: User) -> None:
+    locked.session_epoch += 1
+    locked.save(update_fields=["session_epoch"])
+    # The caller keeps its own with update_session_auth_hash.
+    user.session_epoch = locked.session_epoch
+
+
+def _shown(codes: list[str]) -> list[str]:
+    return [f"{code[:5]}-{code[5:]}" for code in codes]

@@ -1,0 +1,102 @@
+"""Where somebody is signed in: one row per session, kept beside Django's own, and how to end them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from allauth.usersessions.models import UserSession
+from django.conf import settings
+from django.contrib.auth import HASH_SESSION_KEY
+from django.contrib.sessions.models import Session
+from django.core.cache import cache
+from django.db import transaction
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.crypto import constant_time_compare
+
+from accounts.devices import Device, device_of
+from accounts.models import User
+from audit.services import record
+
+SEEN_EVERY_S = 60
+AGENT_MAX = 200
+NOWHERE = "0.0.0.0"  # noqa: S104  # where the server tells no address; the table wants one
+
+
+@dataclass(frozen=True)
+class OwnSession:
+    pk: int
+    device: Device
+    address: str
+    began_at: datetime
+    seen_at: datetime
+    is_this: bool
+
+
+def note_seen(request: HttpRequest, user: User) -> None:
+    """Write down that the session is in use: once a minute at most, from each process, in one statement."""
+    key = request.session.session_key
+    if not key or not cache.add(f"seen:{key}", True, SEEN_EVERY_S):
+        return
+    seen = UserSession(
+        session_key=key,
+        user_id=user.pk,
+        ip=request.META.get("REMOTE_ADDR") or NOWHERE,
+        user_agent=request.headers.get("User-Agent", "").replace("\0", "")[:AGENT_MAX],
+    )
+    now_so = ["user_id", "ip", "user_agent", "last_seen_at"]
+    UserSession.objects.bulk_create([seen], update_conflicts=True, unique_fields=["session_key"], update_fields=now_so)
+
+
+def forget_old_sessions(user: User) -> None:
+    """What Django has long since let run out."""
+    long_gone = timezone.now() - timedelta(seconds=settings.SESSION_COOKIE_AGE)
+    UserSession.objects.filter(user=user, last_seen_at__lt=long_gone).delete()
+
+
+def sessions_of(user: User, *, this_key: str | None) -> list[OwnSession]:
+    """The sessions that still count, this one first, then the last seen."""
+    rows = list(UserSession.objects.filter(user=user))
+    live = _live_keys(user, [row.session_key for row in rows])
+    rows = [row for row in rows if row.session_key in live]
+    rows.sort(key=lambda row: (row.session_key != this_key, -row.last_seen_at.timestamp()))
+    return [_shown(row, is_this=row.session_key == this_key) for row in rows]
+
+
+@transaction.atomic
+def end_session(*, user: User, session: Any) -> None:
+    session.end()
+    after = {"device": device_of(session.user_agent).text, "address": session.ip}
+    record("session.ended", space=user.space, actor=user, target=user, before=after)
+
+
+@transaction.atomic
+def end_other_sessions(*, user: User) -> None:
+    """Every session of the user ends, known here or not; the caller keeps its own with update_session_auth_hash."""
+    fresh = User.objects.select_for_update(no_key=True).get(pk=user.pk)
+    fresh.session_epoch += 1
+    fresh.save(update_fields=["session_epoch"])
+    user.session_epoch = fresh.session_epoch
+    UserSession.objects.filter(user=user).delete()
+    record("session.others_ended", space=user.space, actor=user, target=user)
+
+
+def _live_keys(user: User, keys: list[str]) -> set[str]:
+    """Those that Django would accept: not run out, and of the present password and epoch."""
+    stored = Session.objects.filter(session_key__in=keys, expire_date__gt=timezone.now())
+    right = user.get_session_auth_hash()
+    bound = {one.session_key: one.get_decoded().get(HASH_SESSION_KEY, "") for one in stored}
+    return {key for key, given in bound.items() if constant_time_compare(given, right)}
+
+
+def _shown(row: Any, *, is_this: bool) -> OwnSession:
+    return OwnSession(
+        pk=row.pk,
+        device=device_of(row.user_agent),
+        address="" if row.ip == NOWHERE else row.ip,
+        began_at=row.created_at,
+        seen_at=row.last_seen_at,
+        is_this=is_this,
+    )

@@ -1,0 +1,67 @@
+"""From the right password to a session: with a second factor there is a step between, which holds no rights at all."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from django.contrib.auth import login
+from django.http import HttpRequest
+from django.utils.crypto import constant_time_compare
+
+from accounts.backends import LivingUserBackend
+from accounts.models import User
+from accounts.sessions import forget_old_sessions
+
+STEP_S = 600
+CONFIRMED_S = 600
+BACKEND = "accounts.backends.LivingUserBackend"
+_PENDING = "second_step"
+_CONFIRMED = "password_confirmed_at"
+
+
+def begin_second_step(request: HttpRequest, user: User, *, next_page: str) -> None:
+    """Remember whose password was right. Nobody is signed in by that."""
+    request.session.cycle_key()
+    request.session[_PENDING] = {
+        "user": user.pk,
+        "proof": user.get_session_auth_hash(),
+        "began_at": time.time(),
+        "next": next_page,
+    }
+
+
+def pending_user(request: HttpRequest) -> User | None:
+    """Who is between the steps; nobody any more when disabled, suspended or given a new password meanwhile."""
+    pending = request.session.get(_PENDING)
+    if not pending:
+        return None
+    user = LivingUserBackend().get_user(pending["user"])
+    in_time = time.time() - pending["began_at"] < STEP_S
+    if user and in_time and constant_time_compare(pending["proof"], user.get_session_auth_hash()):
+        return user
+    del request.session[_PENDING]
+    return None
+
+
+def finish_second_step(request: HttpRequest, user: User) -> str:
+    """Sign them in; returns the page that they were on the way to."""
+    pending = request.session.pop(_PENDING)
+    sign_in(request, user)
+    return str(pending["next"])
+
+
+def sign_in(request: HttpRequest, user: User) -> None:
+    login(request, user, backend=BACKEND)
+    confirm(request)
+    forget_old_sessions(user)
+
+
+def confirm(request: HttpRequest) -> None:
+    """The present password was just given: what guards the account may be changed for a while."""
+    request.session[_CONFIRMED] = time.time()
+
+
+def is_confirmed(request: HttpRequest) -> bool:
+    at: Any = request.session.get(_CONFIRMED, 0)
+    return bool(time.time() - at < CONFIRMED_S)
