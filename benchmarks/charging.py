@@ -17,6 +17,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -33,6 +34,8 @@ SQL = Path(__file__).with_suffix(".sql")
 AMOUNT_NANOS, COST_NANOS = 1_000_000, 260_000
 CLIENTS = [1, 2, 4, 8, 16, 32, 64]
 SWEEP_S = 3.0
+# As bench_fill spreads its rows.
+DAYS_FILLED = 30
 SCRIPT = f"""\\set bearer random(1, :wallets)
 SELECT bench_hold(:bearer, {AMOUNT_NANOS}) AS request \\gset
 SELECT bench_settle(:request, {COST_NANOS});
@@ -119,11 +122,16 @@ def compare(wallets: int, crowd: Crowd, database: Database, options: argparse.Na
 def compare_logs(crowd: Crowd, database: Database, options: argparse.Namespace) -> str:
     from django.db import connection
 
+    from usage.partitions import Month, make_months, months_from
+
     def run() -> Sample:
         return teller(options.wallets, crowd, database, options)
 
     few = records()
     before = [run() for _ in range(options.rounds)]
+    # So that the rows are in the partitions that they would have, not all in the rest.
+    now = datetime.now(UTC)
+    make_months(months_from(Month.of(now - timedelta(days=DAYS_FILLED + 1)), Month.of(now)))
     with connection.cursor() as cursor:
         cursor.execute("CALL bench_fill(%s)", [options.rows])
         cursor.execute("VACUUM ANALYZE")
