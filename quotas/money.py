@@ -83,6 +83,11 @@ def format_sum(*nanos: int) -> list[str]:
     cents = [value // NANOS_PER_CENT for value in nanos]
     if cents and cents[0] == sum(cents[1:]):
         return [format_balance(value) for value in nanos]
+    return format_alike(*nanos)
+
+
+def format_alike(*nanos: int) -> list[str]:
+    """Every digit of each, all with as many decimals as the finest needs: what adds up does so as it is written."""
     decimals = max((len(format_exact(value).partition(".")[2]) for value in nanos), default=2)
     return [f"{MINUS if value < 0 else ''}${_fixed(abs(value), decimals)}" for value in nanos]
 

@@ -9,7 +9,6 @@ from django.db.models import Count, F, Q, Sum
 from quotas.models import Wallet
 from tenants.models import Space
 
-
 RICHEST = 5
 
 

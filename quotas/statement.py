@@ -6,6 +6,7 @@ agree is asserted, so a statement that does not add up is never shown.
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ Kind = Transfer.Kind
 # What each kind does to a balance of the pool, and of a member.
 POOL_SIGNS = {Kind.GRANT: 1, Kind.REVOKE: -1, Kind.ALLOCATE: -1, Kind.RECLAIM: 1, Kind.RETURN: 1}
 MEMBER_SIGNS = {Kind.ALLOCATE: 1, Kind.RECLAIM: -1, Kind.RETURN: -1}
+_MONTH = re.compile(r"(?P<year>[0-9]{4})-(?P<month>[0-9]{2})", re.ASCII)
 FIRST_YEAR, LAST_YEAR = 1971, 9998
 # More transfers than these are told by their sums.
 MANY = 100
@@ -51,12 +53,11 @@ class Month(NamedTuple):
         """Of `2026-10`; of what is none, the present one. In the viewer's zone."""
         zone = timezone.get_current_timezone()
         now = origin.now().astimezone(zone)
-        try:
-            asked = datetime.strptime(text, "%Y-%m").replace(tzinfo=UTC)
-        except ValueError:
-            asked = now
-        found = asked if FIRST_YEAR <= asked.year <= LAST_YEAR else now
-        return cls(found.year, found.month, zone)
+        match = _MONTH.fullmatch(text)
+        year, month = (int(match["year"]), int(match["month"])) if match else (0, 0)
+        if FIRST_YEAR <= year <= LAST_YEAR and 1 <= month <= 12:
+            return cls(year, month, zone)
+        return cls(now.year, now.month, zone)
 
     @property
     def first_day(self) -> date:
@@ -146,9 +147,7 @@ def least_id(moment: datetime) -> UUID:
 def edge_of(space: Space, moment: datetime) -> datetime:
     """Where charges are cut: at that moment, or at its UTC hour where none of that hour's rows are kept any more."""
     hour = moment.replace(minute=0, second=0, microsecond=0)
-    rows = UsageRecord.objects.filter(
-        space=space, id__gte=least_id(hour), id__lt=least_id(hour + timedelta(hours=1))
-    )
+    rows = UsageRecord.objects.filter(space=space, id__gte=least_id(hour), id__lt=least_id(hour + timedelta(hours=1)))
     return moment if moment == hour or rows.exists() else hour
 
 

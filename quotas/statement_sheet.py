@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 from django.utils.translation import gettext as _
 
+from audit import origin
 from quotas.journal import Move, actor_label, seen_by
 from quotas.models import Transfer
-from quotas.money import format_exact, format_sum
+from quotas.money import format_alike, format_exact
 from quotas.statement import Balance, MemberStatement, SpaceStatement
 from usage.export import BOM, PIECE_CHARS, safe_text
 
@@ -43,15 +44,14 @@ class SpaceRow(NamedTuple):
 def steps(balance: Balance, labels: dict[str, str]) -> list[Figure]:
     """Opening, what moved, spent, closing: a sum that adds up as it is written."""
     parts = [balance.opening_nanos, *(balance.moved(kind) for kind in labels), -balance.spent_nanos]
-    closing, *texts = format_sum(balance.closing_nanos, *parts)
+    closing, *texts = format_alike(balance.closing_nanos, *parts)
     names = [_("Opening balance"), *labels.values(), _("Charges")]
     lines = [Figure(name, text) for name, text in zip(names, texts, strict=True)]
     return [*lines, Figure(_("Closing balance"), closing, is_result=True)]
 
 
 def shares(rows: list[tuple[str, int, int]], nameless: str) -> list[Share]:
-    """Their figures add up to the charges as they are written."""
-    _total, *texts = format_sum(sum(cost for _name, _requests, cost in rows), *(cost for _n, _r, cost in rows))
+    texts = format_alike(*(cost for _name, _requests, cost in rows))
     return [Share(name or nameless, requests, text) for (name, requests, _c), text in zip(rows, texts, strict=True)]
 
 
@@ -86,8 +86,7 @@ class SpaceSheet:
         labels = _space_labels()
         sides = [steps(side, labels) for side in (self.statement.pool, self.statement.members, self.statement.whole)]
         return [
-            SpaceRow(here[0].label, [one.text for one in here], here[0].is_result)
-            for here in zip(*sides, strict=True)
+            SpaceRow(here[0].label, [one.text for one in here], here[0].is_result) for here in zip(*sides, strict=True)
         ]
 
     @property
@@ -95,7 +94,7 @@ class SpaceSheet:
         """Total - allocated - own use = left in the pool, at the beginning and at the end."""
         labels = [_("Total"), _("Allocated"), _("Own use so far"), _("Left in the pool")]
         at = [self.statement.opening, self.statement.closing]
-        sums = [format_sum(one.total_nanos, one.allocated_nanos, one.own_nanos, one.left_nanos) for one in at]
+        sums = [format_alike(one.total_nanos, one.allocated_nanos, one.own_nanos, one.left_nanos) for one in at]
         return [
             SpaceRow(label, list(texts), label == labels[-1])
             for label, texts in zip(labels, zip(*sums, strict=True), strict=True)
@@ -114,7 +113,7 @@ class SpaceSheet:
 def _member_texts(balance: Balance) -> list[str]:
     back = balance.moved(Kind.RECLAIM) + balance.moved(Kind.RETURN)
     came, spent = balance.moved(Kind.ALLOCATE), -balance.spent_nanos
-    closing, *texts = format_sum(balance.closing_nanos, balance.opening_nanos, came, back, spent)
+    closing, *texts = format_alike(balance.closing_nanos, balance.opening_nanos, came, back, spent)
     return [*texts, closing]
 
 
@@ -153,7 +152,8 @@ def _member_lines(statement: MemberStatement) -> Iterator[list[str]]:
         key = statement.key_names.get(charge.key_id, "")
         amount = format_exact(-charge.cost_nanos)
         yield [_("Charges"), "", safe_text(charge.model), safe_text(key), str(charge.requests), amount, ""]
-    yield [_("Closing balance"), _iso(statement.month.end, zone), "", "", "", "", format_exact(balance.closing_nanos)]
+    end = min(statement.month.end, origin.now())
+    yield [_("Closing balance"), _iso(end, zone), "", "", "", "", format_exact(balance.closing_nanos)]
 
 
 def space_csv(statement: SpaceStatement, *, has_bom: bool) -> Iterator[str]:

@@ -78,7 +78,10 @@ def _sections(user: User, path: str) -> list[tuple[str, list[Item]]]:
     personal = (
         _("Personal Center"),
         [
-            item("/me/credits/", _("Credits Management"), "wallet"),
+            # Statements are reached from there.
+            Item(
+                "/me/credits/", _("Credits Management"), "wallet", path.startswith(("/me/credits/", "/me/statement/"))
+            ),
             item("/me/settings/", _("Personal Settings"), "settings"),
         ],
     )

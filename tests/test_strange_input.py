@@ -41,7 +41,13 @@ FORMS = {
 }
 QUERIES = {
     "/space/users/": ["q", "status", "role", "sort", "page", "size"],
-    "/me/credits/": ["cursor"],
+    "/me/credits/": ["from", "to", "user", "kind", "cursor", "size"],
+    "/me/credits.csv": ["from", "to", "user", "kind", "cursor", "bom"],
+    "/me/statement/": ["month", "after"],
+    "/me/statement.csv": ["month", "bom"],
+    "/space/users/3/statement/": ["month"],
+    "/console/usage.csv": ["from", "to", "user", "token", "model", "type", "request_id", "cursor", "bom"],
+    "/console/tasks.csv": ["from", "to", "user", "status", "platform", "request_id", "cursor", "bom"],
     "/console/": ["scope", "period", "from", "to"],
     "/console/tokens/": ["page"],
     "/console/usage/": ["from", "to", "user", "token", "model", "type", "request_id", "cursor", "size"],

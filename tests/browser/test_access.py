@@ -228,6 +228,9 @@ def test_every_page_and_dialog_is_fit_for_everybody(
         look_at_editing(reader)
         look_at_deleting(reader)
         look_at_page(reader, "/me/credits/", "Credits Management")
+        look_at_page(reader, "/me/credits/?user=nobody", "No change matches these filters", level=2)
+        look_at_page(reader, "/me/statement/", "Monthly statement")
+        look_at_page(reader, f"/space/users/{member.number}/statement/", "Monthly statement")
         look_at_page(reader, "/nowhere/", "There is nothing here")
     # Fresh: having been disabled for a moment ended every session made from what was known before.
     with signed_in(reader, User.objects.get(pk=member.pk), base_url):
@@ -399,10 +402,22 @@ def look_at_a_members_keys(reader: Reader) -> None:
 def look_at_the_log(reader: Reader) -> None:
     page = reader.page
     look_at_page(reader, "/console/usage/", "Usage Logs")
+    look_at_an_export(reader)
     for opener in page.locator("summary").filter(has_text="How this was charged").all():
         opener.click()
     expect(page.get_by_text("Request ID", exact=True).last).to_be_visible()
     reader.look("usage log, opened")
+
+
+def look_at_an_export(reader: Reader) -> None:
+    page = reader.page
+    page.get_by_text("Other forms of the export").click()
+    expect(page.get_by_role("link", name="CSV for Excel")).to_be_visible()
+    reader.look("usage log, export menu")
+    with page.expect_download():
+        page.get_by_role("link", name="CSV for Excel").click()
+    expect(button(page, "Close")).to_be_visible()
+    reader.look("usage log, exported")
 
 
 def look_at_the_tasks(reader: Reader) -> None:

@@ -4,13 +4,17 @@ import re
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
 from accounts.models import User
+from quotas.models import Transfer
 from quotas.money import NANOS_PER_USD
 from quotas.reconcile import reconcile
 from quotas.services import set_remaining
 from tenants.models import Space
+from tenants.services import MemberChanges, edit_member
 from tests.factories import MemberFactory, charge
 
 pytestmark = pytest.mark.django_db
@@ -68,7 +72,7 @@ def test_the_journal_tells_each_transfer_from_the_pools_side(
 
     response, _ = page(client, manager)
 
-    newest = response.context["transfers"][0]
+    newest = response.context["log"].moves[0]
     assert (newest.label, newest.signed_nanos, newest.after_nanos, newest.actor_label, newest.detail) == (
         "Reclaimed from jun",
         3 * USD,
@@ -76,7 +80,7 @@ def test_the_journal_tells_each_transfer_from_the_pools_side(
         "amara",
         "Total $5.00 → $2.00",
     )
-    oldest = response.context["transfers"][-1]
+    oldest = response.context["log"].moves[-1]
     assert (oldest.label, oldest.signed_nanos, oldest.actor_label) == ("Top-up", 500 * USD, "Operator")
 
 
@@ -86,7 +90,7 @@ def test_a_member_sees_their_own_figures_and_journal_alone(client: Client, membe
 
     response, text = page(client, member)
 
-    assert [(move.label, move.signed_nanos, move.after_nanos) for move in response.context["transfers"]] == [
+    assert [(move.label, move.signed_nanos, move.after_nanos) for move in response.context["log"].moves] == [
         ("Received", 5 * USD, 5 * USD)
     ]
     assert "$2.00" in text and "secret-one" not in text and "$500.00" not in text and "$11.00" not in text
@@ -103,12 +107,14 @@ def test_older_rows_are_behind_a_cursor(client: Client, manager: User, member: U
         set_remaining(member=member, remaining_nanos=5 * USD + cents, actor=manager)
 
     first, _ = page(client, manager)
-    second, _ = page(client, manager, first.context["older_url"].removeprefix("/me/credits/"))
+    second, _ = page(client, manager, first.context["log"].page.older_url.removeprefix("/me/credits/"))
 
-    amounts = [move.signed_nanos for answer in (first, second) for move in answer.context["transfers"]]
-    assert len(first.context["transfers"]) == 20 and len(amounts) == 27
+    amounts = [move.signed_nanos for answer in (first, second) for move in answer.context["log"].moves]
+    assert len(first.context["log"].moves) == 20 and len(amounts) == 27
     assert amounts[-2:] == [-5 * USD, 500 * USD]
-    assert second.context["older_url"] == "" and second.context["newest_url"] == "/me/credits/"
+    assert second.context["log"].page.older_url == ""
+    back, _ = page(client, manager, second.context["log"].page.newer_url.removeprefix("/me/credits/"))
+    assert [move.signed_nanos for move in back.context["log"].moves] == amounts[:20]
 
 
 def test_a_broken_cursor_shows_the_newest(client: Client, manager: User) -> None:
@@ -121,3 +127,63 @@ def test_when_the_books_last_balanced_is_shown(client: Client, manager: User, sp
     reconcile(space)
 
     assert "Books last balanced" in page(client, manager)[1]
+
+
+def labels(response: Any) -> list[str]:
+    return [move.label for move in response.context["log"].moves]
+
+
+def test_the_journal_is_filtered_by_kind_person_and_period(client: Client, manager: User, member: User) -> None:
+    set_remaining(member=member, remaining_nanos=2 * USD, actor=manager)
+    edit_member(member=member, changes=MemberChanges(username="junko"), actor=manager)
+
+    assert labels(page(client, manager, "?kind=reclaim")[0]) == ["Reclaimed from jun"]
+    assert labels(page(client, manager, "?kind=grant")[0]) == ["Top-up"]
+    for name in ("jun", "junko", "JUNKO"):
+        assert labels(page(client, manager, f"?user={name}")[0]) == ["Reclaimed from jun", "Allocated to jun"]
+    assert labels(page(client, manager, "?from=2026-01-01&to=2026-01-02")[0]) == []
+    assert labels(page(client, manager, "?user=nobody")[0]) == []
+    assert len(labels(page(client, manager, "?kind=nonsense&from=soon")[0])) == 3
+
+
+def test_a_member_cannot_ask_for_anothers_journal(client: Client, manager: User, member: User, space: Space) -> None:
+    MemberFactory.create(space=space, username="kai", usd=11)
+
+    assert labels(page(client, member, "?user=kai")[0]) == []
+    assert labels(page(client, member, "?kind=grant")[0]) == []
+    theirs = Transfer.objects.get(member_name="kai")
+    assert labels(page(client, member, f"?cursor=-{theirs.pk}")[0]) == ["Received"]
+
+
+def test_htmx_gets_the_journal_and_a_clean_address(client: Client, manager: User, member: User) -> None:
+    client.force_login(manager, backend="accounts.backends.LivingUserBackend")
+    headers = {"HX-Request": "true", "HX-Target": "journal"}
+
+    response = client.get("/me/credits/", {"kind": "allocate", "user": "", "from": "", "size": "20"}, headers=headers)
+
+    assert response["HX-Push-Url"] == "/me/credits/?kind=allocate"
+    assert response.content.decode().strip().startswith('<div class="logview" id="journal"')
+    assert "1 change" in response.content.decode() and "<html" not in response.content.decode()
+
+
+def test_who_has_most_stands_first(client: Client, manager: User, member: User, admin_member: User) -> None:
+    MemberFactory.create(space=manager.space, username="kai", usd=20)
+    charge(member, cost_usd=3)
+
+    response, text = page(client, manager)
+
+    assert [wallet.user.username for wallet in response.context["richest"]] == ["amara", "kai", "jun"]
+    assert "Who has how much" in text and "Who has how much" not in page(client, member)[1]
+
+
+def test_the_credits_page_asks_as_much_for_many_as_for_few(client: Client, manager: User, member: User) -> None:
+    counts = []
+    for more in (0, 30):
+        for cents in range(more):
+            set_remaining(member=member, remaining_nanos=4 * USD + cents, actor=manager)
+        client.force_login(manager, backend="accounts.backends.LivingUserBackend")
+        client.get("/me/credits/")
+        with CaptureQueriesContext(connection) as queries:
+            client.get("/me/credits/?size=50")
+        counts.append(len(queries))
+    assert counts[0] == counts[1] and counts[0] <= 12, counts
