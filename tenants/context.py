@@ -78,7 +78,9 @@ def _sections(user: User, path: str) -> list[tuple[str, list[Item]]]:
         _("Personal Center"),
         [
             item("/me/credits/", _("Credits Management"), "wallet"),
-            item("/me/settings/", _("Personal Settings"), "settings"),
+            Item(
+                "/me/settings/", _("Personal Settings"), "settings", path.startswith(("/me/settings/", "/me/activity/"))
+            ),
         ],
     )
     return [console, manage, personal] if can_manage_users(user) else [console, personal]
