@@ -55,8 +55,8 @@ def _shell(request: HttpRequest) -> Shell:
 
 
 def _sections(user: User, path: str) -> list[tuple[str, list[Item]]]:
-    def item(url: str, label: str, icon: str) -> Item:
-        return Item(url, label, icon, path.startswith(url))
+    def item(url: str, label: str, icon: str, *reached_from_it: str) -> Item:
+        return Item(url, label, icon, path.startswith((url, *reached_from_it)))
 
     console = (
         _("Console"),
@@ -78,11 +78,8 @@ def _sections(user: User, path: str) -> list[tuple[str, list[Item]]]:
     personal = (
         _("Personal Center"),
         [
-            # Statements are reached from there.
-            Item(
-                "/me/credits/", _("Credits Management"), "wallet", path.startswith(("/me/credits/", "/me/statement/"))
-            ),
-            item("/me/settings/", _("Personal Settings"), "settings"),
+            item("/me/credits/", _("Credits Management"), "wallet", "/me/statement/"),
+            item("/me/settings/", _("Personal Settings"), "settings", "/me/activity/", "/me/two-factor/", "/me/confirm/"),
         ],
     )
     return [console, manage, personal] if can_manage_users(user) else [console, personal]

@@ -17,6 +17,8 @@ from pytest_django import Settings
 
 from accounts.keys import KeyTerms, create_key, set_key_enabled
 from accounts.models import ApiKey, User
+from audit.origin import acting
+from audit.services import record_refusal
 from quotas.charging import Call, hold, release, settle
 from quotas.money import NANOS_PER_USD as USD
 from quotas.services import set_remaining
@@ -261,6 +263,31 @@ def test_tokens_and_logs_are_fit_for_everybody(
         look_at_page(reader, "/console/tokens/", "No tokens yet", level=2)
         look_at_page(reader, "/console/usage/", "No requests in the last 7 days", level=2)
         look_at_page(reader, "/console/", "Nothing was spent in this period", level=2)
+
+
+def test_the_trail_is_fit_for_everybody(
+    reader: Reader, base_url: str, manager: User, admin_member: User, member: User
+) -> None:
+    MemberFactory(space=manager.space, username="w" * 64, display_name="Maximiliane " * 6, usd=100)
+    for why in ("wrong_password", "locked"):
+        record_refusal("session.signed_in", why=why, space=member.space, actor=None, target=member)
+    record_refusal("member.deleted", why="not_allowed", space=member.space, actor=admin_member, target=member)
+    with acting(address="2001:db8:1111:2222:3333:4444:5555:6666", request_id="a" * 32):
+        set_remaining(member=member, remaining_nanos=7 * USD, actor=manager)
+    with signed_in(reader, manager, base_url):
+        look_at_page(reader, "/space/audit/", "Activity")
+        look_at_the_details(reader)
+        look_at_page(reader, "/space/audit/?user=nobody", "Nothing matches these filters", level=2)
+    with signed_in(reader, member, base_url):
+        look_at_page(reader, "/me/activity/", "Your activity")
+        look_at_the_details(reader)
+
+
+def look_at_the_details(reader: Reader) -> None:
+    for opener in reader.page.locator("summary").filter(has_text="Details").all():
+        opener.click()
+    expect(reader.page.get_by_text("Request ID", exact=True).last).to_be_visible()
+    reader.look("activity, opened")
 
 
 def test_tasks_are_fit_for_everybody(reader: Reader, base_url: str, manager: User, member: User, filmed: None) -> None:
