@@ -11,7 +11,7 @@ from django.shortcuts import render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
-from quotas.models import Reconciliation, Transfer, Wallet
+from quotas.models import FIRST_GRANT, Reconciliation, Transfer, Wallet
 from quotas.money import MINUS, format_balance, format_sum
 from quotas.pool import members_share, pool_of
 from tenants.guards import space_view
@@ -149,7 +149,8 @@ def _actor_label(transfer: Transfer) -> str:
 def _detail(transfer: Transfer) -> str:
     if transfer.member_total_after is None:
         before = transfer.pool_total_after - _sign(transfer) * transfer.amount
-        return transfer.reason or _total_change(before, transfer.pool_total_after)
+        reason = _(FIRST_GRANT) if transfer.reason == FIRST_GRANT else transfer.reason
+        return reason or _total_change(before, transfer.pool_total_after)
     if transfer.kind == Kind.RETURN:
         return _("User deleted, %(used)s already used") % {"used": format_balance(transfer.member_total_after)}
     return _total_change(transfer.member_total_after - _sign(transfer) * transfer.amount, transfer.member_total_after)

@@ -16,7 +16,7 @@ from accounts.keys import revoke_keys
 from accounts.models import Role, User
 from audit import origin
 from audit.services import record
-from quotas.models import Transfer
+from quotas.models import FIRST_GRANT, Transfer
 from quotas.services import close_wallet, grant, open_pool, open_wallet, set_remaining
 from tenants.models import Space
 from tenants.policies import can_delete, can_demote, can_edit, can_manage_users, can_set_enabled
@@ -66,7 +66,7 @@ def create_space(
         manager.space = space
         _enrol(manager, actor)
         if grant_nanos:
-            grant(space=space, amount_nanos=grant_nanos, reason="First grant", actor=actor, key="first-grant")
+            grant(space=space, amount_nanos=grant_nanos, reason=FIRST_GRANT, actor=actor, key="first-grant")
     return space
 
 
