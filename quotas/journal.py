@@ -13,7 +13,7 @@ from django.http import QueryDict
 from django.utils.translation import gettext as _
 
 from accounts.models import User
-from quotas.models import Transfer
+from quotas.models import FIRST_GRANT, Transfer
 from quotas.money import format_balance
 from usage.export import Column, batches, count, moment, money, sheet, text
 from usage.log import (
@@ -223,7 +223,8 @@ def actor_label(transfer: Transfer) -> str:
 def _detail(transfer: Transfer) -> str:
     if transfer.member_total_after is None:
         before = transfer.pool_total_after - _sign(transfer) * transfer.amount
-        return transfer.reason or _total_change(before, transfer.pool_total_after)
+        reason = _(FIRST_GRANT) if transfer.reason == FIRST_GRANT else transfer.reason
+        return reason or _total_change(before, transfer.pool_total_after)
     if transfer.kind == Kind.RETURN:
         return _("User deleted, %(used)s already used") % {"used": format_balance(transfer.member_total_after)}
     return _total_change(transfer.member_total_after - _sign(transfer) * transfer.amount, transfer.member_total_after)

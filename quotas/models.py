@@ -4,6 +4,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext_noop
 
 from accounts.models import User
 from quotas.money import MAX_AMOUNT_NANOS
@@ -69,6 +70,10 @@ class Wallet(models.Model):
     def remaining(self) -> int:
         """What a member has not spent, in flight or not: the first figure of `$2.00 / $5.00`."""
         return self.total - self.spent
+
+
+# Kept in English, shown in the language of who looks.
+FIRST_GRANT = gettext_noop("First grant")
 
 
 class Transfer(models.Model):

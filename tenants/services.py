@@ -17,7 +17,7 @@ from accounts.models import Role, User
 from accounts.second_factor import forget_second_factor
 from audit import origin
 from audit.services import record, refusals_recorded
-from quotas.models import Transfer
+from quotas.models import FIRST_GRANT, Transfer
 from quotas.money import format_exact
 from quotas.services import close_wallet, grant, open_pool, open_wallet, set_remaining
 from tenants.models import Space
@@ -76,7 +76,7 @@ def create_space(
         manager.space = space
         _enrol(manager, actor)
         if grant_nanos:
-            grant(space=space, amount_nanos=grant_nanos, reason="First grant", actor=actor, key="first-grant")
+            grant(space=space, amount_nanos=grant_nanos, reason=FIRST_GRANT, actor=actor, key="first-grant")
     return space
 
 

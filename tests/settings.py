@@ -4,7 +4,10 @@ import os
 
 os.environ.setdefault("DEMO", "true")
 
+from django.conf.locale import LANG_INFO
+
 from spacemanage.settings import *  # noqa: F403
+from tests import pseudo
 
 # WhiteNoise reads its whole folder for each test client: an empty one is quick, and there on a bare clone.
 STATIC_ROOT = VAR_DIR / "test-static"  # noqa: F405
@@ -14,3 +17,10 @@ STORAGES = {
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+# A pseudo-language read from the right, for the tests alone; its catalog is made by their conftest.
+LANG_INFO[pseudo.CODE] = pseudo.INFO
+LANGUAGES = [*LANGUAGES, (pseudo.CODE, "Pseudo")]  # noqa: F405
+LANGUAGES_BIDI = [pseudo.CODE]
+PSEUDO_DIR = VAR_DIR / "pseudo"  # noqa: F405
+LOCALE_PATHS = [*LOCALE_PATHS, PSEUDO_DIR]  # noqa: F405

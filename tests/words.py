@@ -55,7 +55,7 @@ def _found_in(path: Path, name: str) -> Iterator[Found]:
         # A template's own indentation means nothing to Python.
         source = "\n".join(line.strip() for line in templatize(source, name).splitlines())
     for line, function, said, _comments in extract_python(BytesIO(source.encode()), list(KEYWORDS), [], {}):
-        words = [said] if isinstance(said, str) else [word for word in said if word]
+        words = [said] if isinstance(said, str) else [word for word in said or () if word]
         context = words.pop(0) if function and "pgettext" in function else None
         if not words or not words[0]:
             continue

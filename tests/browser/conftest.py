@@ -17,6 +17,7 @@ from pytest_django.live_server_helper import LiveServer
 from accounts.models import User
 from tenants.listing import members_of
 from tenants.models import Space
+from tests import pseudo
 from tests.factories import MemberFactory
 
 NAMES = ["chromium", "chromium-browser", "google-chrome"]
@@ -51,6 +52,12 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[s
     if chromium is None:
         pytest.skip("No Chromium here: install it, or name one in CHROMIUM.")
     return browser_type_launch_args | {"executable_path": chromium, "args": QUIET}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def pseudo_language() -> None:
+    """Made before Django looks for it, which it does once."""
+    pseudo.make(settings.PSEUDO_DIR)
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ from quotas.money import NANOS_PER_USD as USD
 from quotas.services import set_remaining
 from tenants.ids import new_id
 from tenants.models import Space
+from tests import pseudo
 from tests.browser.conftest import DESK, give_session
 from tests.browser.pages import button, dialog, open_dialog
 from tests.factories import PASSWORD, MemberFactory, SpaceFactory, charge, manager_of
@@ -299,6 +300,34 @@ def test_tasks_are_fit_for_everybody(reader: Reader, base_url: str, manager: Use
         look_at_page(reader, "/console/tasks/", "No tasks in the last 7 days", level=2)
 
 
+PSEUDO_PAGES = ["/console/", "/console/?period=today", "/console/usage/", "/console/usage/?model=none"]
+PSEUDO_PAGES += ["/console/tasks/", "/console/tasks/?model=none", "/console/tokens/", "/console/tokens/add/"]
+PSEUDO_PAGES += [f"/console/tokens/1/{deed}/" for deed in ("edit", "rotate", "delete")]
+PSEUDO_PAGES += ["/space/users/", "/space/users/?q=zed", "/space/users/add/"]
+PSEUDO_PAGES += ["/space/users/3/edit/", "/space/users/3/delete/"]
+PSEUDO_PAGES += ["/me/credits/", "/me/settings/", "/nowhere/"]
+
+
+@pytest.mark.usefixtures("filmed", "spending")
+@pytest.mark.parametrize("username", ["mira", "jun"])
+def test_long_words_from_the_right_fit_everywhere(
+    new_context: Callable[..., BrowserContext], space: Space, screen: dict[str, object], base_url: str, username: str
+) -> None:
+    """In a language whose words are half as long again as ours, and read from the right."""
+    MemberFactory(space=space, username="w" * 64, display_name="Maximiliane " * 6, usd=100)
+    context = new_context(reduced_motion="reduce", locale="he", **screen)
+    context.add_cookies([{"name": "language", "value": pseudo.CODE, "url": base_url}])
+    reader = Reader(context.new_page())
+    reader.page.goto("/login/")
+    reader.look("/login/")
+    give_session(context, User.objects.get(username=username), base_url)
+    for path in PSEUDO_PAGES:
+        reader.page.goto(path)
+        assert reader.page.locator("html").get_attribute("dir") == "rtl", path
+        reader.look(path)
+    assert reader.found == {}
+
+
 def look_at_page(reader: Reader, path: str, heading: str, *, level: int = 1) -> None:
     reader.page.goto(path)
     expect(reader.page.get_by_role("heading", name=heading, level=level)).to_be_visible()
@@ -371,6 +400,13 @@ def look_at_settings(reader: Reader) -> None:
     button(page, "Change password").click()
     expect(page.get_by_label("Present password")).to_have_attribute("aria-invalid", "true")
     reader.look("settings, wrong")
+    page.get_by_label("Dark").check(force=True)
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    expect(page.locator("#toasts")).to_contain_text("Theme saved.")
+    page.get_by_label("System").check(force=True)
+    expect(page.locator("html")).not_to_have_attribute("data-theme", "dark")
+    page.get_by_label("Search time zones").fill("shang")
+    expect(page.get_by_label("Time zone", exact=True)).to_have_value("Asia/Shanghai")
 
 
 def look_at_a_new_key(reader: Reader) -> None:
