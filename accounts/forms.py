@@ -69,6 +69,7 @@ class LocaleForm(forms.Form):
 
 class PresentPasswordForm(forms.Form):
     """Asks for the present password, under the limits of sign-in."""
+
     # What the trail calls an attempt with a wrong one.
     attempt = "self.confirmed"
 
