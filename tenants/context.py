@@ -14,7 +14,6 @@ from quotas.models import Wallet
 from quotas.pool import pool_of
 from tenants.policies import can_manage_users
 
-
 # Pages that are reached from Personal Settings.
 OF_SETTINGS = ("/me/activity/", "/me/two-factor/", "/me/confirm/")
 
