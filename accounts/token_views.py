@@ -27,7 +27,7 @@ from accounts.models import ApiKey, User
 from accounts.token_forms import RotateForm, TokenForm
 from tenants.answers import Toast, back_to_list, dialog, is_htmx, shown_query
 from tenants.forms import StatusForm
-from tenants.guards import space_view
+from tenants.guards import View, space_view
 from tenants.middleware import SpaceRequest
 
 ADDRESS = "/console/tokens/"
@@ -37,7 +37,7 @@ get_or_post = require_http_methods(["GET", "HEAD", "POST"])
 KeyView = Callable[[SpaceRequest, ApiKey], HttpResponse]
 
 
-def key_view(view: KeyView) -> Callable[..., HttpResponse]:
+def key_view(view: KeyView) -> View:
     """Finds the key by its owner's own numbering; another's or a deleted one does not exist."""
 
     @wraps(view)

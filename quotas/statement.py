@@ -33,6 +33,8 @@ POOL_SIGNS = {Kind.GRANT: 1, Kind.REVOKE: -1, Kind.ALLOCATE: -1, Kind.RECLAIM: 1
 MEMBER_SIGNS = {Kind.ALLOCATE: 1, Kind.RECLAIM: -1, Kind.RETURN: -1}
 _MONTH = re.compile(r"(?P<year>[0-9]{4})-(?P<month>[0-9]{2})", re.ASCII)
 FIRST_YEAR, LAST_YEAR = 1971, 9998
+# SQLite's alone: whether a transaction takes the write lock when it begins.
+MODE = "transaction_mode"
 # More transfers than these are told by their sums.
 MANY = 100
 PAGE = 50
@@ -122,9 +124,9 @@ class Balance:
 def snapshot() -> Iterator[None]:
     """All that is read within is of one moment, whatever is charged meanwhile; and nobody waits for the reader."""
     is_outermost = not connection.in_atomic_block
-    usual = getattr(connection, "transaction_mode", None)
+    usual = getattr(connection, MODE, None)
     if usual and is_outermost:
-        connection.transaction_mode = "DEFERRED"
+        setattr(connection, MODE, "DEFERRED")
     try:
         with transaction.atomic():
             if is_outermost and connection.vendor == "postgresql":
@@ -133,7 +135,7 @@ def snapshot() -> Iterator[None]:
             yield
     finally:
         if usual:
-            connection.transaction_mode = usual
+            setattr(connection, MODE, usual)
 
 
 # -- What moved, and what was charged -----------------------------------------------------------------------------
@@ -179,7 +181,8 @@ class Reader:
 
     def charges(self, start: datetime, end: datetime) -> list[Charge]:
         found = self._charges(("user_id", "key_id", "model"), start, end)
-        return [Charge(*place, *sums) for place, sums in sorted(found.items(), key=lambda item: -item[1][1])]
+        charges = [Charge(*place, requests, cost) for place, (requests, cost) in found.items()]
+        return sorted(charges, key=lambda charge: (-charge.cost_nanos, charge.model, charge.key_id))
 
     def by_model(self, start: datetime, end: datetime) -> list[tuple[str, int, int]]:
         """(model, requests, cost), the dearest first."""

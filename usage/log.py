@@ -187,10 +187,10 @@ class Log(ABC, Generic[Row, Asked]):
             first, after = asked.period.ids
             records = self._visible().filter(id__gte=first, id__lt=after)
         if asked.user:
-            records = records.filter(user_id__in=people_called(asked.user, space_id=self._user.space_id))
+            records = records.filter(Q(user_id__in=people_called(asked.user, space_id=self._user.space_id)))
         if asked.token:
             records = records.filter(_of_token(asked.token, space_id=self._user.space_id))
-        return records.filter(model=asked.model) if asked.model else records
+        return records.filter(Q(model=asked.model)) if asked.model else records
 
     @cached_property
     def page(self) -> Page[Row]:

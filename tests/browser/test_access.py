@@ -474,7 +474,7 @@ def look_at_the_log(reader: Reader) -> None:
 
 def look_at_an_export(reader: Reader) -> None:
     page = reader.page
-    page.get_by_text("Other forms of the export").click()
+    page.locator("summary", has_text="Other forms of the export").click()
     expect(page.get_by_role("link", name="CSV for Excel")).to_be_visible()
     reader.look("usage log, export menu")
     with page.expect_download():

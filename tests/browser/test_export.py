@@ -52,7 +52,7 @@ def test_the_file_follows_the_filter(sign_in: SignIn, manager: User, spent: None
     page.get_by_label("Type").select_option("error")
     expect(page.get_by_text("No request matches these filters")).to_be_visible()
 
-    page.get_by_text("Other forms of the export").click()
+    page.locator("summary", has_text="Other forms of the export").click()
     with page.expect_download() as downloading:
         page.get_by_role("link", name="CSV for Excel").click()
 

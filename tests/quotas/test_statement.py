@@ -50,7 +50,8 @@ def page(client: Client, user: User, path: str = "/me/statement/", **query: str)
 
 def table(client: Client, user: User, path: str, **query: str) -> list[dict[str, str]]:
     client.force_login(user, backend="accounts.backends.LivingUserBackend")
-    written = b"".join(client.get(path, query).streaming_content).decode()
+    response: Any = client.get(path, query)
+    written = b"".join(response.streaming_content).decode()
     return list(csv.DictReader(io.StringIO(written, newline="")))
 
 

@@ -28,12 +28,13 @@ from tenants.ids import id_at, new_id
 from tenants.services import MemberChanges, delete_member, edit_member
 from tests.usage.videos import fail, submit, succeed, take
 from usage import export
-from usage.export import PIECE_CHARS, batches, safe_text, sheet, text
+from usage.export import PIECE_CHARS, Column, batches, safe_text, sheet, text
 from usage.models import UsageRecord
 
 pytestmark = pytest.mark.django_db
 
 PATHS = ["/console/usage.csv", "/console/tasks.csv", "/me/credits.csv"]
+NAME: Column[str] = text("Name", str)
 MONEY = {"/console/usage.csv": "Cost (USD)", "/console/tasks.csv": "Cost (USD)", "/me/credits.csv": "Amount (USD)"}
 
 
@@ -233,11 +234,11 @@ def test_no_text_is_taken_for_a_formula(written: str) -> None:
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=9), min_size=1, max_size=9))
 def test_a_real_parser_reads_what_was_written(values: list[str]) -> None:
-    written = "".join(sheet([text("Name", str), text("Again", str)], [values]))
+    written = "".join(sheet([NAME, NAME], [values]))
 
     lines = list(csv.reader(io.StringIO(written, newline="")))
 
-    assert lines == [["Name", "Again"], *([safe_text(value)] * 2 for value in values), ["Total", ""]]
+    assert lines == [["Name", "Name"], *([safe_text(value)] * 2 for value in values), ["Total", ""]]
 
 
 def test_names_in_the_log_are_no_formulas(client: Client, member: User) -> None:
@@ -320,7 +321,7 @@ def test_what_breaks_off_has_no_sums() -> None:
         yield ["one"]
         raise ConnectionError
 
-    pieces = sheet([text("Name", str)], groups())
+    pieces = sheet([NAME], groups())
 
     got = [next(pieces)]
     with pytest.raises(ConnectionError):
@@ -330,7 +331,7 @@ def test_what_breaks_off_has_no_sums() -> None:
 
 def test_the_language_is_that_of_who_asked(member: User) -> None:
     with translation.override("en"):
-        pieces = sheet([text("Name", str)], [["one"]])
+        pieces = sheet([NAME], [["one"]])
     with translation.override("de"):
         written = "".join(pieces)
 
