@@ -36,7 +36,7 @@ def now() -> datetime:
 @contextmanager
 def acting(*, address: str | None = None, request_id: str = "", moment: datetime | None = None) -> Iterator[None]:
     """What is done inside is recorded with this origin."""
-    with _as(Origin(address=address, request_id=request_id, moment=moment)):
+    with _as(Origin(address=address, request_id=request_id, moment=moment, command=current().command)):
         yield
 
 

@@ -220,7 +220,7 @@ def _write(
         **_actor_fields(actor, here.command, is_refused=bool(refusal)),
         target_id=target.pk if target else None,
         target_name=str(target) if target else "",
-        target_type=target._meta.model_name if target else "",
+        target_type=(target._meta.model_name or "") if target else "",
         before=_without_secrets(before or {}),
         after=_without_secrets(after or {}),
         address=here.address,

@@ -61,5 +61,9 @@ class Migration(migrations.Migration):
                 django.db.models.functions.text.Upper("target_name"), models.F("id"), name="audit_target_name"
             ),
         ),
+        migrations.AddIndex(
+            "auditevent",
+            models.Index(condition=Q(kind="member.edited"), fields=["space"], name="audit_edits"),
+        ),
         AppendOnly("AuditEvent"),
     ]

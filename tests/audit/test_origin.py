@@ -4,7 +4,6 @@ from ipaddress import ip_network
 from typing import Any
 
 import pytest
-from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory
 
@@ -59,12 +58,13 @@ def test_only_a_trusted_proxy_says_that_it_was_https(settings: Any, peer: str, i
 
 
 @pytest.mark.django_db
-def test_a_refused_deed_leaves_no_event(member: User, manager: User) -> None:
+def test_a_refused_deed_leaves_no_event_of_having_been_done(member: User, manager: User) -> None:
     before = AuditEvent.objects.count()
     changes = MemberChanges(display_name="Changed", remaining_nanos=501 * NANOS_PER_USD)
 
-    with pytest.raises(InsufficientPool), transaction.atomic():
+    with pytest.raises(InsufficientPool):
         edit_member(member=member, changes=changes, actor=manager)
 
-    assert AuditEvent.objects.count() == before
+    assert AuditEvent.objects.filter(refusal="").count() == before
+    assert AuditEvent.objects.exclude(refusal="").get().kind == "member.edited"
     assert User.objects.get(pk=member.pk).display_name == "Jun Sato"
