@@ -14,6 +14,9 @@ from quotas.models import Wallet
 from quotas.pool import pool_of
 from tenants.policies import can_manage_users
 
+# Pages that Personal Settings leads to.
+_OF_SETTINGS = ("/me/settings/", "/me/two-factor/", "/me/confirm/")
+
 
 @dataclass(frozen=True)
 class Item:
@@ -72,7 +75,7 @@ def _sections(user: User, path: str) -> list[tuple[str, list[Item]]]:
         _("Personal Center"),
         [
             item("/me/credits/", _("Credits Management"), "wallet"),
-            item("/me/settings/", _("Personal Settings"), "settings"),
+            Item("/me/settings/", _("Personal Settings"), "settings", path.startswith(_OF_SETTINGS)),
         ],
     )
     return [console, manage, personal] if can_manage_users(user) else [console, personal]

@@ -100,9 +100,7 @@ def test_a_passkey_is_added_and_signs_in_by_keyboard_alone(page: Page, address: 
     expect(page).to_have_url(f"{address}/console/")
 
 
-def test_a_browser_that_can_do_no_passkey_says_so(
-    page: Page, base_url: str, member: User
-) -> None:
+def test_a_browser_that_can_do_no_passkey_says_so(page: Page, base_url: str, member: User) -> None:
     """At an address of numbers no browser makes one."""
     numbers = base_url.replace("localhost", "127.0.0.1")
     give_password(page, numbers, "jun")
