@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
 from typing import Any
 
@@ -11,6 +12,7 @@ from allauth.mfa.models import Authenticator
 from django.contrib.sessions.models import Session
 from django.core.exceptions import PermissionDenied
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
@@ -539,3 +541,24 @@ def test_deleting_a_member_forgets_their_secrets(client: Client, manager: User, 
     client.post(f"/space/users/{member.number}/delete/", {"confirm": "jun"})
 
     assert not Authenticator.objects.exists()
+
+
+# -- Many at once ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("kind", ["app", "recovery"])
+def test_of_many_at_once_with_one_code_one_gets_in(member: User, kind: str) -> None:
+    app = App(member)
+    code = app.code() if kind == "app" else app.recovery_codes[0]
+
+    def use(_: int) -> bool:
+        try:
+            return second_factor.use_code(user=member, code=code)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(6) as pool:
+        got_in = list(pool.map(use, range(6)))
+
+    assert got_in.count(True) == 1

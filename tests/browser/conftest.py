@@ -38,7 +38,7 @@ expect.set_options(timeout=15_000)
 
 # A refusal, of which the browser tells as well: forms that are wrong, pages that may not be seen.
 REFUSAL = re.compile(
-    r"(Failed to load resource: the server responded with a status of|Response Status Error Code) (403|404|422) "
+    r"(Failed to load resource: the server responded with a status of|Response Status Error Code) (403|404|422|429) "
 )
 
 

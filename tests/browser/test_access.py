@@ -25,6 +25,7 @@ from quotas.services import set_remaining
 from tenants.ids import new_id
 from tenants.models import Space
 from tests import pseudo
+from tests.accounts.authenticator import code_of
 from tests.browser.conftest import DESK, give_session
 from tests.browser.pages import button, dialog, open_dialog
 from tests.factories import PASSWORD, MemberFactory, SpaceFactory, charge, manager_of
@@ -305,7 +306,8 @@ PSEUDO_PAGES += ["/console/tasks/", "/console/tasks/?model=none", "/console/toke
 PSEUDO_PAGES += [f"/console/tokens/1/{deed}/" for deed in ("edit", "rotate", "delete")]
 PSEUDO_PAGES += ["/space/users/", "/space/users/?q=zed", "/space/users/add/"]
 PSEUDO_PAGES += ["/space/users/3/edit/", "/space/users/3/delete/"]
-PSEUDO_PAGES += ["/me/credits/", "/me/settings/", "/nowhere/"]
+PSEUDO_PAGES += ["/me/credits/", "/me/statement/", "/me/settings/", "/me/activity/", "/space/audit/", "/nowhere/"]
+PSEUDO_PAGES += ["/space/users/3/statement/", "/me/two-factor/", "/me/confirm/"]
 
 
 @pytest.mark.usefixtures("filmed", "spending")
@@ -326,6 +328,61 @@ def test_long_words_from_the_right_fit_everywhere(
         assert reader.page.locator("html").get_attribute("dir") == "rtl", path
         reader.look(path)
     assert reader.found == {}
+
+
+def test_two_factor_sign_in_is_fit_for_everybody(
+    reader: Reader, base_url: str, manager: User, member: User, admin_member: User, space: Space
+) -> None:
+    sign_in_at_the_door(reader, member)
+    look_at_page(reader, "/me/two-factor/passkeys/add/", "Add a passkey")
+    look_at_page(reader, "/me/confirm/", "Confirm that it is you")
+    look_at_page(reader, "/me/two-factor/app/", "Set up an authenticator app")
+    sealed = str(reader.page.locator("#app-secret").text_content()).replace(" ", "").strip()
+    reader.page.get_by_label("Enter the code that the app shows now").fill(code_of(sealed, steps=-1))
+    reader.page.keyboard.press("Enter")
+    expect(reader.page.get_by_role("heading", name="Recovery codes")).to_be_visible()
+    reader.look("recovery codes")
+    look_at_page(reader, "/me/settings/", "Personal Settings")
+    look_at_page(reader, "/me/two-factor/app/remove/", "Remove the authenticator app")
+    look_at_the_second_step(reader, member)
+    with signed_in(reader, User.objects.get(pk=manager.pk), base_url):
+        look_at_a_reset(reader)
+    Space.objects.filter(pk=space.pk).update(requires_second_factor=True)
+    with signed_in(reader, User.objects.get(pk=admin_member.pk), base_url):
+        look_at_page(reader, "/me/two-factor/", "Two-factor sign-in")
+
+
+def sign_in_at_the_door(reader: Reader, user: User) -> None:
+    reader.page.context.clear_cookies()
+    reader.page.goto("/login/")
+    reader.page.get_by_label("Username").fill(user.username)
+    reader.page.get_by_label("Password", exact=True).fill(PASSWORD)
+    with reader.page.expect_navigation(url=lambda url: not url.endswith("/login/")):
+        reader.page.keyboard.press("Enter")
+
+
+def look_at_the_second_step(reader: Reader, user: User) -> None:
+    sign_in_at_the_door(reader, user)
+    reader.look("second step")
+    for tries in range(5):
+        reader.page.get_by_label("Code").fill("000000")
+        with reader.page.expect_response("**/login/2fa/") as answer:
+            reader.page.keyboard.press("Enter")
+        if tries == 0:
+            assert answer.value.status == 422
+            expect(reader.page.get_by_label("Code")).to_have_attribute("aria-invalid", "true")
+            reader.look("second step, wrong")
+    expect(reader.page.get_by_role("heading", name="Too many tries")).to_be_visible()
+    reader.look("too many tries")
+
+
+def look_at_a_reset(reader: Reader) -> None:
+    look_at_page(reader, "/space/users/", "User Management")
+    form = open_dialog(reader.page, "Edit jun", "Edit User")
+    reader.look("edit, two-factor on")
+    form.get_by_role("link", name="Reset").click()
+    expect(dialog(reader.page, "Reset two-factor sign-in")).to_be_visible()
+    reader.look("reset two-factor sign-in")
 
 
 def look_at_page(reader: Reader, path: str, heading: str, *, level: int = 1) -> None:
