@@ -47,6 +47,7 @@ class Row:
 NEW = {"username": "fresh", "password": "long enough"}
 EDIT = {"username": "renamed", "remaining": "9", "admin": "on"}
 OWN = {"form": "profile", "display_name": "New"}
+OWN_LOCALE = {"form": "locale", "language": "zh-hans", "time_zone": "Asia/Shanghai"}
 
 # fmt: off
 ROWS = [
@@ -111,9 +112,12 @@ ROWS = [
     Row("/console/tokens/K/delete/",  "POST", "302 303  303   303  403  302   302"),
     Row("/console/tokens/X/delete/",  "GET",  "302 404  404   404  403  302   302"),
     Row("/console/tokens/X/delete/",  "POST", "302 404  404   404  403  302   302"),
+    Row("/language/",                 "POST", "302 302  302   302  302  302   302", {"language": "en"}),
+    Row("/language/",                 "GET",  "302 302  302   302  302  302   302"),
     Row("/me/credits/",               "GET",  "302 200  200   200  403  302   302"),
     Row("/me/settings/",              "GET",  "302 200  200   200  403  302   302"),
     Row("/me/settings/",              "POST", "302 303  303   303  403  302   302", OWN),
+    Row("/me/settings/",              "POST", "302 303  303   303  403  302   302", OWN_LOCALE),
 ]
 # fmt: on
 
