@@ -14,8 +14,9 @@ from babel.messages.catalog import Catalog
 
 from tests import words
 
-CODE = "xx-rtl"
-LOCALE = "xx_Rtl"
+# A Hebrew that there is not, so that browsers know how to read it; what Django itself says is in Hebrew.
+CODE = "he-xx"
+LOCALE = "he_XX"
 INFO = {"bidi": True, "code": CODE, "name": "Pseudo", "name_local": "Pseudo"}
 
 # A letter for each letter: what is read is no word, and its direction is a real one.

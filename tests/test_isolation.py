@@ -49,6 +49,7 @@ NEW = {"username": "fresh", "password": "long enough"}
 EDIT = {"username": "renamed", "remaining": "9", "admin": "on"}
 OWN = {"form": "profile", "display_name": "New"}
 PRESENT = {"present_password": PASSWORD}
+OWN_LOCALE = {"form": "locale", "language": "zh-hans", "time_zone": "Asia/Shanghai"}
 
 # fmt: off
 ROWS = [
@@ -152,6 +153,8 @@ ROWS = [
     Row("/console/usage.csv",         "POST", "302 405  405   405  405  302   302"),
     Row("/console/tasks.csv",         "GET",  "302 200  200   200  403  302   302"),
     Row("/console/tasks.csv",         "POST", "302 405  405   405  405  302   302"),
+    Row("/language/",                 "POST", "302 302  302   302  302  302   302", {"language": "en"}),
+    Row("/language/",                 "GET",  "302 302  302   302  302  302   302"),
     Row("/me/credits/",               "GET",  "302 200  200   200  403  302   302"),
     Row("/me/credits/",               "POST", "302 405  405   405  405  302   302"),
     Row("/me/credits.csv",            "GET",  "302 200  200   200  403  302   302"),
@@ -168,6 +171,7 @@ ROWS = [
     Row("/space/users/S/statement.csv", "GET", "302 403 404 404 403 302 302"),
     Row("/me/settings/",              "GET",  "302 200  200   200  403  302   302"),
     Row("/me/settings/",              "POST", "302 303  303   303  403  302   302", OWN),
+    Row("/me/settings/",              "POST", "302 303  303   303  403  302   302", OWN_LOCALE),
 ]
 # fmt: on
 

@@ -36,7 +36,11 @@ FORMS = {
     "/console/tokens/1/edit/": KEY_FIELDS,
     "/console/tokens/1/status/": ["enabled"],
     "/console/tokens/1/rotate/": ["grace"],
-    "/me/settings/": ["form", "display_name", "present_password", "new_password"],
+    "/me/settings/": [
+        *("form", "display_name", "present_password", "new_password"),
+        *("theme", "language", "time_zone"),
+    ],
+    "/language/": ["language", "next"],
     "/login/": ["username", "password", "next"],
 }
 QUERIES = {
