@@ -32,6 +32,7 @@ from quotas.money import MAX_AMOUNT_NANOS
 from quotas.services import lock, return_free
 from tenants.ids import NIL, id_at
 from usage.models import HourlyUsage, UsageRecord
+from usage.quarters import reopen
 
 log = structlog.get_logger(__name__)
 
@@ -357,6 +358,9 @@ def _log(wallet: Wallet, held: Hold, charged: int, shortfall: int, call: Call) -
         **asdict(call) | {"model": held.model, "key_id": held.key_id, "key_name": held.key_name},
     )
     _roll_up(record, at.replace(minute=0, second=0, microsecond=0))
+    if origin.current().moment is not None:
+        # History is being written: what was closed of it is no longer right.
+        reopen(space_id=wallet.space_id, at=at)
     return record
 
 
@@ -369,11 +373,14 @@ def _roll_up(record: UsageRecord, hour: datetime) -> None:
         "model": record.model,
         "hour": hour,
     }
+    is_error = record.kind == UsageRecord.Kind.ERROR
     figures = {
         "requests": 1,
-        "errors": int(record.kind == UsageRecord.Kind.ERROR),
+        "errors": int(is_error),
         "input_tokens": record.input_tokens,
         "output_tokens": record.output_tokens,
+        "error_input_tokens": record.input_tokens if is_error else 0,
+        "error_output_tokens": record.output_tokens if is_error else 0,
         "cost": record.cost,
     }
     raised = {name: F(name) + value for name, value in figures.items()}

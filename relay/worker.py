@@ -1,4 +1,4 @@
-"""The worker: sweeps what dead processes left behind and polls the tasks that are due.
+"""The worker: sweeps what dead processes left behind, polls the tasks that are due, closes the quarters that are over.
 
 Any number of them may run, in any process: the served one runs it beside the relay, `manage.py worker` by itself.
 """
@@ -15,6 +15,7 @@ from quotas.charging import expire_holds
 from relay.tasks import claim_due, due_tasks, in_database, refresh
 from relay.teller import DATABASE_AWAY
 from relay.upstreams import Upstreams
+from usage.quarters import close_quarters
 
 log = structlog.get_logger(__name__)
 
@@ -22,6 +23,7 @@ SWEEP_EVERY_S = 5.0
 POLL_EVERY_S = 1.0
 POLLS_AT_ONCE = 32
 POLLS_MOST = 128
+CLOSE_EVERY_S = 60.0
 
 
 class Worker:
@@ -33,10 +35,17 @@ class Worker:
 
     async def run(self) -> None:
         """Until cancelled; a poll cut off by that is repeated by whoever comes next."""
-        await asyncio.gather(_forever(self.sweep, SWEEP_EVERY_S), _forever(self.poll, POLL_EVERY_S))
+        await asyncio.gather(
+            _forever(self.sweep, SWEEP_EVERY_S),
+            _forever(self.poll, POLL_EVERY_S),
+            _forever(self.close, CLOSE_EVERY_S),
+        )
 
     async def sweep(self) -> None:
         await in_database(expire_holds)
+
+    async def close(self) -> None:
+        await in_database(close_quarters)
 
     async def poll(self) -> None:
         """Every task that is due now, several at once. One that goes wrong does not keep the others."""

@@ -6,6 +6,7 @@ from usage import views
 
 urlpatterns = [
     path("console/", views.dashboard),
+    path("console/members/", views.dashboard_members),
     path("console/usage/", views.usage_log),
     path("console/tasks/", views.task_log),
     path("console/tasks/running/", views.tasks_running),
