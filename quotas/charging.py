@@ -7,7 +7,7 @@ transaction; the wallet is locked first, and everything is decided under that lo
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -357,7 +357,7 @@ def _log(wallet: Wallet, held: Hold, charged: int, shortfall: int, call: Call) -
         available_after=wallet.available,
         **asdict(call) | {"model": held.model, "key_id": held.key_id, "key_name": held.key_name},
     )
-    _roll_up(record, at.replace(minute=0, second=0, microsecond=0))
+    _roll_up(record, at.astimezone(UTC).replace(minute=0, second=0, microsecond=0))
     if origin.current().moment is not None:
         # History is being written: what was closed of it is no longer right.
         reopen(space_id=wallet.space_id, at=at)

@@ -125,8 +125,7 @@ class Unit(NamedTuple):
     def of(cls, period: Period) -> Self:
         days = (period.end - period.start).days + 1
         if days <= HOURS_UP_TO_DAYS:
-            # With the zone's abbreviation, since an hour comes twice when clocks go back.
-            return cls("hour", _("Spend per hour"), _("Hour"), "j M H:i T", "H:i")
+            return cls("hour", _("Spend per hour"), _("Hour"), "j M H:i", "H:i")
         if days <= DAYS_UP_TO_DAYS:
             return cls("day", _("Spend per day"), _("Day"), "D j M", "j M")
         return cls("week", _("Spend per week"), _("Week from"), "j M Y", "j M")
@@ -435,7 +434,11 @@ class Dashboard:
     def _column(self, place: int) -> Column:
         costs = self._costs_nanos.get(place) or [0] * len(self._series)
         at = self._cuts[place].astimezone(self.zone)
-        return Column(date_format(at, self.unit.label), date_format(at, self.unit.tick), costs)
+        label = date_format(at, self.unit.label)
+        if self.unit.name == "hour":
+            # An hour comes twice when clocks go back; Django's own format says nothing of it then.
+            label = f"{label} {at.tzname()}"
+        return Column(label, date_format(at, self.unit.tick), costs)
 
 
 def dearest(scope: Scope, first: datetime, after: datetime, *, most: int) -> list[tuple[int, Figures]]:

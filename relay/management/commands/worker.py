@@ -14,7 +14,8 @@ from relay.worker import Worker
 
 class Command(BaseCommand):
     help = (
-        "Poll tasks and sweep the holds of dead processes, until SIGTERM. The served process does the same by itself; "
+        "Poll tasks, sweep the holds of dead processes and close what is over, until SIGTERM. The served process "
+        "does the same by itself; "
         "any number may run beside it."
     )
 
@@ -30,6 +31,7 @@ async def _once() -> None:
         worker = Worker(upstreams)
         await worker.sweep()
         await worker.poll()
+        await worker.close()
 
 
 async def _until_told() -> None:
