@@ -62,7 +62,7 @@ class Receipt:
     @property
     def ids(self) -> list[Id]:
         record = self.record
-        ids = [self._id(_("Request and hold ID"), record.request_id, "request_id")]
+        ids = [self._id(_("Request ID"), record.request_id, "request_id")]
         if record.key_id != NIL:
             ids.append(self._id(_("Token ID"), record.key_id, "token"))
         return [*ids, self._id(_("Record ID"), record.pk, "request_id")]

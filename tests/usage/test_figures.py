@@ -74,7 +74,7 @@ EVENTS = st.lists(
         st.integers(0, 3 * CENT),
         st.integers(0, 5000),
     ),
-    max_size=18,
+    max_size=12,
 )
 QUERIES = st.fixed_dictionaries(
     {
@@ -145,7 +145,7 @@ def listed(user: User, query: dict[str, str]) -> list[UsageRecord]:
     return rows
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(events=EVENTS, first=st.integers(-1, 4), days=st.integers(1, 4), asked=QUERIES, data=st.data())
 def test_dashboard_log_rows_and_wallets_agree(
     space: Space, manager: User, events: list[Any], first: int, days: int, asked: dict[str, str], data: Any
@@ -162,7 +162,8 @@ def test_dashboard_log_rows_and_wallets_agree(
     users = {"0": traffic.names[0], "1": f"{traffic.names[1]}x", "first": "mira", "": ""}
     query = {**asked, "user": users[asked["user"]], "token": asked["token"] and traffic.key(asked["token"]), **period}
 
-    for viewer in User.objects.filter(pk__in=[user.pk for user in traffic.people]).select_related("space"):
+    viewers = [manager.pk, traffic.people[data.draw(st.integers(1, 2))].pk]
+    for viewer in User.objects.filter(pk__in=viewers).select_related("space"):
         rows = listed(viewer, query)
         assert len({row.pk for row in rows}) == len(rows)
         log = UsageLog(viewer, QueryDict("&".join(f"{name}={value}" for name, value in query.items())))
