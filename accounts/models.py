@@ -98,7 +98,12 @@ class User(AbstractBaseUser):
             models.CheckConstraint(condition=Q(theme__in=Theme.values), name="user_theme_known"),
         ]
         indexes = [
-            models.Index("space", Lower("username"), "number", condition=Q(deleted_at=None), name="user_space_username")
+            models.Index(
+                "space", Lower("username"), "number", condition=Q(deleted_at=None), name="user_space_username"
+            ),
+            models.Index(
+                "space", Lower("username"), condition=Q(deleted_at__isnull=False), name="user_deleted_username"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -215,7 +220,10 @@ class ApiKey(models.Model):
                 name="key_old_secret_ends",
             ),
         ]
-        indexes = [models.Index("space", "old_hash", condition=~Q(old_hash=""), name="key_old_hash")]
+        indexes = [
+            models.Index("space", "old_hash", condition=~Q(old_hash=""), name="key_old_hash"),
+            models.Index("space", "name", name="key_name"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.name} ({self.shown})"

@@ -7,7 +7,7 @@ transaction; the wallet is locked first, and everything is decided under that lo
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -32,6 +32,7 @@ from quotas.money import MAX_AMOUNT_NANOS
 from quotas.services import lock, return_free
 from tenants.ids import NIL, id_at, moment_of
 from usage.models import LEAST_KEPT_DAYS, HourlyUsage, UsageRecord
+from usage.quarters import reopen
 
 log = structlog.get_logger(__name__)
 
@@ -366,7 +367,10 @@ def _log(wallet: Wallet, held: Hold, charged: int, shortfall: int, call: Call) -
         available_after=wallet.available,
         **asdict(call) | {"model": held.model, "key_id": held.key_id, "key_name": held.key_name},
     )
-    _roll_up(record, at.replace(minute=0, second=0, microsecond=0))
+    _roll_up(record, at.astimezone(UTC).replace(minute=0, second=0, microsecond=0))
+    if origin.current().moment is not None:
+        # History is being written: what was closed of it is no longer right.
+        reopen(space_id=wallet.space_id, at=at)
     return record
 
 
@@ -379,11 +383,14 @@ def _roll_up(record: UsageRecord, hour: datetime) -> None:
         "model": record.model,
         "hour": hour,
     }
+    is_error = record.kind == UsageRecord.Kind.ERROR
     figures = {
         "requests": 1,
-        "errors": int(record.kind == UsageRecord.Kind.ERROR),
+        "errors": int(is_error),
         "input_tokens": record.input_tokens,
         "output_tokens": record.output_tokens,
+        "error_input_tokens": record.input_tokens if is_error else 0,
+        "error_output_tokens": record.output_tokens if is_error else 0,
         "cost": record.cost,
     }
     raised = {name: F(name) + value for name, value in figures.items()}

@@ -16,6 +16,7 @@ from audit import origin
 from quotas.models import Reconciliation
 from tenants.ids import id_at
 from tenants.models import Space
+from usage.models import QuarterMark
 
 # One statement each, so that each sees one snapshot on both databases, whatever is charged meanwhile.
 _WALLETS = """
@@ -101,6 +102,23 @@ HAVING SUM(requests) <> SUM(requests_c) OR SUM(errors) <> SUM(errors_c) OR SUM(c
     OR SUM(input_tokens) <> SUM(input_c) OR SUM(output_tokens) <> SUM(output_c)
 """
 
+# Whole hours that are closed, against what the hours of all keys come to; these are compared with the records above.
+_QUARTERS = """
+SELECT model, SUM(requests), SUM(requests_c), SUM(errors), SUM(errors_c), SUM(input_tokens), SUM(input_c),
+       SUM(output_tokens), SUM(output_c), SUM(cost), SUM(cost_c)
+FROM (
+    SELECT model, requests, 0 AS requests_c, errors, 0 AS errors_c, input_tokens, 0 AS input_c,
+           output_tokens, 0 AS output_c, cost, 0 AS cost_c
+    FROM usage_spacequarter WHERE space_id = %(space)s AND quarter < %(whole)s
+    UNION ALL
+    SELECT model, 0, requests, 0, errors, 0, input_tokens, 0, output_tokens, 0, cost
+    FROM usage_hourlyusage WHERE space_id = %(space)s AND hour < %(whole)s
+) AS sides
+GROUP BY model
+HAVING SUM(requests) <> SUM(requests_c) OR SUM(errors) <> SUM(errors_c) OR SUM(cost) <> SUM(cost_c)
+    OR SUM(input_tokens) <> SUM(input_c) OR SUM(output_tokens) <> SUM(output_c)
+"""
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -128,6 +146,7 @@ def reconcile(space: Space) -> list[Difference]:
             (str, _uuid, str),
             ("requests", "errors", "input_tokens", "output_tokens", "cost"),
         ),
+        *_closed(space),
     ]
     at = origin.now()
     Reconciliation.objects.create(
@@ -140,12 +159,21 @@ def reconcile(space: Space) -> list[Difference]:
     return differences
 
 
+def _closed(space: Space) -> Iterator[Difference]:
+    """Locked, so that nobody closes or reopens between this look and the sums."""
+    mark = QuarterMark.objects.select_for_update().filter(space=space).first()
+    if mark is not None:
+        whole = mark.through.replace(minute=0, second=0, microsecond=0)
+        figures = ("requests", "errors", "input_tokens", "output_tokens", "cost")
+        yield from _differing(_QUARTERS, space, "closed usage of", (str,), figures, whole=whole)
+
+
 def _differing(
-    sql: str, space: Space, what: str, names: tuple[Callable[[Any], str], ...], figures: tuple[str, ...]
+    sql: str, space: Space, what: str, names: tuple[Callable[[Any], str], ...], figures: tuple[str, ...], **more: Any
 ) -> Iterator[Difference]:
     """The rows of a statement that answers the columns of identity, then (stored, computed) for each figure."""
     with connection.cursor() as cursor:
-        cursor.execute(sql, {"space": space.pk})
+        cursor.execute(sql, {"space": space.pk} | more)
         rows: list[tuple[Any, ...]] = cursor.fetchall()
     for row in rows:
         identity = " ".join(name(part) for name, part in zip(names, row, strict=False))

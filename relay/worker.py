@@ -1,4 +1,6 @@
-"""The worker: sweeps what dead processes left behind, polls the tasks that are due, makes the log's months ahead.
+"""The worker: sweeps what dead processes left behind, polls the tasks that are due, and keeps the log in order.
+
+It makes the log's months ahead and closes the quarters of an hour that are over.
 
 Any number of them may run, in any process: the served one runs it beside the relay, `manage.py worker` by itself.
 """
@@ -16,6 +18,7 @@ from relay.tasks import claim_due, due_tasks, in_database, refresh
 from relay.teller import DATABASE_AWAY
 from relay.upstreams import Upstreams
 from usage.partitions import make_ahead
+from usage.quarters import close_quarters
 
 log = structlog.get_logger(__name__)
 
@@ -24,6 +27,7 @@ POLL_EVERY_S = 1.0
 MONTHS_EVERY_S = 3600.0
 POLLS_AT_ONCE = 32
 POLLS_MOST = 128
+CLOSE_EVERY_S = 60.0
 
 
 class Worker:
@@ -39,6 +43,7 @@ class Worker:
             _forever(self.sweep, SWEEP_EVERY_S),
             _forever(self.poll, POLL_EVERY_S),
             _forever(self.make_months, MONTHS_EVERY_S),
+            _forever(self.close, CLOSE_EVERY_S),
         )
 
     async def sweep(self) -> None:
@@ -46,6 +51,9 @@ class Worker:
 
     async def make_months(self) -> None:
         await in_database(make_ahead)
+
+    async def close(self) -> None:
+        await in_database(close_quarters)
 
     async def poll(self) -> None:
         """Every task that is due now, several at once. One that goes wrong does not keep the others."""

@@ -84,6 +84,8 @@ ROWS = [
     Row("/space/users/S/delete/",     "POST", "302 403  404   404  403  302   302", {"confirm": "stranger"}),
     Row("/console/",                  "GET",  "302 200  200   200  403  302   302"),
     Row("/console/",                  "POST", "302 405  405   405  405  302   302"),
+    Row("/console/members/",          "GET",  "302 403  200   200  403  302   302"),
+    Row("/console/members/",          "POST", "302 405  405   405  405  302   302"),
     Row("/console/usage/",            "GET",  "302 200  200   200  403  302   302"),
     Row("/console/usage/",            "POST", "302 405  405   405  405  302   302"),
     Row("/console/tasks/",            "GET",  "302 200  200   200  403  302   302"),

@@ -1,21 +1,20 @@
 """The dashboard: what a space or one person spent in a period, on what, and how long the rest will last.
 
-Every figure is a sum of whole UTC hours, which is what days in UTC are made of: the totals are those of the usage log.
+Every sum is of usage/figures.py, as the totals of the usage log are. Days and hours are those of whoever looks.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import cached_property
 from typing import NamedTuple, Self
 from urllib.parse import urlencode
 
-from django.db.models import F, Q, QuerySet, Sum
-from django.db.models.functions import TruncDay, TruncHour, TruncWeek
+from django.db.models import Case, F, QuerySet, Subquery, When
 from django.http import QueryDict
+from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 
@@ -24,53 +23,26 @@ from quotas.models import Wallet
 from quotas.pool import members_share, pool_of
 from quotas.templatetags.quota import LOW_PERCENT
 from tenants.models import Space
+from usage import figures
 from usage.chart import Chart, Column, Series, stacked
-from usage.log import Link, Period, UsageLog, sees_whole_space
+from usage.figures import HOUR, Figures, Scope, floor
+from usage.log import FIRST_DAY, Link, Period, UsageLog, first_moment, sees_whole_space
 from usage.models import HourlyUsage
 
 ADDRESS = "/console/"
+MEMBERS_ADDRESS = "/console/members/"
 USUAL = "7d"
 # Four models have colours that nobody confuses; all others share one.
 COLOURED = 4
 OTHERS_LOOK = 5
 TOP = 7
 NEARLY_OUT = 5
+# How many wallets are looked at for the top before all are.
+LOOKED_AT = (200, 2000)
 PACE_DAYS = 7
+# Fewer failed requests a day are nobody's alarm.
+FAILURES_LEAST = 20
 HOURS_UP_TO_DAYS, DAYS_UP_TO_DAYS = 2, 62
-
-
-class Slice(NamedTuple):
-    """One model in one hour, day or week."""
-
-    at: datetime
-    model: str
-    cost_nanos: int
-    requests: int
-    errors: int
-    input_tokens: int
-    output_tokens: int
-
-
-class Figures(NamedTuple):
-    cost_nanos: int = 0
-    requests: int = 0
-    errors: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-
-    @classmethod
-    def of(cls, slices: Iterable[Slice]) -> Self:
-        return cls(*map(sum, zip(*(one[2:] for one in slices), strict=True)))
-
-    @property
-    def tokens(self) -> int:
-        return self.input_tokens + self.output_tokens
-
-    @property
-    def succeeded_percent(self) -> str:
-        """Rounded down: what failed once never shows 100%."""
-        permille = (self.requests - self.errors) * 1000 // self.requests if self.requests else 0
-        return f"{permille // 10}.{permille % 10}%"
 
 
 class Recent(NamedTuple):
@@ -104,11 +76,25 @@ class Runway(NamedTuple):
         return max(0, self.left_nanos) * PACE_DAYS // self.pace_nanos if self.pace_nanos else None
 
 
+class NearlyOut(NamedTuple):
+    wallet: Wallet
+    runway: Runway
+
+
 class Share(NamedTuple):
     model: str
     figures: Figures
     look: int
     percent: str
+
+
+class Failures(NamedTuple):
+    errors: int
+    requests: int
+
+    @property
+    def percent(self) -> str:
+        return f"{self.errors * 100 // self.requests}%"
 
 
 class Top(NamedTuple):
@@ -118,11 +104,18 @@ class Top(NamedTuple):
     percent: str
 
 
+class Change(NamedTuple):
+    """Against as long a time before; `percent` is empty where nothing was spent then."""
+
+    before_nanos: int
+    percent: str
+    days: int
+
+
 class Unit(NamedTuple):
     """What one bar stands for."""
 
-    truncate: type[TruncHour | TruncDay | TruncWeek]
-    length: timedelta
+    name: str
     title: str
     head: str
     label: str
@@ -132,10 +125,26 @@ class Unit(NamedTuple):
     def of(cls, period: Period) -> Self:
         days = (period.end - period.start).days + 1
         if days <= HOURS_UP_TO_DAYS:
-            return cls(TruncHour, timedelta(hours=1), _("Spend per hour"), _("Hour"), "j M H:i", "H:i")
+            return cls("hour", _("Spend per hour"), _("Hour"), "j M H:i", "H:i")
         if days <= DAYS_UP_TO_DAYS:
-            return cls(TruncDay, timedelta(days=1), _("Spend per day"), _("Day"), "D j M", "j M")
-        return cls(TruncWeek, timedelta(weeks=1), _("Spend per week"), _("Week from"), "j M Y", "j M")
+            return cls("day", _("Spend per day"), _("Day"), "D j M", "j M")
+        return cls("week", _("Spend per week"), _("Week from"), "j M Y", "j M")
+
+    def cuts(self, first: datetime, after: datetime, zone: tzinfo) -> list[datetime]:
+        """Where bars begin between these moments, and where the last one ends.
+
+        Hours are UTC's: where the zone is half an hour off them, the first bar and the last are of half an hour.
+        """
+        if self.name == "hour":
+            hours = (after - first) // HOUR + 1
+            starts = [floor(first, HOUR) + HOUR * n for n in range(1, hours + 1)]
+        else:
+            day = first.astimezone(zone).date()
+            step = timedelta(days=1 if self.name == "day" else 7)
+            day -= timedelta(days=0 if self.name == "day" else day.weekday())
+            last = after.astimezone(zone).date()
+            starts = [first_moment(day + step * n, zone) for n in range(1, (last - day) // step + 1)]
+        return [first, *sorted({start for start in starts if first < start < after}), after]
 
 
 @dataclass(frozen=True)
@@ -165,7 +174,8 @@ class Dashboard:
         self._user = user
         self._space: Space = user.space
         self._now = now or datetime.now(UTC)
-        self._today = self._now.date()
+        self.zone = timezone.get_current_timezone()
+        self._today = self._now.astimezone(self.zone).date()
         self._periods = {
             "today": Period.latest(1, today=self._today),
             "7d": Period.latest(7, today=self._today),
@@ -209,6 +219,16 @@ class Dashboard:
             said["user"] = self._user.username
         return f"{UsageLog.address}?{urlencode(said)}"
 
+    @property
+    def members_url(self) -> str:
+        """Of what is added up apart, since it reads what each member did."""
+        return MEMBERS_ADDRESS + self.url().removeprefix(ADDRESS)
+
+    @property
+    def failures_url(self) -> str:
+        today = self._today.isoformat()
+        return f"{UsageLog.address}?{urlencode({'from': today, 'to': today, 'type': 'error'})}"
+
     def url(self, *, scope: str = "", name: str = "") -> str:
         """This view with some of it changed; what is as usual is left out."""
         scope, name = scope or self.asked.scope, name or self.asked.name
@@ -223,19 +243,29 @@ class Dashboard:
 
     @cached_property
     def figures(self) -> Figures:
-        return Figures.of(self._slices)
+        return Figures.sum_of([*(figures for _place, _model, figures in self._table), Figures()])
+
+    @property
+    def succeeded_percent(self) -> str:
+        """Rounded down: what failed once never shows 100%."""
+        requests, errors = self.figures.requests, self.figures.errors
+        permille = (requests - errors) * 1000 // requests if requests else 0
+        return f"{permille // 10}.{permille % 10}%"
+
+    @cached_property
+    def change(self) -> Change:
+        """Of what was spent, against the same days and hours of the period before."""
+        days = (self.period.end - self.period.start).days + 1
+        first, after = self.moments
+        start = first_moment(max(FIRST_DAY, self.period.start - timedelta(days=days)), self.zone)
+        length = min(max(self._now, first), after) - first
+        before = figures.total(self._scope, start, max(start, min(start + length, first))).cost_nanos
+        return Change(before, _change_percent(self.figures.cost_nanos, before), days)
 
     @cached_property
     def recent(self) -> Recent:
-        today, month = (self._periods[name].moments[0] for name in ("today", "month"))
-        pace = self._now.replace(minute=0, second=0, microsecond=0) - timedelta(days=PACE_DAYS) + timedelta(hours=1)
-        hours = self._hours.filter(hour__gte=min(month, pace), hour__lte=self._now)
-        sums = hours.aggregate(
-            today=Sum("cost", filter=Q(hour__gte=today), default=0),
-            month=Sum("cost", filter=Q(hour__gte=month), default=0),
-            pace=Sum("cost", filter=Q(hour__gte=pace), default=0),
-        )
-        return Recent(sums["today"], sums["month"], sums["pace"])
+        today, month, pace = (self._lately(first).cost_nanos for first in self._beginnings)
+        return Recent(today, month, pace)
 
     @cached_property
     def purse(self) -> Purse:
@@ -270,36 +300,51 @@ class Dashboard:
     @cached_property
     def shares(self) -> list[Share]:
         """Every model of the period, the dearest first."""
-        by_model: dict[str, list[Slice]] = defaultdict(list)
-        for one in self._slices:
-            by_model[one.model].append(one)
-        found = [(model, Figures.of(slices)) for model, slices in by_model.items()]
+        by_model: dict[str, list[Figures]] = defaultdict(list)
+        for _place, model, spent in self._table:
+            by_model[model].append(spent)
+        found = [(model, Figures.sum_of(several)) for model, several in by_model.items()]
         found.sort(key=lambda pair: (-pair[1].cost_nanos, -pair[1].requests, pair[0]))
         whole = self.figures.cost_nanos
         return [
-            Share(model, figures, min(place, OTHERS_LOOK), _percent(figures.cost_nanos, whole))
-            for place, (model, figures) in enumerate(found, start=1)
+            Share(model, spent, min(place, OTHERS_LOOK), _percent(spent.cost_nanos, whole))
+            for place, (model, spent) in enumerate(found, start=1)
         ]
 
     @cached_property
     def chart(self) -> Chart:
-        return stacked(self._series, [self._column(at) for at in self._moments])
+        places = [place for place, _model, spent in self._table if spent.cost_nanos]
+        # Of a long period, the weeks from the first that was used to the last.
+        shown = range(min(places), max(places) + 1) if self.unit.name == "week" else range(len(self._cuts) - 1)
+        return stacked(self._series, [self._column(place) for place in shown])
 
     @cached_property
     def top(self) -> list[Top]:
         """Who spent most, the deleted among them."""
-        found = self._shown_hours.values("user_id").annotate(spend=Sum("cost"), calls=Sum("requests"))
-        rows = list(found.filter(spend__gt=0).order_by("-spend", "user_id")[:TOP])
-        people = User.everyone.filter(space=self._space).in_bulk([row["user_id"] for row in rows])
-        most = max((row["spend"] for row in rows), default=0)
-        return [Top(people[row["user_id"]], row["spend"], row["calls"], _percent(row["spend"], most)) for row in rows]
+        rows = dearest(self._scope, *self.moments, most=TOP)
+        people = User.everyone.filter(space=self._space).in_bulk([user for user, _spent in rows])
+        most = max((spent.cost_nanos for _user, spent in rows), default=0)
+        return [
+            Top(people[user], spent.cost_nanos, spent.requests, _percent(spent.cost_nanos, most))
+            for user, spent in rows
+        ]
 
     @property
     def others_nanos(self) -> int:
-        return self.figures.cost_nanos - sum(one.cost_nanos for one in self.top)
+        return figures.total(self._scope, *self.moments).cost_nanos - sum(one.cost_nanos for one in self.top)
+
+    # -- What is wrong ------------------------------------------------------------------------------------------------
 
     @cached_property
-    def nearly_out(self) -> list[Wallet]:
+    def failures(self) -> Failures | None:
+        """Where far more of today's requests failed than of those in the last days."""
+        today, lately = self._lately(self._beginnings[0]), self._lately(self._beginnings[2])
+        few = today.errors < FAILURES_LEAST or today.errors * lately.requests < lately.errors * today.requests * 2
+        many = today.errors * 10 >= today.requests
+        return Failures(today.errors, today.requests) if many and not few else None
+
+    @cached_property
+    def nearly_out(self) -> list[NearlyOut]:
         """Members who can sign in and have less than a fifth of what they were given, the emptiest first."""
         wallets = Wallet.objects.filter(
             space=self._space, kind=Wallet.Kind.MEMBER, is_closed=False, total__gt=0, user__is_active=True
@@ -307,33 +352,66 @@ class Dashboard:
         # A share of 20% is a fifth: five times the highest amount still fits a BIGINT.
         parts = 100 // LOW_PERCENT
         low = wallets.alias(low=F("total") - (F("total") - F("spent")) * parts).filter(low__gt=0)
-        return list(low.select_related("user").order_by(F("total") - F("spent"), "user__number")[:NEARLY_OUT])
+        found = list(low.select_related("user").order_by(F("total") - F("spent"), "user__number")[:NEARLY_OUT])
+        people = frozenset(wallet.user_id for wallet in found if wallet.user_id is not None)
+        hour = floor(self._now, HOUR) + HOUR
+        paces = figures.of_users(self._scope.but(user_ids=people), self._beginnings[2], hour) if people else {}
+        return [
+            NearlyOut(wallet, Runway(wallet.remaining, paces.get(wallet.user_id or 0, Figures()).cost_nanos))
+            for wallet in found
+        ]
 
     # -- Sums -------------------------------------------------------------------------------------------------------
 
     @property
-    def _hours(self) -> QuerySet[HourlyUsage]:
-        """The hours that this user may know of, and asked for."""
-        hours = HourlyUsage.objects.filter(space=self._space)
-        return hours if self.is_whole_space else hours.filter(user_id=self._user.pk)
+    def moments(self) -> tuple[datetime, datetime]:
+        return self.period.moments(self.zone)
 
     @property
-    def _shown_hours(self) -> QuerySet[HourlyUsage]:
-        first, after = self.period.moments
-        return self._hours.filter(hour__gte=first, hour__lt=after)
+    def _scope(self) -> Scope:
+        """What this user may know of, and asked for."""
+        return Scope(space_id=self._space.pk, user_ids=None if self.is_whole_space else frozenset({self._user.pk}))
 
     @cached_property
-    def _slices(self) -> list[Slice]:
-        columns = {"spend": "cost", "calls": "requests", "failed": "errors", "read": "input_tokens"}
-        sums = {name: Sum(column) for name, column in (columns | {"written": "output_tokens"}).items()}
-        at = self.unit.truncate("hour", tzinfo=UTC)
-        found = self._shown_hours.annotate(at=at).values("at", "model").annotate(**sums).order_by("at")
-        return [Slice(*row) for row in found.values_list("at", "model", *sums)]
+    def _cuts(self) -> list[datetime]:
+        """Where bars begin; of a long period those alone in which the space was used."""
+        first, after = self.moments
+        if self.unit.name == "week" and first < after:
+            hours = HourlyUsage.objects.filter(space=self._space)
+            ends = [hours.order_by(order).values_list("hour", flat=True).first() for order in ("hour", "-hour")]
+            if ends[0] is None or ends[1] is None:
+                return [first, after]
+            # A week more on either side, so that it begins and ends within.
+            week = timedelta(days=8)
+            near, far = max(first, ends[0] - week), min(after, ends[1] + week)
+            first, after = (near, far) if near < far else (first, after)
+        return self.unit.cuts(first, after, self.zone)
+
+    @cached_property
+    def _table(self) -> list[tuple[int, str, Figures]]:
+        """(place of the bar, model, figures)"""
+        return figures.table(self._scope, self._cuts, by="model") if self._cuts[0] < self._cuts[-1] else []
+
+    @cached_property
+    def _beginnings(self) -> tuple[datetime, datetime, datetime]:
+        """Of today, of this month, and of the days that tell the pace, up to the end of the hour that runs."""
+        pace = floor(self._now, HOUR) - timedelta(days=PACE_DAYS) + HOUR
+        today, month = (self._periods[name].moments(self.zone)[0] for name in ("today", "month"))
+        return today, month, pace
+
+    def _lately(self, first: datetime) -> Figures:
+        return Figures.sum_of([spent for start, spent in self._recently if start >= first])
+
+    @cached_property
+    def _recently(self) -> list[tuple[datetime, Figures]]:
+        """(from when, what came of it until the next) of these beginnings, until the hour that runs is over."""
+        cuts = [*sorted(set(self._beginnings)), floor(self._now, HOUR) + HOUR]
+        return list(zip(cuts[:-1], figures.totals(self._scope, cuts), strict=True))
 
     @property
     def _minutes(self) -> int:
         """How long the period has lasted so far."""
-        first, after = self.period.moments
+        first, after = self.moments
         return max(1, int((min(self._now, after) - first).total_seconds()) // 60)
 
     @cached_property
@@ -345,25 +423,62 @@ class Dashboard:
         return [*series, Series(_("Other"), rest, percent, OTHERS_LOOK)] if others else series
 
     @cached_property
-    def _costs_nanos(self) -> dict[datetime, list[int]]:
-        """What each series came to in each hour, day or week in which there was any."""
+    def _costs_nanos(self) -> dict[int, list[int]]:
+        """What each series came to in each bar in which there was any."""
         places = {one.model: one.look - 1 for one in self.shares}
-        costs: dict[datetime, list[int]] = defaultdict(lambda: [0] * len(self._series))
-        for one in self._slices:
-            costs[one.at][places[one.model]] += one.cost_nanos
+        costs: dict[int, list[int]] = defaultdict(lambda: [0] * len(self._series))
+        for place, model, spent in self._table:
+            costs[place][places[model]] += spent.cost_nanos
         return costs
 
-    @property
-    def _moments(self) -> Iterator[datetime]:
-        """Every hour and day of the period; of a long one, the weeks from the first that was used to the last."""
-        first, after = self.period.moments
-        if self.unit.truncate is TruncWeek:
-            first, after = min(self._costs_nanos), max(self._costs_nanos) + self.unit.length
-        return (first + self.unit.length * n for n in range((after - first) // self.unit.length))
+    def _column(self, place: int) -> Column:
+        costs = self._costs_nanos.get(place) or [0] * len(self._series)
+        at = self._cuts[place].astimezone(self.zone)
+        label = date_format(at, self.unit.label)
+        if self.unit.name == "hour":
+            # An hour comes twice when clocks go back; Django's own format says nothing of it then.
+            label = f"{label} {at.tzname()}"
+        return Column(label, date_format(at, self.unit.tick), costs)
 
-    def _column(self, at: datetime) -> Column:
-        costs = self._costs_nanos.get(at) or [0] * len(self._series)
-        return Column(date_format(at, self.unit.label), date_format(at, self.unit.tick), costs)
+
+def dearest(scope: Scope, first: datetime, after: datetime, *, most: int) -> list[tuple[int, Figures]]:
+    """Who spent most in the period, and what.
+
+    Nobody spent more in it than their wallet ever did, so the few whose wallets did are looked at first: once they are
+    ahead of what anybody else could have spent, the rest need not be added up.
+    """
+    wallets = Wallet.objects.filter(space=scope.space_id, spent__gt=0).order_by("-spent", "pk")
+    owner = Case(When(kind=Wallet.Kind.POOL, then=Subquery(_manager_ids(scope.space_id))), default=F("user_id"))
+    for count in LOOKED_AT:
+        spenders = list(wallets.annotate(owner=owner).values_list("owner", "spent")[: count + 1])
+        looked = frozenset(user for user, _spent in spenders[:count])
+        ranked = _ranked(figures.of_users(scope.but(user_ids=looked), first, after))[:most]
+        rest = spenders[count][1] if len(spenders) > count else 0
+        if not rest or (len(ranked) == most and ranked[-1][1].cost_nanos > rest):
+            return ranked
+    return _ranked(figures.of_users(scope, first, after))[:most]
+
+
+def _manager_ids(space_id: int) -> QuerySet[User, int]:
+    return User.everyone.filter(space=space_id, number=1).values_list("pk", flat=True)
+
+
+def _ranked(spent: dict[int, Figures]) -> list[tuple[int, Figures]]:
+    return sorted(
+        ((user, sums) for user, sums in spent.items() if sums.cost_nanos),
+        key=lambda pair: (-pair[1].cost_nanos, pair[0]),
+    )
+
+
+def _change_percent(now: int, before: int) -> str:
+    """`+12.4%` or `−3.0%`; a multiple where it is more than ten times."""
+    if not before:
+        return ""
+    if now >= 10 * before:
+        return f"{now // before:,}\N{MULTIPLICATION SIGN}"
+    permille = abs(now - before) * 1000 // before
+    sign = "+" if now >= before else "\N{MINUS SIGN}"
+    return f"{sign}{permille // 10}.{permille % 10}%"
 
 
 def _rate(count: int, minutes: int) -> str:

@@ -5,23 +5,26 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import cached_property
 from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 from urllib.parse import urlencode
 from uuid import UUID
 
-from django.db.models import Count, Q, QuerySet, Sum
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Lower
 from django.http import QueryDict
+from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from accounts.models import ApiKey, User
 from audit.models import AuditEvent
 from quotas.models import Transfer
-from tenants.ids import id_at
+from tenants.ids import moment_of
 from tenants.policies import can_manage_users
-from usage.models import HourlyUsage, Task, UsageRecord
+from usage import figures
+from usage.figures import Figures, Scope, first_id
+from usage.models import Task, UsageRecord
 
 Row = TypeVar("Row", UsageRecord, Task, Transfer)
 Asked = TypeVar("Asked", bound="Filters")
@@ -32,6 +35,9 @@ FIRST_DAY, LAST_DAY = date(1970, 1, 1), date(9999, 12, 30)
 NAME_MAX = 64
 # More would be a burden to the browser; any other can be typed.
 SUGGESTIONS = 200
+KEYS_LISTED = 500
+# A moment told by an id is exact to this.
+TICK = timedelta(microseconds=1)
 
 
 def sees_whole_space(user: User) -> bool:
@@ -61,7 +67,7 @@ class Cursor(NamedTuple):
 
 
 class Period(NamedTuple):
-    """Whole UTC days, the last one included."""
+    """Whole days of whoever looks, the last one included."""
 
     start: date
     end: date
@@ -77,17 +83,9 @@ class Period(NamedTuple):
     def latest(cls, days: int, *, today: date) -> Self:
         return cls(today - timedelta(days=days - 1), today)
 
-    @property
-    def moments(self) -> tuple[datetime, datetime]:
-        """From the first moment of it to the first after it."""
-        day_after = self.end + timedelta(days=1)
-        return datetime.combine(self.start, time(), UTC), datetime.combine(day_after, time(), UTC)
-
-    @property
-    def ids(self) -> tuple[UUID, UUID]:
-        """The least id of the period and the least after it."""
-        first, after = (UUID(int=id_at(moment).int >> 62 << 62) for moment in self.moments)
-        return first, after
+    def moments(self, zone: tzinfo) -> tuple[datetime, datetime]:
+        """From the first moment of it to the first after it, in UTC. A day has 23 or 25 hours where clocks change."""
+        return first_moment(self.start, zone), first_moment(self.end + timedelta(days=1), zone)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +151,9 @@ class Log(ABC, Generic[Row, Asked]):
 
     def __init__(self, user: User, query: QueryDict, *, now: datetime | None = None) -> None:
         self._user = user
-        self._today = (now or datetime.now(UTC)).date()
+        # Asked once: what is streamed is written after the request, in nobody's zone.
+        self.zone = timezone.get_current_timezone()
+        self._today = (now or datetime.now(UTC)).astimezone(self.zone).date()
         self._usual = Period.latest(USUAL_DAYS, today=self._today)
         self.filters = self._filters(query)
 
@@ -173,6 +173,11 @@ class Log(ABC, Generic[Row, Asked]):
     def is_whole_space(self) -> bool:
         return sees_whole_space(self._user)
 
+    @property
+    def moments(self) -> tuple[datetime, datetime]:
+        """From the first moment of the period to the first after it."""
+        return self.filters.period.moments(self.zone)
+
     @cached_property
     def records(self) -> QuerySet[Row]:
         """Every row of the filter, whatever the page: what the totals count."""
@@ -184,13 +189,24 @@ class Log(ABC, Generic[Row, Asked]):
             # Bound by the id itself: it may be older than the period that is shown.
             records = self._of_request(asked.request_id)
         else:
-            first, after = asked.period.ids
+            first, after = map(first_id, self.moments)
             records = self._visible().filter(id__gte=first, id__lt=after)
         if asked.user:
-            records = records.filter(Q(user_id__in=people_called(asked.user, space_id=self._user.space_id)))
-        if asked.token:
-            records = records.filter(_of_token(asked.token, space_id=self._user.space_id))
+            records = records.filter(Q(user_id__in=self._people))
+        if self._keys:
+            records = records.filter(self._keys.condition)
         return records.filter(Q(model=asked.model)) if asked.model else records
+
+    @cached_property
+    def _people(self) -> frozenset[int]:
+        """Those whom the address names."""
+        return frozenset(people_called(self.filters.user, space_id=self._user.space_id))
+
+    @cached_property
+    def _keys(self) -> Keys | None:
+        """Those that the address names."""
+        asked = self.filters.token
+        return keys_called(asked, space_id=self._user.space_id) if asked else None
 
     @cached_property
     def page(self) -> Page[Row]:
@@ -222,10 +238,11 @@ class Log(ABC, Generic[Row, Asked]):
 
     @property
     def token_names(self) -> list[str]:
+        """Some of them where there are many: to sort them all would be to read them all."""
         keys = ApiKey.objects.filter(space=self._user.space_id)
         if not self.is_whole_space:
             keys = keys.filter(user=self._user)
-        return list(keys.order_by("name").values_list("name", flat=True).distinct()[:SUGGESTIONS])
+        return sorted(set(keys.order_by().values_list("name", flat=True)[:SUGGESTIONS]))
 
     @property
     def sizes(self) -> list[Link]:
@@ -297,14 +314,6 @@ class UsageFilters(Filters):
         return super().asked(query, today=today) | {"type": kind if kind in UsageRecord.Kind.values else ""}
 
 
-@dataclass(frozen=True)
-class Totals:
-    requests: int
-    input_tokens: int
-    output_tokens: int
-    cost_nanos: int
-
-
 class UsageLog(Log[UsageRecord, UsageFilters]):
     address = "/console/usage/"
 
@@ -315,19 +324,57 @@ class UsageLog(Log[UsageRecord, UsageFilters]):
         return visible_to(self._user)
 
     def _of_request(self, text: str) -> QuerySet[UsageRecord]:
+        """Or the one row of a record's id."""
         identifier = uuid_of(text)
-        return self._visible().filter(request_id=identifier) if identifier else UsageRecord.objects.none()
+        named = Q(request_id=identifier) | Q(pk=identifier)
+        return self._visible().filter(named) if identifier else UsageRecord.objects.none()
 
     def _matching(self) -> QuerySet[UsageRecord]:
         records = super()._matching()
         return records.filter(kind=self.filters.type) if self.filters.type else records
 
     @cached_property
-    def totals(self) -> Totals:
-        found = self.records.aggregate(
-            requests=Count("id"), input=Sum("input_tokens"), output=Sum("output_tokens"), cost=Sum("cost")
-        )
-        return Totals(found["requests"], found["input"] or 0, found["output"] or 0, found["cost"] or 0)
+    def totals(self) -> Figures:
+        """The sum of the rows of the filter, as the dashboard adds up."""
+        if self.filters.request_id:
+            return figures.counted(self.records)
+        found = figures.total(self._named, *self.moments)
+        if self._keys and self._keys.former_owner_ids:
+            return Figures.sum_of([found, figures.counted(self.records.filter(self._keys.former))])
+        return found
+
+    def _ordered(self, order: str, **bound: UUID) -> QuerySet[UsageRecord]:
+        """What is rare is looked for where the sums tell that it is."""
+        found = super()._ordered(order, **bound)
+        asked, keys = self.filters, self._keys
+        if asked.request_id or (keys and keys.former_owner_ids) or not (asked.model or asked.type or keys):
+            return found
+        first, after = self.moments
+        first = max(first, moment_of(bound["id__gt"])) if "id__gt" in bound else first
+        after = min(after, moment_of(bound["id__lt"]) + TICK) if "id__lt" in bound else after
+        size = self.filters.size + 1
+        spans = figures.busy(self._named, first, max(first, after), count=size, is_newest=order == "-id")
+        return self.records.filter(figures.ids_within(spans), **bound).order_by(order)[:size]
+
+    @property
+    def _named(self) -> Scope:
+        """What the filter says, of keys those that bear the name."""
+        keys = self._keys
+        return self._scope.but(user_ids=self._among(keys.owner_ids), key_ids=keys.ids) if keys else self._scope
+
+    @property
+    def _scope(self) -> Scope:
+        """What the filter says, but for keys."""
+        asked = self.filters
+        assert self._user.space_id is not None
+        return Scope(space_id=self._user.space_id, user_ids=self._among(None), model=asked.model, kind=asked.type)
+
+    def _among(self, people: frozenset[int] | None) -> frozenset[int] | None:
+        """Of these people, or of all, those whom the address names and the viewer may know of."""
+        sets = [people, self._people if self.filters.user else None]
+        sets.append(None if self.is_whole_space else frozenset({self._user.pk}))
+        named = [one for one in sets if one is not None]
+        return frozenset.intersection(*named) if named else None
 
     @property
     def types(self) -> list[Choice]:
@@ -336,12 +383,11 @@ class UsageLog(Log[UsageRecord, UsageFilters]):
 
     @property
     def models(self) -> list[Choice]:
-        """What was used in the period, of the hourly figures; and what the address names."""
-        first, after = self.filters.period.moments
-        hours = HourlyUsage.objects.filter(space=self._user.space_id, hour__gte=first, hour__lt=after)
-        if not self.is_whole_space:
-            hours = hours.filter(user_id=self._user.pk)
-        used = hours.order_by().values_list("model", flat=True).distinct()[:SUGGESTIONS]
+        """What was used in the period, whatever else the filter says; and what the address names."""
+        assert self._user.space_id is not None
+        own = None if self.is_whole_space else frozenset({self._user.pk})
+        found = figures.table(Scope(space_id=self._user.space_id, user_ids=own), self.moments, by="model")
+        used = [model for _place, model, _figures in found][:SUGGESTIONS]
         return choices_of(used, everything=_("All models"), current=self.filters.model)
 
 
@@ -355,25 +401,67 @@ def people_called(username: str, *, space_id: int | None) -> set[int]:
     """The ids of those of a space who bear a name or bore it once, the deleted among them; without case."""
     if len(username) > NAME_MAX:
         return set()
-    people = User.everyone.alias(folded=Lower("username")).filter(space=space_id, folded=username.lower())
+    people = User.everyone.filter(space=space_id)
+    # Apart, since each has an index of its own.
+    named = people.filter(deleted_at=None).alias(folded=Lower("username")).filter(folded=username.lower())
+    deleted = people.filter(deleted_at__isnull=False).alias(folded=Lower("username")).filter(folded=username.lower())
     renamed = AuditEvent.objects.filter(
         space=space_id, kind="member.edited", before__username__iexact=username, target_id__isnull=False
     )
     former = [target for target in renamed.order_by().values_list("target_id", flat=True) if target is not None]
-    return {*people.values_list("pk", flat=True), *former}
+    return {*named.values_list("pk", flat=True), *deleted.values_list("pk", flat=True), *former}
 
 
-def _of_token(text: str, *, space_id: int | None) -> Q:
-    """By a key's id, by its name as it is, and by its name as it was at the time."""
-    named = ApiKey.with_deleted.filter(space=space_id, name=text)
-    found = Q(key_name=text) | Q(key_id__in=named.values("pk"))
+@dataclass(frozen=True)
+class Keys:
+    """The keys that a text names: by their id, by their name as it is, and rows by the name as it was at the time.
+
+    `ids` is a list, or a query where too many bear the name to be listed; then no owners are named.
+    """
+
+    name: str
+    ids: frozenset[UUID] | QuerySet[ApiKey, Any]
+    owner_ids: frozenset[int] | None
+    former_owner_ids: frozenset[int]
+
+    @property
+    def condition(self) -> Q:
+        owned = Q(key_id__in=self.ids)
+        if self.owner_ids is not None:
+            owned &= Q(user_id__in=self.owner_ids)
+        return owned | self._renamed if self.former_owner_ids else owned
+
+    @property
+    def former(self) -> Q:
+        """Rows that the name was written on, of keys that no longer bear it."""
+        return self._renamed & ~Q(key_id__in=self.ids)
+
+    @property
+    def _renamed(self) -> Q:
+        return Q(user_id__in=self.former_owner_ids, key_name=self.name)
+
+
+def keys_called(text: str, *, space_id: int | None) -> Keys:
+    """Whoever renamed a key is in the trail, so that its rows are looked for among theirs alone."""
+    named = ApiKey.with_deleted.filter(space=space_id)
     identifier = uuid_of(text)
-    return found | Q(key_id=identifier) if identifier else found
+    named = named.filter(Q(name=text) | Q(pk=identifier)) if identifier else named.filter(name=text)
+    found = list(named.order_by().values_list("pk", "user_id")[: KEYS_LISTED + 1])
+    renamed = AuditEvent.objects.filter(space=space_id, kind="key.edited", before__name=text, target_id__isnull=False)
+    former = frozenset(target for target in renamed.values_list("target_id", flat=True) if target is not None)
+    if len(found) > KEYS_LISTED:
+        return Keys(text, named.order_by().values("pk"), None, former)
+    return Keys(text, frozenset(key for key, _owner in found), frozenset(owner for _key, owner in found), former)
 
 
 def text_in(query: QueryDict, name: str) -> str:
     # PostgreSQL takes no NUL; what stands in its place is in no name either.
     return (query.get(name) or "").replace("\0", "\N{REPLACEMENT CHARACTER}").strip()
+
+
+def first_moment(day: date, zone: tzinfo) -> datetime:
+    """Where clocks skip midnight, what they go on to; where they strike it twice, the first of it."""
+    return datetime.combine(day, time(), zone).astimezone(UTC)
 
 
 def _day(text: str) -> date | None:

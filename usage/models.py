@@ -86,6 +86,9 @@ class HourlyUsage(models.Model):
     errors = models.BigIntegerField(default=0)
     input_tokens = models.BigIntegerField(default=0)
     output_tokens = models.BigIntegerField(default=0)
+    # Of these, what came of errors, which cost nothing.
+    error_input_tokens = models.BigIntegerField(default=0)
+    error_output_tokens = models.BigIntegerField(default=0)
     cost = models.BigIntegerField(default=0)
 
     class Meta:
@@ -125,6 +128,43 @@ class UsageCheckpoint(models.Model):
 
     def __str__(self) -> str:
         return f"{self.wallet_id} {self.through:%Y-%m-%d}"
+
+
+class SpaceQuarter(models.Model):
+    """Requests, tokens and cost of one model in a whole space in one quarter of an hour that is over.
+
+    Written by usage/quarters.py alone, from the rows, up to the space's mark.
+    """
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    space = models.ForeignKey(Space, on_delete=models.DO_NOTHING, related_name="+", db_index=False, db_constraint=False)
+    model = models.CharField(max_length=100)
+    quarter = models.DateTimeField()
+    requests = models.BigIntegerField(default=0)
+    errors = models.BigIntegerField(default=0)
+    input_tokens = models.BigIntegerField(default=0)
+    output_tokens = models.BigIntegerField(default=0)
+    error_input_tokens = models.BigIntegerField(default=0)
+    error_output_tokens = models.BigIntegerField(default=0)
+    cost = models.BigIntegerField(default=0)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["space", "quarter", "model"], name="space_quarter_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.quarter}"
+
+
+class QuarterMark(models.Model):
+    """Up to where the quarters of a space are closed. It is the lock of whoever closes them."""
+
+    space = models.OneToOneField(
+        Space, on_delete=models.DO_NOTHING, primary_key=True, related_name="quarter_mark", db_constraint=False
+    )
+    through = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.space_id} {self.through}"
 
 
 class Task(models.Model):

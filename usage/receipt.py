@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from uuid import UUID
 
 from django.utils.translation import gettext as _
 
 from quotas.charging import SWEPT
 from quotas.money import PARTS_PER_NANO, format_parts
 from relay.pricing import Rate, Term, Usage, terms
+from tenants.ids import NIL
 from usage.models import UsageRecord
 
 
@@ -23,6 +25,16 @@ class Line:
     @property
     def usd(self) -> str:
         return format_parts(self.parts)
+
+
+@dataclass(frozen=True)
+class Id:
+    """Something to copy and to look up; `place` is its own in the page."""
+
+    label: str
+    text: str
+    url: str
+    place: str
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,23 @@ class Receipt:
     @property
     def released_usd(self) -> str:
         return format_parts(max(0, self.record.held - self.record.cost) * PARTS_PER_NANO)
+
+    @property
+    def before_usd(self) -> str:
+        """What was available had this request never been, nor held anything."""
+        return format_parts((self.record.available_after + self.record.cost) * PARTS_PER_NANO)
+
+    @property
+    def ids(self) -> list[Id]:
+        record = self.record
+        ids = [self._id(_("Request ID"), record.request_id, "request_id")]
+        if record.key_id != NIL:
+            ids.append(self._id(_("Token ID"), record.key_id, "token"))
+        return [*ids, self._id(_("Record ID"), record.pk, "request_id")]
+
+    def _id(self, label: str, identifier: UUID, name: str) -> Id:
+        url = f"/console/usage/?{name}={identifier}"
+        return Id(label, str(identifier), url, f"id-{self.record.pk.hex[-16:]}-{identifier.hex[-16:]}")
 
     @property
     def available_usd(self) -> str:

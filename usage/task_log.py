@@ -17,6 +17,7 @@ from accounts.models import User
 from audit import origin
 from quotas.models import Hold
 from relay.tasks import GONE_UPSTREAM, NOT_SUBMITTED, TIMED_OUT
+from usage.figures import first_id
 from usage.log import SIZES, SUGGESTIONS, Choice, Filters, Log, choices_of, sees_whole_space, text_in, uuid_of
 from usage.models import Task, UsageRecord
 from usage.receipt import Receipt, receipt_of
@@ -24,6 +25,8 @@ from usage.receipt import Receipt, receipt_of
 RUNNING = [Task.Status.QUEUED, Task.Status.IN_PROGRESS]
 # Of `video_0193…6f20c1ab` that much of the end, which differs most.
 TAIL_LENGTH = 8
+# Their models and platforms are offered; any other can be put in the address.
+NEWEST = 2000
 
 
 def tasks_visible_to(user: User) -> QuerySet[Task]:
@@ -154,10 +157,10 @@ class TaskLog(Log[Task, TaskFilters]):
 
     @cached_property
     def _used(self) -> list[tuple[str, str]]:
-        """(model, platform) of the period, whatever else the filter says."""
-        first, after = self.filters.period.ids
-        tasks = self._visible().filter(id__gte=first, id__lt=after).order_by()
-        return list(tasks.values_list("model", "platform").distinct()[:SUGGESTIONS])
+        """(model, platform) of the period's newest, whatever else the filter says."""
+        first, after = map(first_id, self.moments)
+        tasks = self._visible().filter(id__gte=first, id__lt=after).order_by("-id")
+        return sorted(set(tasks.values_list("model", "platform")[:NEWEST]))[:SUGGESTIONS]
 
     def _rows(self, tasks: list[Task]) -> list[TaskRow]:
         """Their money in two queries, however many they are."""

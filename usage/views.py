@@ -7,7 +7,7 @@ from django.views.decorators.http import require_GET, require_safe
 from django.views.decorators.vary import vary_on_headers
 
 from tenants.answers import is_htmx
-from tenants.guards import space_view
+from tenants.guards import manager_view, space_view
 from tenants.middleware import SpaceRequest
 from usage.dashboard import Dashboard
 from usage.export import csv_answer, file_name, wants_bom
@@ -66,6 +66,16 @@ def dashboard(request: SpaceRequest) -> HttpResponse:
         response["HX-Push-Url"] = shown.shown_url
         return response
     return render(request, "usage/dashboard.html", {"dashboard": shown})
+
+
+@require_safe
+@vary_on_headers("HX-Request")
+@manager_view
+def dashboard_members(request: SpaceRequest) -> HttpResponse:
+    """What the dashboard of a space fetches after itself; without a script a page of its own."""
+    context = {"dashboard": Dashboard(request.user, request.GET)}
+    template = "usage/dashboard_members.html"
+    return render(request, f"{template}#members" if is_htmx(request) else template, context)
 
 
 @require_GET

@@ -96,11 +96,14 @@ BEGIN
             FROM ended
         ), rolled_up AS (
             INSERT INTO usage_hourlyusage AS total (
-                id, space_id, user_id, key_id, model, hour, requests, errors, input_tokens, output_tokens, cost
+                id, space_id, user_id, key_id, model, hour, requests, errors, input_tokens, output_tokens,
+                error_input_tokens, error_output_tokens, cost
             )
             SELECT
                 gen_random_uuid(), space, user_id, key_id, model, date_trunc('hour', moment, 'UTC'), count(*),
-                count(*) FILTER (WHERE kind = 'error'), sum(input_tokens), sum(output_tokens), sum(cost)
+                count(*) FILTER (WHERE kind = 'error'), sum(input_tokens), sum(output_tokens),
+                coalesce(sum(input_tokens) FILTER (WHERE kind = 'error'), 0),
+                coalesce(sum(output_tokens) FILTER (WHERE kind = 'error'), 0), sum(cost)
             FROM ended
             GROUP BY space, user_id, key_id, model
             ON CONFLICT (space_id, user_id, key_id, model, hour) DO UPDATE SET
@@ -108,6 +111,8 @@ BEGIN
                 errors = total.errors + excluded.errors,
                 input_tokens = total.input_tokens + excluded.input_tokens,
                 output_tokens = total.output_tokens + excluded.output_tokens,
+                error_input_tokens = total.error_input_tokens + excluded.error_input_tokens,
+                error_output_tokens = total.error_output_tokens + excluded.error_output_tokens,
                 cost = total.cost + excluded.cost
         ), freed AS (
             DELETE FROM quotas_hold h USING ended e WHERE h.id = e.request AND h.space_id IS NOT DISTINCT FROM e.space
@@ -285,11 +290,12 @@ BEGIN
 
     IF refused <> '{}' THEN
         INSERT INTO usage_hourlyusage AS total (
-            id, space_id, user_id, key_id, model, hour, requests, errors, input_tokens, output_tokens, cost
+            id, space_id, user_id, key_id, model, hour, requests, errors, input_tokens, output_tokens,
+            error_input_tokens, error_output_tokens, cost
         )
         SELECT
             gen_random_uuid(), space_id, user_id, key_id, model, date_trunc('hour', moment, 'UTC'), count(*), count(*),
-            0, 0, 0
+            0, 0, 0, 0, 0
         FROM usage_usagerecord
         WHERE id = ANY (refused)
             -- All of one moment, so that they are looked for in its month alone.

@@ -552,6 +552,12 @@ def look_at_the_tasks(reader: Reader) -> None:
 def look_at_the_dashboard(reader: Reader) -> None:
     page = reader.page
     look_at_page(reader, "/console/", "Dashboard")
+    why = page.get_by_role("button", name="How this is reckoned")
+    why.click()
+    expect(page.get_by_text("the average of the last 7 days")).to_be_visible()
+    reader.look("dashboard, runway")
+    page.keyboard.press("Escape")
+    expect(why).to_be_focused()
     for opener in page.locator("summary").filter(has_text="Show as a table").all():
         opener.click()
     expect(page.get_by_role("columnheader", name="Spend").last).to_be_visible()

@@ -62,6 +62,11 @@ def page(client: Client, user: User, query: str = "", **headers: str) -> tuple[A
     return response, " ".join(re.sub(r"<[^>]+>", " ", response.content.decode()).split())
 
 
+def look_at_members(client: Client, user: User, query: str = "") -> tuple[Any, str]:
+    """What the dashboard fetches after itself."""
+    return page(client, user, f"members/{query}", **{"HX-Request": "true", "HX-Target": "attention"})
+
+
 # -- The same figures everywhere ----------------------------------------------------------------------------------
 
 # All examples of one test write into the same books: each has days of its own.
@@ -154,7 +159,7 @@ def test_a_manager_sees_the_pool_and_who_spends(client: Client, manager: User, m
     response, text = page(client, manager)
 
     assert "Available $495.00 of $500.00 total" in text and "Spent today $0.25 $0.25 this month" in text
-    assert "Top members" in text and "jun" in text
+    assert "Top members" in text and 'hx-get="/console/members/"' in response.content.decode()
     assert "&lt;b&gt;x" in response.content.decode() and "<b>x</b>" not in response.content.decode()
     assert 'aria-current="page"' in response.content.decode()
 
@@ -249,6 +254,28 @@ def test_today_and_this_month_do_not_depend_on_the_period(manager: User) -> None
     assert dashboard.recent == (CENT, 3 * CENT, CENT)
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "percent"),
+    [
+        (0, 5, ""),
+        (4, 5, "+25.0%"),
+        (5, 4, "\N{MINUS SIGN}20.0%"),
+        (5, 5, "+0.0%"),
+        (1, 25, "25\N{MULTIPLICATION SIGN}"),
+    ],
+)
+def test_spend_is_compared_with_as_long_a_time_before(manager: User, before: int, now: int, percent: str) -> None:
+    if now:
+        spend(manager, cost=now * CENT, at=NOW)
+    if before:
+        spend(manager, cost=before * CENT, at=NOW - timedelta(days=7, minutes=1))
+    # A week ago later in the day than it is now, and before that.
+    spend(manager, cost=CENT, at=NOW - timedelta(days=7) + timedelta(minutes=1))
+    spend(manager, cost=CENT, at=NOW.replace(hour=0, minute=0) - timedelta(days=13, microseconds=1))
+
+    assert shown(manager).change == (before * CENT, percent, 7)
+
+
 def test_averages_are_over_the_minutes_that_have_passed(manager: User) -> None:
     spend(manager, at=NOW, input_tokens=20_000, output_tokens=3250)
 
@@ -262,7 +289,7 @@ def test_failures_are_counted_and_never_round_to_none(manager: User) -> None:
         spend(manager, at=NOW)
     fail(manager, at=NOW)
 
-    assert shown(manager).figures.succeeded_percent == "75.0%"
+    assert shown(manager).succeeded_percent == "75.0%"
 
 
 # -- Chart --------------------------------------------------------------------------------------------------------
@@ -311,7 +338,10 @@ def test_nothing_yet_is_said(client: Client, manager: User) -> None:
     text = page(client, manager)[1]
 
     assert "Nothing was spent in this period" in text and "Show as a table" not in text
-    assert "Lasts about — Nothing was spent in the last 7 days, so nobody can say." in text
+    assert "Spend $0.00 Nothing in the 7 days before" in text
+    _, members = look_at_members(client, manager)
+    assert "Nothing spent lately" in members and "Nothing was spent in the last 7 days, so nobody can say." in members
+    assert "Top members" not in members and "Needs your attention" not in members
 
 
 # -- How long it lasts --------------------------------------------------------------------------------------------
@@ -330,12 +360,20 @@ def test_the_runway_is_what_is_left_by_the_pace_of_seven_days(manager: User, mem
 
 @pytest.mark.parametrize(
     ("cents", "words"),
-    [(500, "Nothing left"), (490, "Less than a day"), (430, "1 day "), (100, "28 days"), (1, "Over a year")],
+    [
+        (500, "Nothing left"),
+        (490, "Lasts less than a day"),
+        (430, "Lasts about 1 day "),
+        (100, "Lasts about 28 days"),
+        (1, "Lasts over a year"),
+    ],
 )
 def test_the_runway_is_told_in_words(client: Client, member: User, cents: int, words: str) -> None:
     spend(member, cost=cents * CENT, at=datetime.now(UTC))
 
-    assert f"Lasts about {words}" in page(client, member)[1]
+    text = page(client, member)[1]
+
+    assert f"of $5.00 total {words}" in text and "a day, the average of the last 7 days" in text
 
 
 def test_members_who_are_nearly_out_are_named(
@@ -351,12 +389,38 @@ def test_members_who_are_nearly_out_are_named(
     spend(admin_member, cost=80 * USD)
     set_remaining(member=admin_member, remaining_nanos=0, actor=manager)
 
-    response, text = page(client, manager)
+    response, text = look_at_members(client, manager)
 
-    assert [wallet.user.username for wallet in response.context["dashboard"].nearly_out] == ["amara", "jun"]
-    assert "Used up amara has $0.00 of $80.00 left" in text and "Low jun has $0.99 of $5.00 left" in text
+    nearly_out = response.context["dashboard"].nearly_out
+    assert [one.wallet.user.username for one in nearly_out] == ["amara", "jun"]
+    assert "Used up amara has $0.00 of $80.00 left" in text
+    assert "Low jun has $0.99 of $5.00 left Lasts about 1 day" in text
     assert f'href="/space/users/{member.number}/edit/"' in response.content.decode()
-    assert "Needs your attention" not in page(client, manager, "?scope=me")[1]
+    assert "members/" not in page(client, manager, "?scope=me")[0].content.decode()
+
+
+def test_more_errors_than_usual_are_told(client: Client, manager: User) -> None:
+    now = datetime.now(UTC)
+    for _ in range(80):
+        spend(manager, at=now - timedelta(days=2))
+    for _ in range(19):
+        fail(manager, at=now)
+    assert "failed" not in look_at_members(client, manager)[1]
+    fail(manager, at=now)
+
+    response, text = look_at_members(client, manager)
+
+    today = now.date().isoformat()
+    assert "Errors 100% of today’s requests failed (20 of 20), far more than in the last 7 days" in text
+    assert f"/console/usage/?from={today}&amp;to={today}&amp;type=error" in response.content.decode()
+
+
+def test_as_many_errors_as_ever_are_not_told(manager: User) -> None:
+    for days in range(3):
+        for _ in range(20):
+            fail(manager, at=NOW - timedelta(days=days))
+
+    assert shown(manager).failures is None
 
 
 # -- Queries and pieces -------------------------------------------------------------------------------------------
@@ -374,7 +438,7 @@ def test_queries_are_as_many_whatever_there_is(client: Client, space: Space, man
             assert client.get("/console/").status_code == 200
         counts.append(len(queries))
 
-    assert counts[0] == counts[1] == counts[2] <= 12
+    assert counts[0] == counts[1] == counts[2] <= 16
 
 
 def test_htmx_gets_the_figures_alone_and_the_address(client: Client, manager: User) -> None:

@@ -13,6 +13,7 @@ from django.http import QueryDict
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
+from accounts.keys import KeyTerms, create_key
 from accounts.models import User
 from quotas.reconcile import reconcile
 from relay.tasks import GONE_UPSTREAM, NOT_SUBMITTED, TIMED_OUT
@@ -259,6 +260,7 @@ def test_a_task_is_found_by_its_id_at_any_age(client: Client, member: User) -> N
 
 
 def test_every_other_look_up_is_bound_in_time(member: User, manager: User) -> None:
+    create_key(owner=member, terms=KeyTerms(name="x"))
     for query in ("", "user=jun", "token=x", "model=x", "status=failed", "platform=x", f"cursor={new_id()}"):
         statement = str(TaskLog(manager, QueryDict(query)).records.query)
         assert '"id" >=' in statement and '"id" <' in statement, query

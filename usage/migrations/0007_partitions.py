@@ -8,6 +8,6 @@ from usage.partitioned import Partitioned
 class Migration(migrations.Migration):
     """The log by months on PostgreSQL, so that old months can go as a whole; see docs/decisions/015-*."""
 
-    dependencies = [("usage", "0005_no_constraint")]
+    dependencies = [("usage", "0006_space_hours")]
 
     operations = [Partitioned()]

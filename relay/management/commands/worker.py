@@ -14,8 +14,8 @@ from relay.worker import Worker
 
 class Command(BaseCommand):
     help = (
-        "Poll tasks, sweep the holds of dead processes and make the log's months ahead, until SIGTERM. The served "
-        "process does the same by itself; any number may run beside it."
+        "Poll tasks, sweep the holds of dead processes, make the log's months ahead and close quarters that are over, "
+        "until SIGTERM. The served process does the same by itself; any number may run beside it."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -31,6 +31,7 @@ async def _once() -> None:
         await worker.make_months()
         await worker.sweep()
         await worker.poll()
+        await worker.close()
 
 
 async def _until_told() -> None:

@@ -1,0 +1,364 @@
+"""Every figure is the sum of the rows of its period, in every zone, whatever was closed and whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from itertools import count
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from django.db import connection
+from django.http import QueryDict
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from accounts.keys import KeyTerms, create_key, edit_key
+from accounts.models import ApiKey, User
+from audit.origin import acting
+from quotas.charging import Call, hold, settle
+from quotas.models import Wallet
+from quotas.money import NANOS_PER_USD
+from quotas.reconcile import reconcile
+from tenants.ids import new_id
+from tenants.models import Space
+from tenants.services import MemberChanges, delete_member, edit_member
+from tests.factories import MemberFactory
+from usage.dashboard import Dashboard
+from usage.figures import Figures
+from usage.log import Period, UsageLog
+from usage.models import QuarterMark, SpaceQuarter, UsageRecord
+from usage.quarters import AT_ONCE, MARGIN, close_quarters, reopen
+
+pytestmark = pytest.mark.django_db
+
+USD = NANOS_PER_USD
+CENT = USD // 100
+ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Asia/Kathmandu", "Australia/Lord_Howe"]
+# Clocks go back in Berlin at 01:00 UTC of this day, and in New York a week later.
+AUTUMN = datetime(2026, 10, 25, tzinfo=UTC)
+
+
+def spend(user: User, *, at: datetime, cost: int = CENT, status: int = 200, **call: Any) -> None:
+    request_id, made = new_id(), Call(**{"model": "a", "status": status} | call)
+    assert user.space_id is not None
+    with acting(moment=at):
+        hold(request_id=request_id, user=user, amount_nanos=max(cost, 1), call=made)
+        settle(space_id=user.space_id, request_id=request_id, cost_nanos=cost, call=made)
+
+
+@pytest.fixture(autouse=True)
+def zone_ends() -> Iterator[None]:
+    yield
+    timezone.deactivate()
+
+
+def look_from(zone: str) -> None:
+    timezone.activate(ZoneInfo(zone))
+
+
+# -- Four answers to one question ---------------------------------------------------------------------------------
+
+EXAMPLES = count(1)
+SECONDS = 4 * 24 * 3600
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from(["spend", "spend", "spend", "fail", "rename", "rename key", "close", "delete"]),
+        st.integers(0, 3),
+        st.sampled_from(["a", "b"]),
+        # At the edges of quarters most of all: that is where one source ends and the next begins.
+        st.integers(0, SECONDS - 1) | st.integers(0, SECONDS // 900 - 1).map(lambda quarter: quarter * 900),
+        st.integers(0, 3 * CENT),
+        st.integers(0, 5000),
+    ),
+    max_size=12,
+)
+QUERIES = st.fixed_dictionaries(
+    {
+        "user": st.sampled_from(["", "", "0", "1", "first"]),
+        "token": st.sampled_from(["", "", "shared", "old", "new"]),
+        "model": st.sampled_from(["", "a", "b", "none"]),
+        "type": st.sampled_from(["", "consume", "error"]),
+    }
+)
+
+
+class Traffic:
+    """Two members and the manager, a key each, and what they do."""
+
+    def __init__(self, space: Space, manager: User, start: datetime) -> None:
+        number = next(EXAMPLES)
+        self.start = start
+        self.manager = manager
+        self.names = [f"p{number}.{place}" for place in range(3)]
+        members = [MemberFactory.create(space=space, username=name, usd=1) for name in self.names]
+        self.people = [manager, *members]
+        self.keys = [create_key(owner=user, terms=KeyTerms(name=self.key("shared")))[0] for user in self.people]
+
+    def key(self, name: str) -> str:
+        """A name that no other example has."""
+        return f"{name}-{self.names[0]}"
+
+    def happen(self, deed: str, who: int, model: str, second: int, cost: int, tokens: int) -> None:
+        user, key = self.people[who], self.keys[who]
+        at = self.start + timedelta(seconds=second)
+        if deed == "close":
+            close_quarters(now=at + MARGIN)
+        elif deed == "rename" and not user.is_manager and not User.everyone.get(pk=user.pk).deleted_at:
+            user = User.objects.select_related("space", "wallet").get(pk=user.pk)
+            edit_member(member=user, changes=MemberChanges(username=f"{user.username}x"[:60]), actor=self.manager)
+        elif deed == "rename key" and ApiKey.objects.filter(pk=key.pk).exists():
+            name = "old" if tokens % 2 else "new"
+            self.keys[who] = edit_key(key=key, terms=KeyTerms(name=self.key(name)), actor=user)
+        elif deed == "delete" and who == 3 and User.objects.filter(pk=user.pk).exists():
+            member = User.objects.select_related("space", "wallet").get(pk=user.pk)
+            delete_member(member=member, actor=self.manager)
+        elif User.objects.filter(pk=user.pk).exists():
+            known = {"key_id": self.keys[who].pk, "key_name": self.keys[who].name, "model": model}
+            failed = deed == "fail"
+            spend(user, at=at, cost=0 if failed else cost, status=502 if failed else 200, input_tokens=tokens,
+                  output_tokens=tokens // 3, **known)  # fmt: skip
+
+
+def summed(rows: list[UsageRecord]) -> Figures:
+    """By adding up, one by one."""
+    return Figures(
+        sum(row.cost for row in rows),
+        len(rows),
+        sum(row.kind == "error" for row in rows),
+        sum(row.input_tokens for row in rows),
+        sum(row.output_tokens for row in rows),
+    )
+
+
+def listed(user: User, query: dict[str, str]) -> list[UsageRecord]:
+    """All rows of all pages."""
+    rows: list[UsageRecord] = []
+    url = "?" + "&".join(f"{name}={value}" for name, value in query.items())
+    while url:
+        page = UsageLog(user, QueryDict(url.partition("?")[2])).page
+        rows += page.records
+        url = page.older_url
+    return rows
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(events=EVENTS, first=st.integers(-1, 4), days=st.integers(1, 4), asked=QUERIES, data=st.data())
+def test_dashboard_log_rows_and_wallets_agree(
+    space: Space, manager: User, events: list[Any], first: int, days: int, asked: dict[str, str], data: Any
+) -> None:
+    start = AUTUMN - timedelta(days=2) + timedelta(days=20 * next(EXAMPLES))
+    traffic = Traffic(space, manager, start)
+    before = Wallet.objects.get(space=space, kind="pool").spent
+    for event in events:
+        traffic.happen(*event)
+
+    look_from(data.draw(st.sampled_from(ZONES)))
+    begin = (start + timedelta(days=first)).date()
+    period = {"from": begin.isoformat(), "to": (begin + timedelta(days=days - 1)).isoformat()}
+    users = {"0": traffic.names[0], "1": f"{traffic.names[1]}x", "first": "mira", "": ""}
+    query = {**asked, "user": users[asked["user"]], "token": asked["token"] and traffic.key(asked["token"]), **period}
+
+    viewers = [manager.pk, traffic.people[data.draw(st.integers(1, 2))].pk]
+    for viewer in User.objects.filter(pk__in=viewers).select_related("space"):
+        rows = listed(viewer, query)
+        assert len({row.pk for row in rows}) == len(rows)
+        log = UsageLog(viewer, QueryDict("&".join(f"{name}={value}" for name, value in query.items())))
+        assert summed(rows) == summed(list(log.records)) == log.totals, query
+        plain = "&".join(f"{name}={value}" for name, value in period.items())
+        assert_shows(Dashboard(viewer, QueryDict(plain)), listed(viewer, period))
+        own = listed(viewer, {**period, "user": viewer.username})
+        assert_shows(Dashboard(viewer, QueryDict(f"{plain}&scope=me")), own)
+    for user in traffic.people[1:]:
+        spent = UsageRecord.objects.filter(user_id=user.pk)
+        assert Wallet.objects.get(user=user.pk).spent == summed(list(spent)).cost_nanos
+    pool = summed(list(UsageRecord.objects.filter(user_id=manager.pk, key_id=traffic.keys[0].pk))).cost_nanos
+    assert Wallet.objects.get(space=space, kind="pool").spent - before == pool
+    assert reconcile(space) == []
+
+
+def assert_shows(dashboard: Dashboard, rows: list[UsageRecord]) -> None:
+    assert dashboard.figures == summed(rows)
+    assert Figures.sum_of([Figures(), *(share.figures for share in dashboard.shares)]) == dashboard.figures
+    if not dashboard.figures.cost_nanos:
+        return
+    bars = {bar.column.label: bar.column.cost_nanos for bar in dashboard.chart.bars if bar.column.cost_nanos}
+    assert bars == by_hand(rows, dashboard)
+    if dashboard.is_whole_space:
+        spent: dict[int, int] = {}
+        for row in rows:
+            spent[row.user_id] = spent.get(row.user_id, 0) + row.cost
+        assert [one.cost_nanos for one in dashboard.top] == sorted(filter(None, spent.values()), reverse=True)
+
+
+def by_hand(rows: list[UsageRecord], dashboard: Dashboard) -> dict[str, int]:
+    """What each bar must show, told from the clock on the wall of whoever looks."""
+    costs: dict[str, int] = {}
+    for row in rows:
+        local = row.at.astimezone(dashboard.zone)
+        label = f"{local:%a} {local.day} {local:%b}"
+        if dashboard.unit.name == "hour":
+            hour = max(row.at.replace(minute=0, second=0, microsecond=0), dashboard.moments[0])
+            local = hour.astimezone(dashboard.zone)
+            label = f"{local.day} {local:%b %H:%M} {local:%Z}"
+        costs[label] = costs.get(label, 0) + row.cost
+    return {label: cost for label, cost in costs.items() if cost}
+
+
+# -- Zones --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("zone", "day", "hours"),
+    [
+        ("UTC", date(2026, 10, 25), 24),
+        ("Europe/Berlin", date(2026, 10, 25), 25),
+        ("Europe/Berlin", date(2026, 3, 29), 23),
+        ("Asia/Kolkata", date(2026, 10, 25), 24),
+        ("Australia/Lord_Howe", date(2026, 4, 5), 24.5),
+        # Clocks skip midnight, and strike it twice.
+        ("America/Asuncion", date(2024, 10, 6), 23),
+        ("Atlantic/Azores", date(2026, 10, 25), 25),
+    ],
+)
+def test_a_day_is_as_long_as_where_one_looks_from(zone: str, day: date, hours: float) -> None:
+    first, after = Period(day, day).moments(ZoneInfo(zone))
+
+    assert after - first == timedelta(hours=hours)
+    assert [moment.astimezone(ZoneInfo(zone)).date() for moment in (first, after)] == [day, day + timedelta(days=1)]
+
+
+def test_today_is_the_viewers(manager: User) -> None:
+    now = datetime(2026, 5, 13, 20, 0, tzinfo=UTC)
+
+    seen = []
+    for zone in ("America/Los_Angeles", "Asia/Kathmandu"):
+        look_from(zone)
+        seen.append(
+            (Dashboard(manager, QueryDict("period=today"), now=now).period, UsageLog(manager, QueryDict(), now=now))
+        )
+
+    assert (
+        [period.end.day for period, _log in seen] == [log.filters.period.end.day for _period, log in seen] == [13, 14]
+    )
+
+
+@pytest.mark.parametrize(("zone", "bars"), [("Europe/Berlin", 25), ("Asia/Kolkata", 25), ("UTC", 24)])
+def test_a_day_has_as_many_bars_as_hours_and_half_ones_at_its_ends(manager: User, zone: str, bars: int) -> None:
+    look_from(zone)
+    spend(manager, at=AUTUMN + timedelta(hours=2))
+
+    chart = Dashboard(manager, QueryDict("from=2026-10-25&to=2026-10-25")).chart
+
+    assert len(chart.bars) == bars and len({bar.column.label for bar in chart.bars}) == bars
+
+
+@pytest.mark.parametrize("zone", ["Asia/Kathmandu", "America/New_York"])
+def test_weeks_begin_on_the_viewers_monday(manager: User, zone: str) -> None:
+    look_from(zone)
+    monday = datetime(2026, 5, 11, tzinfo=ZoneInfo(zone))
+    spend(manager, at=monday - timedelta(microseconds=1), cost=2 * CENT)
+    spend(manager, at=monday, cost=CENT)
+
+    chart = Dashboard(manager, QueryDict("from=2026-01-01&to=2026-12-31")).chart
+
+    assert [(bar.column.label, bar.column.cost_nanos) for bar in chart.bars] == [
+        ("4 May 2026", 2 * CENT),
+        ("11 May 2026", CENT),
+    ]
+
+
+# -- Quarters -----------------------------------------------------------------------------------------------------
+
+
+def test_a_closed_quarter_is_what_its_rows_come_to(manager: User, member: User) -> None:
+    for minute, user in ((0, manager), (14, member), (15, member)):
+        spend(user, at=AUTUMN + timedelta(minutes=minute), input_tokens=10, output_tokens=3)
+    spend(member, at=AUTUMN + timedelta(minutes=1), cost=0, status=502, input_tokens=7, output_tokens=1)
+
+    closed = close_quarters(now=AUTUMN + timedelta(minutes=29) + MARGIN)
+
+    assert closed == 1 and QuarterMark.objects.get(space=manager.space_id).through == AUTUMN + timedelta(minutes=15)
+    names = ("quarter", "requests", "errors", "input_tokens", "error_input_tokens", "output_tokens", "cost")
+    assert list(SpaceQuarter.objects.values_list(*names)) == [(AUTUMN, 3, 1, 27, 7, 7, 2 * CENT)]
+
+
+def test_closing_again_changes_nothing(manager: User) -> None:
+    spend(manager, at=AUTUMN)
+    now = AUTUMN + timedelta(hours=3)
+
+    counts = [close_quarters(now=now), close_quarters(now=now), close_quarters(now=now - timedelta(hours=1))]
+
+    assert counts == [1, 0, 0] and SpaceQuarter.objects.get().cost == CENT
+    assert QuarterMark.objects.get(space=manager.space_id).through > AUTUMN + timedelta(hours=2)
+
+
+def test_many_quarters_are_closed_in_parts(manager: User) -> None:
+    for number in range(AT_ONCE + 2):
+        spend(manager, at=AUTUMN + timedelta(minutes=15 * number))
+
+    assert close_quarters(now=AUTUMN + timedelta(days=2)) == AT_ONCE + 2
+    assert SpaceQuarter.objects.count() == AT_ONCE + 2
+
+
+def test_history_that_is_written_later_is_in_the_figures(manager: User) -> None:
+    query = QueryDict("from=2026-10-24&to=2026-10-26")
+    spend(manager, at=AUTUMN + timedelta(hours=5))
+    close_quarters(now=AUTUMN + timedelta(days=1))
+
+    spend(manager, at=AUTUMN + timedelta(hours=1), cost=2 * CENT)
+    seen = [UsageLog(manager, query).totals.cost_nanos]
+    close_quarters(now=AUTUMN + timedelta(days=1))
+    seen.append(UsageLog(manager, query).totals.cost_nanos)
+
+    assert seen == [3 * CENT, 3 * CENT] and SpaceQuarter.objects.count() == 2
+
+
+def test_another_space_is_not_in_a_quarter(manager: User, stranger: User) -> None:
+    spend(stranger, at=AUTUMN, cost=5 * CENT)
+    spend(manager, at=AUTUMN)
+    close_quarters(now=AUTUMN + timedelta(days=1))
+
+    assert UsageLog(manager, QueryDict("from=2026-10-25&to=2026-10-25")).totals.cost_nanos == CENT
+    reopen(space_id=manager.space_id or 0, at=AUTUMN)
+    assert [quarter.space_id for quarter in SpaceQuarter.objects.all()] == [stranger.space_id]
+
+
+def test_reconcile_names_a_quarter_that_is_wrong(space: Space, manager: User) -> None:
+    spend(manager, at=AUTUMN)
+    spend(manager, at=AUTUMN + timedelta(hours=1))
+    close_quarters(now=AUTUMN + timedelta(days=1))
+    assert reconcile(space) == []
+    SpaceQuarter.objects.filter(quarter=AUTUMN).update(cost=CENT + 1)
+
+    assert [str(difference) for difference in reconcile(space)] == [
+        f"closed usage of a: cost is {2 * CENT + 1}, the records come to {2 * CENT}"
+    ]
+
+
+def test_a_closed_space_is_summed_without_its_rows(manager: User) -> None:
+    spend(manager, at=AUTUMN + timedelta(hours=1))
+    close_quarters(now=AUTUMN + timedelta(days=3))
+
+    for zone in ZONES:
+        look_from(zone)
+        with CaptureQueriesContext(connection) as queries:
+            assert UsageLog(manager, QueryDict("from=2026-10-24&to=2026-10-26")).totals.requests == 1
+        assert not [query for query in queries if "usagerecord" in query["sql"] or "hourlyusage" in query["sql"]], zone
+
+
+# -- Who spent most -----------------------------------------------------------------------------------------------
+
+
+def test_the_top_is_right_when_old_wallets_are_fuller(space: Space, manager: User) -> None:
+    people = [MemberFactory.create(space=space, usd=9) for _ in range(12)]
+    for place, user in enumerate(people):
+        spend(user, at=AUTUMN - timedelta(days=40), cost=(12 - place) * 10 * CENT)
+        spend(user, at=AUTUMN, cost=(place + 1) * CENT)
+
+    top = Dashboard(manager, QueryDict("from=2026-10-25&to=2026-10-25")).top
+
+    assert [one.cost_nanos // CENT for one in top] == [12, 11, 10, 9, 8, 7, 6]
