@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('accounts', '0003_apikey'),
+        ('accounts', '0004_look_ups'),
         ('tenants', '0001_initial'),
     ]
 
