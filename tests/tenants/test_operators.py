@@ -127,7 +127,7 @@ def test_an_operator_mends_a_managers_name_and_password(signed_in: Client, manag
 
     assert Client().post("/login/", {"username": "mira2", "password": "brand new secret"}).status_code == 302
     kinds = list(AuditEvent.objects.order_by("id").values_list("kind", flat=True))
-    assert kinds[-2:] == ["member.edited", "member.password_set"]
+    assert kinds[-3:] == ["member.edited", "member.password_set", "session.signed_in"]
 
 
 def test_an_operator_mends_no_members_account(signed_in: Client, member: User) -> None:
