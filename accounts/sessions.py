@@ -44,7 +44,7 @@ def note_seen(request: HttpRequest, user: User) -> None:
         session_key=key,
         user_id=user.pk,
         ip=request.META.get("REMOTE_ADDR") or NOWHERE,
-        user_agent=request.headers.get("User-Agent", "").replace("\0", "")[:AGENT_MAX],
+        user_agent=request.headers.get("User-Agent", "")[:AGENT_MAX],
     )
     now_so = ["user_id", "ip", "user_agent", "last_seen_at"]
     UserSession.objects.bulk_create([seen], update_conflicts=True, unique_fields=["session_key"], update_fields=now_so)

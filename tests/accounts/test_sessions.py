@@ -131,7 +131,7 @@ def test_what_ran_out_long_ago_is_forgotten_at_the_next_sign_in(member: User) ->
     assert UserSession.objects.get().user_agent == IPHONE
 
 
-@pytest.mark.parametrize("agent", ["", "\0", "x" * 10_000, "Mozilla/5.0 <script>alert(1)</script>"])
+@pytest.mark.parametrize("agent", ["", "x" * 10_000, "Mozilla/5.0 <script>alert(1)</script>"])
 def test_a_strange_browser_is_shown_harmlessly(member: User, agent: str) -> None:
     desk = signed_in("jun", agent=agent)
 
