@@ -1,65 +1,37 @@
-"""The trail as CSV: streamed a batch at a time, safe to open in a spreadsheet."""
+"""The trail as CSV."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator
-from datetime import UTC
 from typing import Any
 
 from django.utils.translation import gettext as _
 
 from audit.sentences import Line, line_of
 from audit.trail import Trail
-
-CHUNK_BYTES = 64 * 1024
-# What a spreadsheet would take for a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+from usage.export import Column, moment, sheet, text
 
 
-def sheet_of(trail: Trail) -> Iterator[bytes]:
-    """UTF-8 with its mark, by which a spreadsheet knows it; some 64 kB at a time."""
-    written = io.StringIO("\ufeff")
-    written.seek(0, io.SEEK_END)
-    rows = csv.writer(written, lineterminator="\r\n")
-    rows.writerow(_heads())
-    for event in trail.every_event():
-        rows.writerow([_safe(cell) for cell in _cells(line_of(event, trail.user))])
-        if written.tell() >= CHUNK_BYTES:
-            yield written.getvalue().encode()
-            written.seek(0)
-            written.truncate()
-    yield written.getvalue().encode()
+def trail_sheet(trail: Trail, *, has_bom: bool) -> Iterator[str]:
+    lines = ([line_of(event, trail.user) for event in batch] for batch in trail.batches())
+    return sheet(_columns(), lines, has_bom=has_bom, has_sums=False)
 
 
-def _heads() -> list[str]:
+def _columns() -> list[Column[Line]]:
     return [
-        *(_("Time (UTC)"), _("Activity"), _("Refused because"), _("Who"), _("Whom or what"), _("Kind")),
-        *(_("Address"), _("Request ID"), _("Before"), _("After")),
-    ]
-
-
-def _cells(line: Line) -> list[str]:
-    event = line.event
-    return [
-        event.at.astimezone(UTC).isoformat(),
-        line.text,
-        line.why,
-        line.actor,
-        line.target,
-        event.kind,
-        line.address,
-        event.request_id,
-        _written(event.before),
-        _written(event.after),
+        moment(_("Time"), lambda line: line.event.at),
+        text(_("Activity"), lambda line: line.text),
+        text(_("Refused because"), lambda line: line.why),
+        text(_("Who"), lambda line: line.actor),
+        text(_("Whom or what"), lambda line: line.target),
+        text(_("Kind"), lambda line: line.event.kind),
+        text(_("Address"), lambda line: line.address),
+        text(_("Request ID"), lambda line: line.event.request_id),
+        text(_("Before"), lambda line: _written(line.event.before)),
+        text(_("After"), lambda line: _written(line.event.after)),
     ]
 
 
 def _written(facts: dict[str, Any]) -> str:
     return json.dumps(facts, ensure_ascii=False) if facts else ""
-
-
-def _safe(cell: str) -> str:
-    return f"'{cell}" if cell.startswith(_FORMULA) else cell

@@ -13,11 +13,13 @@ from uuid import UUID
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Lower
 from django.http import QueryDict
+from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from accounts.models import User
 from audit.models import AuditEvent
+from usage.figures import first_id
 from usage.log import (
     SIZES,
     SUGGESTIONS,
@@ -119,7 +121,8 @@ class Trail:
 
     def __init__(self, user: User, query: QueryDict, *, now: datetime | None = None) -> None:
         self.user = user
-        self._today = (now or datetime.now(UTC)).date()
+        self.zone = timezone.get_current_timezone()
+        self._today = (now or datetime.now(UTC)).astimezone(self.zone).date()
         self._usual = Period.latest(USUAL_DAYS, today=self._today)
         self.filters = Asked.of(query, today=self._today)
 
@@ -137,11 +140,11 @@ class Trail:
         events = self._older_than(cursor.id if cursor and is_older else None, size + 1)
         return self._page(events[:size], has_newer=is_older, has_older=len(events) > size)
 
-    def every_event(self) -> Iterator[AuditEvent]:
+    def batches(self) -> Iterator[list[AuditEvent]]:
         """All rows of the filter, newest first, a batch at a time however many they are."""
         batch = self._older_than(None, BATCH)
         while batch:
-            yield from batch
+            yield batch
             batch = self._older_than(batch[-1].pk, BATCH) if len(batch) == BATCH else []
 
     @property
@@ -209,7 +212,7 @@ class Trail:
             # Bound by the id itself: it may be older than the period that is shown.
             identifier = uuid_of(self.filters.request_id)
             return events.filter(request_id=identifier.hex) if identifier else events.none()
-        first, after = self.filters.period.ids
+        first, after = map(first_id, self.filters.period.moments(self.zone))
         return events.filter(id__gte=first, id__lt=after)
 
     @cached_property

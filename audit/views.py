@@ -1,16 +1,17 @@
 from __future__ import annotations
 
-from django.http import HttpResponse, StreamingHttpResponse
+from django.http import HttpResponse, HttpResponseBase
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 from django.views.decorators.vary import vary_on_headers
 
 from audit.sentences import line_of
-from audit.sheet import sheet_of
+from audit.sheet import trail_sheet
 from audit.trail import OwnActivity, Trail
 from tenants.answers import is_htmx
 from tenants.guards import manager_view, space_view
 from tenants.middleware import SpaceRequest
+from usage.export import csv_answer, file_name, wants_bom
 
 
 @require_safe
@@ -29,12 +30,11 @@ def own_activity(request: SpaceRequest) -> HttpResponse:
 
 @require_safe
 @manager_view
-def activity_csv(request: SpaceRequest) -> HttpResponse:
+def activity_csv(request: SpaceRequest) -> HttpResponseBase:
     """The rows of exactly that filter, whatever the page."""
     trail = Trail(request.user, request.GET)
-    response = StreamingHttpResponse(sheet_of(trail), content_type="text/csv; charset=utf-8")
-    response["Content-Disposition"] = f'attachment; filename="activity-{trail.filters.period.start}.csv"'
-    return response  # type: ignore[return-value]  # the guards pass on what has headers
+    pieces = trail_sheet(trail, has_bom=wants_bom(request))
+    return csv_answer(pieces, file_name(request.space, "activity", *trail.filters.period))
 
 
 def _shown(request: SpaceRequest, trail: Trail, page: str) -> HttpResponse:

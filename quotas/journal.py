@@ -16,6 +16,7 @@ from accounts.models import User
 from quotas.models import FIRST_GRANT, Transfer
 from quotas.money import format_balance
 from usage.export import Column, batches, count, moment, money, sheet, text
+from usage.figures import first_id
 from usage.log import (
     FIRST_DAY,
     LAST_DAY,
@@ -100,7 +101,7 @@ class Journal(Log[Transfer, JournalFilters]):
         asked = self.filters
         moves = self._visible()
         if asked.period != ALWAYS:
-            first, after = asked.period.ids
+            first, after = map(first_id, self.moments)
             moves = moves.filter(id__gte=first, id__lt=after)
         if asked.user:
             people = User.everyone.filter(pk__in=people_called(asked.user, space_id=self._user.space_id))

@@ -82,13 +82,15 @@ def batches(rows: QuerySet[Kept]) -> Iterator[list[Kept]]:
         before = batch[-1].pk
 
 
-def sheet(columns: list[Column[Row]], groups: Iterable[list[Row]], *, has_bom: bool = False) -> Iterator[str]:
+def sheet(
+    columns: list[Column[Row]], groups: Iterable[list[Row]], *, has_bom: bool = False, has_sums: bool = True
+) -> Iterator[str]:
     """The file in pieces: the heads at once, then large ones, and last the sums of what was written before.
 
-    Where reading fails it ends without the line of sums.
+    Where reading fails it ends without the line of sums, and the connection breaks.
     """
     # Now, in the language of who asked: the pieces are made when that may be forgotten.
-    return _pieces(columns, groups, start=BOM if has_bom else "", total=_("Total"))
+    return _pieces(columns, groups, start=BOM if has_bom else "", total=_("Total") if has_sums else "")
 
 
 def _pieces(columns: list[Column[Row]], groups: Iterable[list[Row]], *, start: str, total: str) -> Iterator[str]:
@@ -102,7 +104,8 @@ def _pieces(columns: list[Column[Row]], groups: Iterable[list[Row]], *, start: s
             lines.writerow(_cells(columns, row, sums))
             if buffer.tell() >= PIECE_CHARS:
                 yield _taken(buffer)
-    lines.writerow([total, *_sum_cells(columns, sums)[1:]])
+    if total:
+        lines.writerow([total, *_sum_cells(columns, sums)[1:]])
     yield _taken(buffer)
 
 

@@ -89,7 +89,7 @@ MOMENTS = st.builds(
 DEEDS = st.sampled_from(
     ["grant", "revoke", "set", "set", "spend", "spend", "spend", "hold", "sweep", "late", "delete", "delete_in_flight"]
 )
-STORIES = st.lists(st.tuples(MOMENTS, DEEDS, st.integers(0, 3), st.integers(1, 10**12)), min_size=5, max_size=30)
+STORIES = st.lists(st.tuples(MOMENTS, DEEDS, st.integers(0, 3), st.integers(1, 10**12)), min_size=5, max_size=20)
 
 
 class Story:
@@ -194,7 +194,7 @@ def total_in_the_journal(space: Space, at: datetime) -> int:
     )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(deeds=STORIES, zone=st.sampled_from(ZONES))
 def test_every_balance_is_what_the_rows_come_to(db: None, deeds: list[Any], zone: str) -> None:
     with transaction.atomic(), timezone.override(ZoneInfo(zone)):
