@@ -163,7 +163,8 @@ def _closed(space: Space) -> Iterator[Difference]:
     """Locked, so that nobody closes or reopens between this look and the sums."""
     mark = QuarterMark.objects.select_for_update().filter(space=space).first()
     if mark is not None:
-        whole = mark.through.replace(minute=0, second=0, microsecond=0)
+        # As the database keeps it: SQLite compares texts.
+        whole = connection.ops.adapt_datetimefield_value(mark.through.replace(minute=0, second=0, microsecond=0))
         figures = ("requests", "errors", "input_tokens", "output_tokens", "cost")
         yield from _differing(_QUARTERS, space, "closed usage of", (str,), figures, whole=whole)
 

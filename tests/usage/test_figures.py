@@ -43,7 +43,8 @@ AUTUMN = datetime(2026, 10, 25, tzinfo=UTC)
 
 
 def spend(user: User, *, at: datetime, cost: int = CENT, status: int = 200, **call: Any) -> None:
-    request_id, made = new_id(), Call(**{"model": "a", "status": status} | call)
+    fields: dict[str, Any] = {"model": "a", "status": status} | call
+    request_id, made = new_id(), Call(**fields)
     assert user.space_id is not None
     with acting(moment=at):
         hold(request_id=request_id, user=user, amount_nanos=max(cost, 1), call=made)
