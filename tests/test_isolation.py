@@ -113,7 +113,7 @@ ROWS = [
     Row("/console/tokens/X/delete/",  "GET",  "302 404  404   404  403  302   302"),
     Row("/console/tokens/X/delete/",  "POST", "302 404  404   404  403  302   302"),
     Row("/language/",                 "POST", "302 302  302   302  302  302   302", {"language": "en"}),
-    Row("/language/",                 "GET",  "302 302  302   302  302  302   302"),
+    Row("/language/",                 "GET",  "405 405  405   405  405  405   405"),
     Row("/me/credits/",               "GET",  "302 200  200   200  403  302   302"),
     Row("/me/settings/",              "GET",  "302 200  200   200  403  302   302"),
     Row("/me/settings/",              "POST", "302 303  303   303  403  302   302", OWN),
