@@ -47,8 +47,8 @@ def zone_choices() -> list[tuple[str, Any]]:
     """Every zone under its region, with what its clocks are set to now."""
     now = timezone.now()
     places = sorted(zone_names() - {"UTC"})
-    regions = [
-        (REGIONS[region], [(name, f"{name} ({offset_of(name, now)})") for name in names])
+    regions: list[tuple[str, Any]] = [
+        (str(REGIONS[region]), [(name, f"{name} ({offset_of(name, now)})") for name in names])
         for region, names in groupby(places, lambda name: name.partition("/")[0])
     ]
     return [("", _("Not chosen: UTC")), ("UTC", "UTC"), *regions]

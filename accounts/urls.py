@@ -3,6 +3,7 @@ from __future__ import annotations
 from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.views import LogoutView
 from django.urls import path
+from django.views.decorators.http import require_POST
 from django.views.i18n import set_language
 
 from accounts import session_views, token_views, two_factor_views, views
@@ -12,7 +13,7 @@ urlpatterns = [
     path("login/", views.SignInView.as_view()),
     path("login/2fa/", two_factor_views.second_step),
     path("logout/", LogoutView.as_view()),
-    path("language/", login_not_required(set_language)),
+    path("language/", login_not_required(require_POST(set_language))),
     path("me/settings/", views.settings),
     path("me/confirm/", two_factor_views.confirm_password),
     path("me/two-factor/", two_factor_views.overview),

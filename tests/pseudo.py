@@ -17,6 +17,7 @@ from tests import words
 # A Hebrew that there is not, so that browsers know how to read it; what Django itself says is in Hebrew.
 CODE = "he-xx"
 LOCALE = "he_XX"
+DIRECTORY = words.ROOT / "var" / "pseudo"
 INFO = {"bidi": True, "code": CODE, "name": "Pseudo", "name_local": "Pseudo"}
 
 # A letter for each letter: what is read is no word, and its direction is a real one.

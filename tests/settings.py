@@ -21,5 +21,4 @@ PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 # A pseudo-language read from the right, for the tests alone; its catalog is made by their conftest.
 LANG_INFO[pseudo.CODE] = pseudo.INFO
 LANGUAGES = [*LANGUAGES, (pseudo.CODE, "Pseudo")]  # noqa: F405
-PSEUDO_DIR = VAR_DIR / "pseudo"  # noqa: F405
-LOCALE_PATHS = [*LOCALE_PATHS, PSEUDO_DIR]  # noqa: F405
+LOCALE_PATHS = [*LOCALE_PATHS, pseudo.DIRECTORY]  # noqa: F405

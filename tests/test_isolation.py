@@ -156,7 +156,7 @@ ROWS = [
     Row("/console/tasks.csv",         "GET",  "302 200  200   200  403  302   302"),
     Row("/console/tasks.csv",         "POST", "302 405  405   405  405  302   302"),
     Row("/language/",                 "POST", "302 302  302   302  302  302   302", {"language": "en"}),
-    Row("/language/",                 "GET",  "302 302  302   302  302  302   302"),
+    Row("/language/",                 "GET",  "405 405  405   405  405  405   405"),
     Row("/me/credits/",               "GET",  "302 200  200   200  403  302   302"),
     Row("/me/credits/",               "POST", "302 405  405   405  405  302   302"),
     Row("/me/credits.csv",            "GET",  "302 200  200   200  403  302   302"),

@@ -199,9 +199,9 @@ def test_no_page_says_a_word_of_english_in_chinese(client: Client, chinese: None
 
 
 def test_the_sign_in_page_says_none_either(client: Client, space: Space) -> None:
-    chinese = {"headers": {"Accept-Language": "zh-CN,zh;q=0.9"}}
-    page = client.get("/login/", **chinese)
-    wrong = client.post("/login/", {"username": "mira", "password": "wrong"}, **chinese)
+    chinese = {"Accept-Language": "zh-CN,zh;q=0.9"}
+    page = client.get("/login/", headers=chinese)
+    wrong = client.post("/login/", {"username": "mira", "password": "wrong"}, headers=chinese)
 
     assert [text for answer in (page, wrong) for text in english_in(answer.content.decode()) if text != "English"] == []
     assert "登录" in page.content.decode() and page["Content-Language"] == "zh-hans"

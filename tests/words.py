@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from babel.messages.catalog import Catalog, Message
 from babel.messages.extract import extract_python
@@ -54,7 +55,9 @@ def _found_in(path: Path, name: str) -> Iterator[Found]:
     if path.suffix == ".html":
         # A template's own indentation means nothing to Python.
         source = "\n".join(line.strip() for line in templatize(source, name).splitlines())
-    for line, function, said, _comments in extract_python(BytesIO(source.encode()), list(KEYWORDS), [], {}):
+    # Babel's types say less than what comes: one string for one argument, a tuple for several.
+    calls: Any = extract_python(BytesIO(source.encode()), KEYWORDS, [], {})
+    for line, function, said, _comments in calls:
         words = [said] if isinstance(said, str) else [word for word in said or () if word]
         context = words.pop(0) if function and "pgettext" in function else None
         if not words or not words[0]:
