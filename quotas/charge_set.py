@@ -12,7 +12,7 @@ from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
 SOURCE = Path(__file__).parent / "sql" / "charge_set.sql"
-_DROP = "DROP FUNCTION IF EXISTS quotas_charge_set(timestamptz, json, json, json)"
+_DROP = "DROP FUNCTION IF EXISTS quotas_charge_set"
 
 
 class ChargeSet(Operation):

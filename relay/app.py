@@ -21,7 +21,7 @@ from accounts.keys import Presented, present
 from audit.address import believed_address
 from quotas.errors import KeyRefused, QuotaError
 from quotas.money import format_exact
-from relay import errors
+from relay import errors, quick_json
 from relay.asks import BODY_MOST, KINDS, Ask, Kind, model_of, read_ask
 from relay.catalogue import Catalogue, Offer
 from relay.charges import Charge, authorize, open_charge, refusal
@@ -51,7 +51,9 @@ class Request:
     scope: Scope
     receive: Receive
     send: Send
+    _looking: asyncio.TimerHandle | None = None
     _leaving: asyncio.Task[None] | None = None
+    _inside: WhileThere | None = None
 
     def header(self, name: bytes) -> str:
         return next((value.decode("latin-1") for key, value in self.scope["headers"] if key == name), "")
@@ -83,13 +85,32 @@ class Request:
         """
         return WhileThere(self, look_after_s)
 
-    def gone(self) -> asyncio.Task[None]:
-        """Done when the client has left. One for the whole exchange: some servers lose what a cancelled one heard."""
+    def watch(self, inside: WhileThere | None, look_after_s: float = 0.0) -> None:
+        """Tell the one that is inside when the client leaves; one timer and one task for the whole exchange."""
+        self._inside = inside
+        if inside is None:
+            return
+        if self._leaving is not None:
+            if self._leaving.done():
+                inside.leave()
+        elif not look_after_s:
+            self._look()
+        elif self._looking is None:
+            self._looking = asyncio.get_running_loop().call_later(look_after_s, self._look)
+
+    def _look(self) -> None:
+        # Never cancelled before the end: some servers lose what a cancelled one heard.
         if self._leaving is None:
             self._leaving = asyncio.ensure_future(_disconnected(self.receive))
-        return self._leaving
+            self._leaving.add_done_callback(self._left)
+
+    def _left(self, _: object) -> None:
+        if self._inside is not None:
+            self._inside.leave()
 
     def end(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
         if self._leaving is not None:
             self._leaving.cancel()
 
@@ -114,34 +135,24 @@ class WhileThere:
 
     def __init__(self, request: Request, look_after_s: float) -> None:
         self._request = request
+        self._look_after_s = look_after_s
         self._patience = asyncio.timeout(None)
-        self._looking = asyncio.get_running_loop().call_later(look_after_s, self._look)
-        self._leaving: asyncio.Task[None] | None = None
-        self._is_over = False
 
     async def __aenter__(self) -> None:
         await self._patience.__aenter__()
+        self._request.watch(self, self._look_after_s)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._is_over = True
-        self._looking.cancel()
-        if self._leaving is not None:
-            self._leaving.remove_done_callback(self._leave)
+        self._request.watch(None)
         try:
             await self._patience.__aexit__(kind, error, traceback)
         except TimeoutError:
             raise ClientGoneError from None
 
-    def _look(self) -> None:
-        self._leaving = self._request.gone()
-        self._leaving.add_done_callback(self._leave)
-
-    def _leave(self, _: object) -> None:
-        # A callback that was due already is called though it was removed.
-        if not self._is_over:
-            self._patience.reschedule(asyncio.get_running_loop().time())
+    def leave(self) -> None:
+        self._patience.reschedule(asyncio.get_running_loop().time())
 
 
 class ClientGoneError(Exception):
@@ -357,6 +368,6 @@ def _model_row(offer: Offer) -> dict[str, Any]:
 
 def _json(body: bytes) -> object:
     try:
-        return json.loads(body)
+        return quick_json.read(body)
     except (ValueError, RecursionError):
         return None

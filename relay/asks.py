@@ -5,10 +5,10 @@ Unknown fields pass through untouched.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
+from relay import quick_json
 from relay.errors import invalid
 
 BODY_MOST = 20 * 1024 * 1024
@@ -68,7 +68,7 @@ class Ask:
         if self.is_stream and self.kind.asks_usage:
             options = body.get("stream_options")
             body["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
-        return json.dumps(body).encode()
+        return quick_json.write(body)
 
 
 def read_ask(kind: Kind, raw: bytes) -> Ask:
@@ -87,7 +87,7 @@ def read_ask(kind: Kind, raw: bytes) -> Ask:
 
 def json_object(raw: bytes) -> dict[str, Any]:
     try:
-        body = json.loads(raw)
+        body = quick_json.read(raw)
     except (ValueError, RecursionError):
         raise invalid("The body is not JSON.") from None
     if not isinstance(body, dict):
@@ -105,7 +105,7 @@ def named_model(body: dict[str, Any]) -> str:
 def model_of(raw: bytes) -> str:
     """What a body that was refused named as its model, for the log; empty where that cannot be told."""
     try:
-        body = json.loads(raw)
+        body = quick_json.read(raw)
     except (ValueError, RecursionError):
         return ""
     model = body.get("model") if isinstance(body, dict) else None

@@ -29,13 +29,12 @@ from relay.stream import Events
 from relay.teller import Teller
 from tenants.ids import new_id
 
-RENEW_S = 5.0
 # Content that the upstream keeps: how long it is we cannot know.
 _KEPT_UPSTREAM = ("previous_response_id", "conversation")
 _POINTS_AT_FILE = re.compile(rb'"(?:file_id|file_url|vector_store_ids|item_reference)"')
 
 
-@dataclass
+@dataclass(eq=False)
 class Charge:
     """An open hold. Exactly one of `settle` and `fail` ends it; a second end does nothing."""
 
@@ -51,7 +50,6 @@ class Charge:
     started: float = field(default_factory=time.monotonic)
     first_token_ms: int | None = None
     is_ended: bool = False
-    _renewing: asyncio.TimerHandle | None = None
     _renewal: asyncio.Task[None] | None = None
 
     def headers(self) -> dict[str, str]:
@@ -84,12 +82,11 @@ class Charge:
 
     def keep_alive(self) -> None:
         """Renew the hold every few seconds with what was delivered so far, until it is ended."""
-        self._renewing = asyncio.get_running_loop().call_later(RENEW_S, self._renew)
+        self.teller.renewals.add(self)
 
-    def _renew(self) -> None:
+    def renew(self) -> None:
         # Kept, because the loop itself holds on to no task.
         self._renewal = asyncio.ensure_future(self._ask_renewal())
-        self.keep_alive()
 
     async def _ask_renewal(self) -> None:
         delivered, accrued = 0, 0
@@ -109,8 +106,7 @@ class Charge:
 
     def _end(self) -> None:
         self.is_ended = True
-        if self._renewing is not None:
-            self._renewing.cancel()
+        self.teller.renewals.drop(self)
 
     def _call(self, *, status: int, code: str, usage: Usage, is_estimated: bool) -> Call:
         return Call(

@@ -54,6 +54,8 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._due_at = 0.0
+        self._is_busy = False
         self._timeout_s = 0.0
         self._heard_at = 0.0
         self.idle_since = 0.0
@@ -80,7 +82,9 @@ class Connection(asyncio.Protocol):
         self._begin()
         self._timeout_s = timeout_s
         self._heard_at = self._loop.time()
-        self._watch()
+        self._is_busy = True
+        if self._timer is None or self._due_at > self._heard_at + timeout_s:
+            self._watch()
         assert self._transport is not None
         self._transport.write(head + body if len(body) < HEAD_MOST else head)
         if len(body) >= HEAD_MOST:
@@ -107,9 +111,7 @@ class Connection(asyncio.Protocol):
 
     def end(self) -> bool:
         """The exchange is over; whether the connection can serve another."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._is_busy = False
         can_serve = self._is_complete and self._keeps_alive and not self.is_lost
         if not can_serve:
             self.abort()
@@ -117,6 +119,7 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         self.is_lost = True
+        self._unwatch()
         if self._transport is not None:
             self._transport.abort()
 
@@ -133,13 +136,14 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade, HttpError) as error:
             self._fail(HttpError(f"not HTTP as we speak it: {type(error).__name__}"))
             self.abort()
-        if self._is_complete and self._timer is None:
+        if self._is_complete and not self._is_busy:
             # Bytes that nobody asked for.
             self.abort()
         self._wake()
 
     def connection_lost(self, error: Exception | None) -> None:
         self.is_lost = True
+        self._unwatch()
         if self.status and not self._has_length and error is None:
             self._is_complete = True
         elif not self._is_complete:
@@ -192,18 +196,26 @@ class Connection(asyncio.Protocol):
             self._waiter.set_result(None)
 
     def _watch(self) -> None:
-        """One timer for the whole exchange: it is set again for as long as something was heard meanwhile."""
+        """One timer for all exchanges of a connection: it is set again where something was heard meanwhile."""
+        self._unwatch()
+        if not self._is_busy:
+            return
         now = self._loop.time()
         if self._is_paused:
             self._heard_at = now
         left_s = self._heard_at + self._timeout_s - now
         if left_s <= 0:
-            self._timer = None
             self._fail(HttpError(f"silent for {self._timeout_s:g} s"))
             self.abort()
             self._wake()
         else:
+            self._due_at = now + left_s
             self._timer = self._loop.call_later(left_s, self._watch)
+
+    def _unwatch(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _fail(self, error: HttpError) -> None:
         if self._error is None:

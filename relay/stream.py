@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field
 
+from relay import quick_json
 from relay.pricing import Usage, parse_usage
 
 # What of an event is the answer's own text: what a charge is estimated from where no usage came.
@@ -58,7 +58,7 @@ def _without_usage(payload: dict[str, object]) -> bytes:
     if not isinstance(choices, list) or not any(_says_something(choice) for choice in choices):
         return b""
     del payload["usage"]
-    return b"data: " + json.dumps(payload).encode() + b"\n\n"
+    return b"data: " + quick_json.write(payload) + b"\n\n"
 
 
 def _says_something(choice: object) -> bool:
@@ -69,7 +69,7 @@ def _says_something(choice: object) -> bool:
 def _payload(event: bytes) -> dict[str, object]:
     data = b"".join(line[5:].strip() for line in event.splitlines() if line.startswith(b"data:"))
     try:
-        payload = json.loads(data)
+        payload = quick_json.read(data)
     except (ValueError, RecursionError):
         return {}
     return payload if isinstance(payload, dict) else {}

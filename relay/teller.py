@@ -23,6 +23,7 @@ from django.db import DatabaseError, InterfaceError, connection, transaction
 
 from quotas.errors import QuotaError
 from quotas.sets import LEFT, Order, Set, write_one, write_set
+from relay.renewals import Renewals
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -56,6 +57,7 @@ class Teller:
     """Start it in the loop that asks; `close` writes what is still queued."""
 
     def __init__(self) -> None:
+        self.renewals = Renewals()
         self._queue: deque[_Asked] = deque()
         self._is_waiting = asyncio.Event()
         self._is_closing = False

@@ -5,12 +5,29 @@
 -- every wallet of the set is locked, in one order for all tellers; each later statement then sees what is there now.
 --
 -- A settlement without an answer (its hold is gone, its member deleted, its cost beyond the hold) was left as it is.
-CREATE OR REPLACE FUNCTION quotas_charge_set(moment timestamptz, settlements json, asks json, renewals json)
+-- Orders come as arrays, one for each column: to read one as JSON took as long as to write it.
+CREATE OR REPLACE FUNCTION quotas_charge_set(
+    moment timestamptz,
+
+    settled_places int[], settled_records uuid[], settled_spaces bigint[], settled_requests uuid[],
+    settled_costs bigint[], settled_input_tokens bigint[], settled_cached_tokens bigint[],
+    settled_output_tokens bigint[], settled_images bigint[], settled_seconds bigint[], settled_prices jsonb[],
+    settled_durations_ms int[], settled_first_tokens_ms int[], settled_statuses smallint[], settled_codes text[],
+    settled_by_estimate boolean[],
+
+    asked_places int[], asked_records uuid[], asked_requests uuid[], asked_spaces bigint[], asked_hashes text[],
+    asked_addresses inet[], asked_models text[], asked_leasts bigint[], asked_mosts bigint[], asked_lifetimes_s int[],
+    asked_statuses smallint[], asked_codes text[],
+
+    renewed_places int[], renewed_spaces bigint[], renewed_requests uuid[], renewed_delivered_bytes bigint[],
+    renewed_accrued bigint[], renewed_lifetimes_s int[]
+)
 RETURNS TABLE (place int, outcome text, nanos bigint, free_nanos bigint, spent_nanos bigint, limit_nanos bigint, models text)
 LANGUAGE plpgsql
 -- A set is small and every look-up has its index: by statistics of a moment when a table was small, a plan would read
 -- through all of it, and through all dead holds. For the same reason a look-up is a subquery with a LIMIT, which is not
--- made a join, and a hold is found by its id alone (no index serves IS NOT DISTINCT FROM) and its space then checked.
+-- made a join; what has an id is found by it alone (no index serves IS NOT DISTINCT FROM) and its space then checked; and
+-- either of two ways has a branch of its own, each with its index.
 SET enable_seqscan = off
 SET enable_hashjoin = off
 SET enable_mergejoin = off
@@ -43,30 +60,35 @@ BEGIN
     PERFORM FROM quotas_wallet w
     WHERE w.id IN (
         SELECT h.wallet_id
-        FROM json_to_recordset(settlements) AS s(space bigint, request uuid)
+        FROM unnest(settled_spaces, settled_requests) AS s(space, request)
         CROSS JOIN LATERAL (SELECT * FROM quotas_hold h WHERE h.id = s.request LIMIT 1) h
         WHERE h.space_id = s.space
         UNION ALL
         SELECT own.id
-        FROM json_to_recordset(asks) AS a(space bigint, hash text)
+        FROM unnest(asked_spaces, asked_hashes) AS a(space, hash)
         CROSS JOIN LATERAL (
             SELECT k.space_id, k.user_id FROM accounts_apikey k
-            WHERE k.space_id = a.space AND k.deleted_at IS NULL
-                AND (k.hash = a.hash OR (k.old_hash <> '' AND k.old_hash = a.hash AND k.old_until > moment))
+            WHERE k.space_id = a.space AND k.hash = a.hash AND k.deleted_at IS NULL
+            UNION ALL
+            SELECT k.space_id, k.user_id FROM accounts_apikey k
+            WHERE k.space_id = a.space AND k.old_hash = a.hash AND k.old_hash <> '' AND k.old_until > moment
+                AND k.deleted_at IS NULL
             LIMIT 1
         ) k
         JOIN accounts_user u ON u.id = k.user_id
         CROSS JOIN LATERAL (
             SELECT w.id FROM quotas_wallet w
-            WHERE w.space_id = k.space_id
-                AND ((u.role <> 'manager' AND w.user_id = u.id) OR (u.role = 'manager' AND w.kind = 'pool'))
+            WHERE u.role <> 'manager' AND w.user_id = u.id AND w.space_id IS NOT DISTINCT FROM k.space_id
+            UNION ALL
+            SELECT w.id FROM quotas_wallet w
+            WHERE u.role = 'manager' AND w.kind = 'pool' AND w.space_id = k.space_id
             LIMIT 1
         ) own
     )
     ORDER BY w.space_id, w.id
     FOR NO KEY UPDATE;
 
-    IF json_array_length(settlements) > 0 THEN
+    IF settled_places <> '{}' THEN
         RETURN QUERY
         WITH ended AS MATERIALIZED (
             SELECT
@@ -74,13 +96,16 @@ BEGIN
                 CASE WHEN s.cost > 0 OR s.status < 400 THEN 'consume' ELSE 'error' END AS kind,
                 w.total - w.allocated - w.spent - w.held
                     + sum(h.amount - s.cost) OVER (PARTITION BY h.wallet_id ORDER BY s.place)::bigint AS free
-            FROM json_to_recordset(settlements) AS s(
-                place int, record uuid, space bigint, request uuid, cost bigint, input_tokens bigint,
-                cached_tokens bigint, output_tokens bigint, images bigint, seconds bigint, price jsonb, duration_ms int,
-                first_token_ms int, status smallint, code text, is_estimated boolean
+            FROM unnest(
+                settled_places, settled_records, settled_spaces, settled_requests, settled_costs, settled_input_tokens,
+                settled_cached_tokens, settled_output_tokens, settled_images, settled_seconds, settled_prices,
+                settled_durations_ms, settled_first_tokens_ms, settled_statuses, settled_codes, settled_by_estimate
+            ) AS s(
+                place, record, space, request, cost, input_tokens, cached_tokens, output_tokens, images, seconds, price,
+                duration_ms, first_token_ms, status, code, is_estimated
             )
             CROSS JOIN LATERAL (SELECT * FROM quotas_hold h WHERE h.id = s.request LIMIT 1) h
-            JOIN quotas_wallet w ON w.id = h.wallet_id AND w.space_id = h.space_id
+            JOIN quotas_wallet w ON w.id = h.wallet_id AND w.space_id IS NOT DISTINCT FROM h.space_id
             JOIN accounts_user u ON u.id = h.user_id
             WHERE h.space_id = s.space AND NOT w.is_closed AND s.cost <= h.amount
         ), logged AS (
@@ -120,30 +145,31 @@ BEGIN
             UPDATE quotas_wallet w
             SET held = w.held - due.amount, spent = w.spent + due.cost
             FROM (SELECT space, wallet_id, sum(amount) AS amount, sum(cost) AS cost FROM ended GROUP BY 1, 2) due
-            WHERE w.id = due.wallet_id AND w.space_id = due.space
+            WHERE w.id = due.wallet_id AND w.space_id IS NOT DISTINCT FROM due.space
         ), counted AS (
             UPDATE accounts_apikey k
             SET held = k.held - due.amount, spent = k.spent + due.cost, last_used_at = moment
             FROM (SELECT space, key_id, sum(amount) AS amount, sum(cost) AS cost FROM ended GROUP BY 1, 2) due
-            WHERE k.id = due.key_id AND k.space_id = due.space
+            WHERE k.id = due.key_id AND k.space_id IS NOT DISTINCT FROM due.space
         )
         SELECT place, 'settled', cost, free, NULL::bigint, NULL::bigint, NULL::text FROM ended;
     END IF;
 
-    IF json_array_length(renewals) > 0 THEN
+    IF renewed_places <> '{}' THEN
         RETURN QUERY
         UPDATE quotas_hold h
         SET delivered_bytes = greatest(h.delivered_bytes, r.delivered_bytes),
             accrued = greatest(h.accrued, least(r.accrued, h.amount)),
             expires_at = moment + make_interval(secs => r.lifetime_s)
-        FROM json_to_recordset(renewals) AS r(
-            place int, space bigint, request uuid, delivered_bytes bigint, accrued bigint, lifetime_s int
-        )
+        FROM unnest(
+            renewed_places, renewed_spaces, renewed_requests, renewed_delivered_bytes, renewed_accrued,
+            renewed_lifetimes_s
+        ) AS r(place, space, request, delivered_bytes, accrued, lifetime_s)
         WHERE h.id = r.request AND h.space_id IS NOT DISTINCT FROM r.space
         RETURNING r.place, 'renewed', h.amount, NULL::bigint, NULL::bigint, NULL::bigint, NULL::text;
     END IF;
 
-    IF json_array_length(asks) = 0 THEN
+    IF asked_places = '{}' THEN
         RETURN;
     END IF;
 
@@ -165,22 +191,27 @@ BEGIN
                 WHEN a.model <> '' AND k.models_allowed <> '[]' AND NOT k.models_allowed ? a.model
                 THEN 'model_not_allowed'
             END AS refusal
-        FROM json_to_recordset(asks) AS a(
-            place int, record uuid, request uuid, space bigint, hash text, address inet, model text, least bigint,
-            most bigint, lifetime_s int, status smallint, code text
-        )
+        FROM unnest(
+            asked_places, asked_records, asked_requests, asked_spaces, asked_hashes, asked_addresses, asked_models,
+            asked_leasts, asked_mosts, asked_lifetimes_s, asked_statuses, asked_codes
+        ) AS a(place, record, request, space, hash, address, model, least, most, lifetime_s, status, code)
         LEFT JOIN LATERAL (
             SELECT * FROM accounts_apikey k
-            WHERE k.space_id = a.space AND k.deleted_at IS NULL
-                AND (k.hash = a.hash OR (k.old_hash <> '' AND k.old_hash = a.hash AND k.old_until > moment))
+            WHERE k.space_id = a.space AND k.hash = a.hash AND k.deleted_at IS NULL
+            UNION ALL
+            SELECT * FROM accounts_apikey k
+            WHERE k.space_id = a.space AND k.old_hash = a.hash AND k.old_hash <> '' AND k.old_until > moment
+                AND k.deleted_at IS NULL
             LIMIT 1
         ) k ON true
         LEFT JOIN accounts_user u ON u.id = k.user_id
         LEFT JOIN tenants_space s ON s.id = k.space_id
         LEFT JOIN LATERAL (
             SELECT * FROM quotas_wallet w
-            WHERE w.space_id = k.space_id
-                AND ((u.role <> 'manager' AND w.user_id = u.id) OR (u.role = 'manager' AND w.kind = 'pool'))
+            WHERE u.role <> 'manager' AND w.user_id = u.id AND w.space_id IS NOT DISTINCT FROM k.space_id
+            UNION ALL
+            SELECT * FROM quotas_wallet w
+            WHERE u.role = 'manager' AND w.kind = 'pool' AND w.space_id = k.space_id
             LIMIT 1
         ) w ON true
         ORDER BY w.space_id, w.id, a.place
@@ -276,7 +307,7 @@ BEGIN
             FROM unnest(spaces, wallets, amounts) AS made(space, wallet_id, amount)
             GROUP BY 1, 2
         ) due
-        WHERE w.id = due.wallet_id AND w.space_id = due.space;
+        WHERE w.id = due.wallet_id AND w.space_id IS NOT DISTINCT FROM due.space;
 
         UPDATE accounts_apikey k
         SET held = k.held + due.amount, last_used_at = moment
@@ -285,7 +316,7 @@ BEGIN
             FROM unnest(spaces, key_ids, amounts) AS made(space, key_id, amount)
             GROUP BY 1, 2
         ) due
-        WHERE k.id = due.key_id AND k.space_id = due.space;
+        WHERE k.id = due.key_id AND k.space_id IS NOT DISTINCT FROM due.space;
     END IF;
 
     IF refused <> '{}' THEN

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 
 import pytest
 from django.db import connection
@@ -14,6 +16,7 @@ from quotas.errors import InsufficientQuota, KeyRefused, QuotaError
 from quotas.models import Wallet
 from quotas.reconcile import reconcile
 from quotas.sets import CheckOrder, Held, HoldOrder, Settled, SettleOrder
+from relay import teller as tellers
 from relay.teller import Deed, Teller
 from tenants.ids import new_id
 from tests.relay.conftest import run_async
@@ -120,3 +123,28 @@ def test_deeds_go_beside_sets_and_bugs_come_back_to_who_asked(key: str, member: 
     assert (vendor, held) == (connection.vendor, Held(USD))
     assert isinstance(refused, KeyRefused) and isinstance(broken, ZeroDivisionError)
     assert isinstance(rolled_back, QuotaError) and Wallet.objects.get(user=member).total == 5 * USD
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no session that could hang")
+def test_a_session_that_hangs_is_given_up_and_what_is_owed_is_written_by_another(
+    key: str, member: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tellers, "SET_TIMEOUT_S", 0.5)
+
+    async def scene() -> Settled:
+        teller = Teller()
+        teller.start()
+        order = hold_order(key, USD)
+        await teller.ask(order)
+        assert teller._connection is not None
+        session = teller._connection.info.backend_pid
+        os.kill(session, signal.SIGSTOP)
+        try:
+            return await teller.ask(settle_order(order, USD))
+        finally:
+            os.kill(session, signal.SIGCONT)
+            await teller.close()
+
+    assert run_async(scene(), seconds=60) == Settled(USD, 4 * USD)
+    assert UsageRecord.objects.get().cost == USD
+    assert Wallet.objects.get(user=member).spent == USD and reconcile(member.space) == []

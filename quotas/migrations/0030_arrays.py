@@ -1,0 +1,13 @@
+from __future__ import annotations
+
+from django.db import migrations
+
+from quotas.charge_set import ChargeSet
+
+
+class Migration(migrations.Migration):
+    """The function that writes a set takes arrays instead of JSON."""
+
+    dependencies = [("quotas", "0004_no_constraint"), ("usage", "0005_no_constraint")]
+
+    operations = [ChargeSet()]
