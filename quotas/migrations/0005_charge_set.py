@@ -6,7 +6,7 @@ from quotas.charge_set import ChargeSet
 
 
 class Migration(migrations.Migration):
-    """The rows of refusals are looked for in their own month, now that the log is kept by months."""
+    """The function that writes a set takes arrays, and looks for refusals' rows in their own month."""
 
     dependencies = [("quotas", "0004_no_constraint"), ("usage", "0007_partitions")]
 
