@@ -181,7 +181,7 @@ class Reader:
 
     def charges(self, start: datetime, end: datetime) -> list[Charge]:
         found = self._charges(("user_id", "key_id", "model"), start, end)
-        charges = [Charge(*place, requests, cost) for place, (requests, cost) in found.items()]
+        charges = [Charge(user, key, model, *sums) for (user, key, model), sums in found.items()]
         return sorted(charges, key=lambda charge: (-charge.cost_nanos, charge.model, charge.key_id))
 
     def by_model(self, start: datetime, end: datetime) -> list[tuple[str, int, int]]:
