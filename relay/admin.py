@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from django import forms
@@ -26,8 +26,6 @@ from relay.pricing import MAX_PRICE_NANOS, Rate
 from relay.services import record_change, set_price, told
 from spacemanage import vault
 
-M = TypeVar("M", Model, Upstream)
-
 
 class UsdField(AmountField):
     """An edited figure: shown to its last digit, read to nano-dollars."""
@@ -49,19 +47,6 @@ class UsdField(AmountField):
 def acting_operator(request: HttpRequest) -> User:
     assert isinstance(request.user, User)
     return request.user
-
-
-class OwnTrail(admin.ModelAdmin[M]):
-    """Written in our own trail; Django's log would keep it twice."""
-
-    def log_addition(self, *args: Any, **kwargs: Any) -> Any:
-        return None
-
-    def log_change(self, *args: Any, **kwargs: Any) -> Any:
-        return None
-
-    def log_deletions(self, *args: Any, **kwargs: Any) -> Any:
-        return None
 
 
 class ModelForm(forms.ModelForm[Model]):
@@ -133,7 +118,7 @@ class PriceInline(admin.TabularInline[Price, Model]):
 
 
 @admin.register(Model)
-class ModelAdmin(OwnTrail[Model]):
+class ModelAdmin(admin.ModelAdmin[Model]):
     form = ModelForm
     inlines = (PriceInline,)
     list_display = ("name", "is_enabled", "price_now", "max_output_tokens", "context_tokens", "served_by")
@@ -230,7 +215,7 @@ def _origin(address: str) -> tuple[str, str]:
 
 
 @admin.register(Upstream)
-class UpstreamAdmin(OwnTrail[Upstream]):
+class UpstreamAdmin(admin.ModelAdmin[Upstream]):
     form = UpstreamForm
     list_display = ("name", "base_url", "is_enabled", "credential_state", "serves", "priority", "weight")
     list_filter = ("is_enabled",)

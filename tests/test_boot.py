@@ -85,7 +85,7 @@ def test_production_starts_on_a_database_of_its_own(space: Space, settings: Any)
 def test_readyz_says_when_migrations_are_missing(client: Client) -> None:
     assert client.get("/readyz").content == b"ready\n"
     with connection.cursor() as cursor:
-        cursor.execute("DELETE FROM django_migrations WHERE app = 'quotas' AND name = '0004_no_constraint'")
+        cursor.execute("DELETE FROM django_migrations WHERE app = 'quotas' AND name = '0005_charge_set'")
 
     response = client.get("/readyz")
 

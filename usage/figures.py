@@ -116,12 +116,12 @@ def busy(scope: Scope, first: datetime, after: datetime, *, count: int, is_newes
 
     So a page of what is rare is found without reading through what is not.
     """
-    plan, calls = _plan(scope, [first, after]), "errors" if scope.kind == UsageRecord.Kind.ERROR else "requests"
+    plan, calls = _plan(scope, [first, after]), _CALLS.get(scope.kind, F("requests"))
     sources = [(_hours(scope, plan), "hour", HOUR), (_quarters(scope, plan), "quarter", QUARTER)]
     spans: list[Span] = []
     missing = count
     for rows, column, step in sources if is_newest else reversed(sources):
-        used = rows.filter(**{f"{calls}__gt": 0}).values(column).annotate(calls=Sum(calls))
+        used = rows.alias(found=calls).filter(found__gt=0).values(column).annotate(calls=Sum(calls))
         used = used.order_by(f"-{column}" if is_newest else column)
         for start, several in used.values_list(column, "calls")[:count] if missing > 0 else []:
             if missing > 0:
@@ -278,6 +278,11 @@ def _rolled_up(kind: str) -> dict[str, Any]:
     return {name: _sum(column) for name, column in (columns | {"written": "output_tokens"}).items()}
 
 
+# How many of a roll-up's requests are of a kind.
+_CALLS: dict[str, Any] = {
+    UsageRecord.Kind.CONSUME: F("requests") - F("errors"),
+    UsageRecord.Kind.ERROR: F("errors"),
+}
 _COUNTED: dict[str, Any] = {
     "spend": _sum("cost"),
     "calls": Count("id"),

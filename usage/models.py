@@ -87,8 +87,9 @@ class HourlyUsage(models.Model):
     input_tokens = models.BigIntegerField(default=0)
     output_tokens = models.BigIntegerField(default=0)
     # Of these, what came of errors, which cost nothing.
-    error_input_tokens = models.BigIntegerField(default=0)
-    error_output_tokens = models.BigIntegerField(default=0)
+    # The database's default as well: a relay of the version before them may still be writing.
+    error_input_tokens = models.BigIntegerField(default=0, db_default=0)
+    error_output_tokens = models.BigIntegerField(default=0, db_default=0)
     cost = models.BigIntegerField(default=0)
 
     class Meta:

@@ -515,6 +515,17 @@ def test_paging_either_way_shows_each_row_once(client: Client, member: User, cou
     assert list(chain.from_iterable(reversed(up))) == everything
 
 
+def test_what_was_charged_is_found_behind_many_refusals(client: Client, member: User) -> None:
+    spend(member, at=datetime.now(UTC) - timedelta(hours=3))
+    for _ in range(25):
+        fail(member)
+
+    client.force_login(member, backend="accounts.backends.LivingUserBackend")
+    log = client.get("/console/usage/?type=consume").context["log"]
+
+    assert (log.totals.requests, len(log.page.records), log.page.older_url) == (1, 1, "")
+
+
 def test_newer_undoes_older(client: Client, member: User) -> None:
     for cost in range(1, 51):
         spend(member, cost=cost)

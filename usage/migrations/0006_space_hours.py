@@ -40,8 +40,8 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.AddField("hourlyusage", "error_input_tokens", models.BigIntegerField(default=0)),
-        migrations.AddField("hourlyusage", "error_output_tokens", models.BigIntegerField(default=0)),
+        migrations.AddField("hourlyusage", "error_input_tokens", models.BigIntegerField(default=0, db_default=0)),
+        migrations.AddField("hourlyusage", "error_output_tokens", models.BigIntegerField(default=0, db_default=0)),
         migrations.CreateModel(
             "SpaceQuarter",
             [
