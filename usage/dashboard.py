@@ -125,10 +125,10 @@ class Unit(NamedTuple):
     def of(cls, period: Period) -> Self:
         days = (period.end - period.start).days + 1
         if days <= HOURS_UP_TO_DAYS:
-            return cls("hour", _("Spend per hour"), _("Hour"), "j M H:i", "H:i")
+            return cls("hour", _("Spend per hour"), _("Hour"), _("j M H:i"), _("H:i"))
         if days <= DAYS_UP_TO_DAYS:
-            return cls("day", _("Spend per day"), _("Day"), "D j M", "j M")
-        return cls("week", _("Spend per week"), _("Week from"), "j M Y", "j M")
+            return cls("day", _("Spend per day"), _("Day"), _("D j M"), _("j M"))
+        return cls("week", _("Spend per week"), _("Week from"), _("j M Y"), _("j M"))
 
     def cuts(self, first: datetime, after: datetime, zone: tzinfo) -> list[datetime]:
         """Where bars begin between these moments, and where the last one ends.
