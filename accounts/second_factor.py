@@ -19,7 +19,7 @@ from allauth.mfa.totp.internal import auth as totp
 from allauth.mfa.utils import decrypt, encrypt
 from allauth.mfa.webauthn.internal import auth as webauthn
 from django.conf import settings
-from django.core.exceptions import PermissionDenied, ValidationError
+from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -122,7 +122,7 @@ def add_passkey(request: HttpRequest, *, user: User, name: str, answer: str) -> 
         with request_context(request):
             webauthn.parse_registration_response(credential)
             webauthn.complete_registration(credential)
-    except (ValidationError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except Exception as error:  # what is malformed makes its parsers raise whatever they stumble on
         raise PasskeyRefusedError from error
     with transaction.atomic():
         _lock(user)
@@ -209,7 +209,7 @@ def use_passkey(request: HttpRequest, *, user: User, answer: str) -> bool:
         with request_context(request):
             webauthn.parse_authentication_response(credential)
             passkey = webauthn.complete_authentication(user, credential)
-    except (PasskeyRefusedError, ValidationError, ValueError, KeyError, TypeError, AttributeError):
+    except Exception:  # noqa: BLE001  # as in add_passkey: wrong is wrong, however it is malformed
         return False
     passkey.record_usage()
     return True

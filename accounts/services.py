@@ -44,7 +44,8 @@ def record_refused_sign_in(*, username: str, is_locked: bool) -> None:
     user = User.objects.select_related("space").alias(folded=Lower("username")).filter(folded=username.lower()).first()
     space = user.space if user else None
     why = "locked" if is_locked else _why_refused(user)
-    record_refusal("session.signed_in", why=why, space=space, actor=None, target=user)
+    # Once an hour while locked, whoever the name is: what is written takes time, and time would tell.
+    record_refusal("session.signed_in", why=why, space=space, actor=None, target=user, most=int(is_locked))
 
 
 def _why_refused(user: User | None) -> str:

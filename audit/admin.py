@@ -58,7 +58,7 @@ class ByPeriod(admin.SimpleListFilter):
         # What is searched for is found by its own index, however old.
         if self.value() == "all" or (self.value() is None and request.GET.get("q")):
             return queryset
-        days = int(self.value() or 30)
+        days = {"1": 1, "7": 7}.get(self.value() or "", 30)
         return queryset.filter(id__gte=id_at(timezone.now() - timedelta(days=days)))
 
 
@@ -73,7 +73,8 @@ class ByKind(admin.SimpleListFilter):
     def queryset(self, request: HttpRequest, queryset: Events) -> Events:
         if self.value() == "operators":
             return queryset.filter(space=None)
-        return queryset.filter(GROUPS[self.value() or ""][1]) if self.value() else queryset
+        group = GROUPS.get(self.value() or "")
+        return queryset.filter(group[1]) if group else queryset
 
 
 class BySpace(admin.SimpleListFilter):

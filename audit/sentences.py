@@ -187,7 +187,7 @@ def line_of(event: AuditEvent, viewer: User) -> Line:
         target=target,
         why=str(_WHY.get(event.refusal, event.refusal)) if event.is_refused else "",
         address=_address(event, viewer),
-        changes=_changes(event),
+        changes=_changes(event) if _may_see_changes(event, viewer) else [],
     )
 
 
@@ -206,6 +206,12 @@ def _address(event: AuditEvent, viewer: User) -> str:
     if event.is_of_office or not (is_theirs or viewer.is_manager or viewer.is_admin):
         return ""
     return event.address or ""
+
+
+def _may_see_changes(event: AuditEvent, viewer: User) -> bool:
+    """The manager's own keys, their limits and networks, are nobody else's to see."""
+    is_managers_own = event.actor_role == Role.MANAGER and event.actor_id == event.target_id
+    return viewer.is_manager or not (is_managers_own and event.kind.startswith("key."))
 
 
 def _template(event: AuditEvent) -> Words:

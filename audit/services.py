@@ -85,16 +85,17 @@ def record_refusal(
     actor: User | None,
     target: Target | None,
     after: dict[str, Any] | None = None,
+    most: int = 0,
 ) -> AuditEvent | None:
     """Write down what somebody tried in vain, outside of the transaction that was undone.
 
-    Of one actor and kind REFUSALS_AN_HOUR at most; the last of them says that more may have followed. A trail that
-    cannot be written does not turn a refusal into a failure.
+    Of one actor, kind and reason REFUSALS_AN_HOUR at most, or `most`; the last of them says that more may have
+    followed. A trail that cannot be written does not turn a refusal into a failure.
     """
-    most = REFUSALS_AN_HOUR if actor or target else STRANGERS_AN_HOUR
+    most = most or (REFUSALS_AN_HOUR if actor or target else STRANGERS_AN_HOUR)
     try:
         with transaction.atomic():
-            count = _refusals_lately(kind, space, actor, target)[:most].count()
+            count = _refusals_lately(kind, why, space, actor, target)[:most].count()
             if count == most:
                 return None
             told = (after or {}) | ({AND_MORE: True} if count == most - 1 else {})
@@ -191,9 +192,12 @@ def _told_of(error: Exception, given: dict[str, Any]) -> dict[str, Any]:
     return names | {f"{name}_at_refusal": format_exact(nanos) for name, nanos in figures.items()}
 
 
-def _refusals_lately(kind: str, space: Space | None, actor: User | None, target: Target | None) -> QuerySet[AuditEvent]:
+def _refusals_lately(
+    kind: str, why: str, space: Space | None, actor: User | None, target: Target | None
+) -> QuerySet[AuditEvent]:
+    """By their reason: many of one kind do not hide the one that matters."""
     since = id_at(timezone.now() - HOUR)
-    refused = AuditEvent.objects.filter(space=space, kind=kind, id__gte=since).exclude(refusal="").order_by()
+    refused = AuditEvent.objects.filter(space=space, kind=kind, refusal=why, id__gte=since).order_by()
     if actor is not None:
         return refused.filter(actor_id=actor.pk)
     return refused.filter(actor_id=None, target_id=target.pk if target else None)

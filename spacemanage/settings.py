@@ -249,8 +249,11 @@ AXES_LOCKOUT_CALLABLE = "accounts.throttle.refuse"
 AXES_RESET_ON_SUCCESS = True
 AXES_ENABLE_ACCESS_FAILURE_LOG = False
 AXES_VERBOSE = False
-# What axes keeps of a refused form.
-AXES_SENSITIVE_PARAMETERS = ["present_password", "new_password", "code", "passkey", "csrfmiddlewaretoken"]
+# Who came in is in the trail, and who is locked out is let in by our own action.
+AXES_DISABLE_ACCESS_LOG = True
+AXES_ENABLE_ADMIN = False
+# What axes keeps and logs of a refused form. A name may be a password that was typed into the wrong field.
+AXES_SENSITIVE_PARAMETERS = ["username", "present_password", "new_password", "code", "passkey", "csrfmiddlewaretoken"]
 
 # Nobody here has an e-mail address; of allauth we use the second factor and the table of sessions alone.
 ACCOUNT_USER_MODEL_EMAIL_FIELD = None

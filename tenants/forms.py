@@ -12,7 +12,7 @@ from quotas.errors import BelowHeld, InsufficientPool, QuotaError, StaleTotal
 from quotas.fields import AmountField
 from quotas.models import Wallet
 from quotas.money import format_balance, format_exact
-from tenants.policies import can_demote
+from tenants.policies import can_demote, can_set_password
 from tenants.services import MemberChanges
 
 
@@ -69,6 +69,8 @@ class EditUserForm(forms.Form):
             raise forms.ValidationError(_("This form is out of date. Close it and open it again."), "stale")
         if self._admin() is False and self.member.is_admin and not can_demote(self.actor, self.member):
             self.add_error("admin", _("You cannot demote yourself."))
+        if self.cleaned_data.get("password") and not can_set_password(self.actor, self.member):
+            self.add_error("password", _("Change your own password in Personal Settings."))
         refuse_similar(self, "password", self.cleaned_data.get("username") or self.member.username)
 
     def changes(self) -> MemberChanges:

@@ -27,6 +27,11 @@ def can_demote(actor: User, target: User) -> bool:
     return can_edit(actor, target) and actor != target
 
 
+def can_set_password(actor: User, target: User) -> bool:
+    """Nobody sets their own without the present one: that is Personal Settings'."""
+    return can_edit(actor, target) and actor != target
+
+
 def can_delete(actor: User, target: User) -> bool:
     """Only the space manager deletes."""
     return actor.is_manager and can_edit(actor, target)

@@ -28,6 +28,7 @@ from tenants.policies import (
     can_manage_users,
     can_require_second_factor,
     can_set_enabled,
+    can_set_password,
 )
 
 
@@ -148,6 +149,8 @@ def edit_member(*, member: User, changes: MemberChanges, actor: User) -> User:
     Raises NameTakenError, MemberGoneError, PermissionDenied, and what set_remaining raises.
     """
     if not can_edit(actor, member) or (changes.is_admin is False and member.is_admin and not can_demote(actor, member)):
+        raise PermissionDenied
+    if changes.password and not can_set_password(actor, member):
         raise PermissionDenied
     hashed = make_password(changes.password) if changes.password else None
     with transaction.atomic():

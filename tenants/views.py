@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import messages
-from django.contrib.auth import update_session_auth_hash
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404, HttpResponse
@@ -96,8 +95,6 @@ def user_edit(request: SpaceRequest, member: User) -> HttpResponse:
             member = _with_wallet(request, member)
             form.quota_refused(error, pool=pool_of(request.space), wallet=member.wallet)
         else:
-            if edited == request.user:
-                update_session_auth_hash(request, edited)
             toast = Toast(_("%(name)s saved.") % {"name": edited.username})
             return _done(request, toast, row=_with_wallet(request, edited))
     pool = pool_of(request.space)
@@ -183,7 +180,10 @@ def user_delete(request: SpaceRequest, member: User) -> HttpResponse:
 def user_second_factor_reset(request: SpaceRequest, member: User) -> HttpResponse:
     """For a member who lost app, passkeys and codes: the password alone signs in again."""
     if request.method == "POST":
-        was_on = reset_second_factor(target=member, actor=request.user)
+        try:
+            was_on = reset_second_factor(target=member, actor=request.user)
+        except User.DoesNotExist:
+            raise Http404 from None
         text = _("Two-factor sign-in of %(name)s is off.") if was_on else _("%(name)s had no two-factor sign-in.")
         return _done(request, Toast(text % {"name": member.username}))
     return dialog(

@@ -7,11 +7,12 @@ import io
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
+from threading import BoundedSemaphore
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.utils import timezone
 from django.utils.http import content_disposition_header
 from django.utils.text import slugify
@@ -29,6 +30,8 @@ BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
 # What a piece costs on its way out does not depend on its size.
 PIECE_CHARS = 1 << 16
 BATCH = 2000
+# Of the eight pages that a process answers at once; the others stay free for everybody else.
+AT_ONCE = 3
 # With these a spreadsheet program takes a text for a formula, or skips to what follows.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
@@ -109,8 +112,43 @@ def _pieces(columns: list[Column[Row]], groups: Iterable[list[Row]], *, start: s
     yield _taken(buffer)
 
 
-def csv_answer(pieces: Iterator[str], file_name: str) -> StreamingHttpResponse:
-    response = StreamingHttpResponse(pieces, content_type="text/csv; charset=utf-8")
+class Slot:
+    """One of the few files that a process writes at once: each keeps one of its page threads until it is fetched."""
+
+    _FREE = BoundedSemaphore(AT_ONCE)
+
+    def __init__(self, pieces: Iterator[str]) -> None:
+        self._pieces = pieces
+        self._is_taken = True
+
+    @classmethod
+    def take(cls, pieces: Iterator[str]) -> Slot | None:
+        """None when all are taken."""
+        return cls(pieces) if cls._FREE.acquire(blocking=False) else None
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+    def close(self) -> None:
+        """Called at the end of every answer, fetched or not."""
+        if self._is_taken:
+            self._is_taken = False
+            self._FREE.release()
+
+    # Of an answer that nobody took.
+    __del__ = close
+
+
+def csv_answer(pieces: Iterator[str], file_name: str) -> HttpResponseBase:
+    """The file as it is written; 429 while as many are being fetched as may be at once."""
+    slot = Slot.take(pieces)
+    if slot is None:
+        busy = _("Other exports are being written. Try again in a minute.")
+        return HttpResponse(busy, status=429, content_type="text/plain; charset=utf-8", headers={"Retry-After": "60"})
+    response = StreamingHttpResponse(slot, content_type="text/csv; charset=utf-8")
     response["Content-Disposition"] = content_disposition_header(True, file_name) or "attachment"
     response["X-Content-Type-Options"] = "nosniff"
     # A proxy that waits for the whole would show no progress.

@@ -145,3 +145,32 @@ def test_a_changed_password_is_a_new_and_a_good_one(client: Client, member: User
 
     assert answer.status_code == 422 and answer.context["password_form"].errors["new_password"]
     assert User.objects.get(pk=member.pk).password == member.password
+
+
+def test_django_admins_password_page_has_the_limits_of_sign_in(client: Client, operator: User) -> None:
+    client.force_login(operator, backend="accounts.backends.LivingUserBackend")
+    form = {"old_password": "wrong", "new_password1": "a brand new secret", "new_password2": "a brand new secret"}
+
+    answers = [client.post("/admin/password_change/", form).status_code for _ in range(NAME_LIMIT + 1)]
+
+    assert answers == [200] * (NAME_LIMIT - 1) + [429] * 2
+    assert User.objects.get(pk=operator.pk).password == operator.password
+    tried = AuditEvent.objects.filter(kind="self.password_changed", actor_id=operator.pk)
+    assert set(tried.values_list("refusal", flat=True)) == {"wrong_password", "locked"}
+
+
+def test_an_operator_changes_their_own_password_and_stays(client: Client, operator: User) -> None:
+    client.force_login(operator, backend="accounts.backends.LivingUserBackend")
+    form = {"old_password": PASSWORD, "new_password1": "a brand new secret", "new_password2": "a brand new secret"}
+
+    response = client.post("/admin/password_change/", form)
+
+    assert response.status_code == 302 and client.get("/admin/").status_code == 200
+    assert User.objects.get(pk=operator.pk).check_password("a brand new secret")
+    assert AuditEvent.objects.filter(kind="self.password_changed", actor_id=operator.pk, refusal="").count() == 1
+
+
+def test_nobody_asks_admin_about_a_stored_password(client: Client, operator: User, manager: User) -> None:
+    client.force_login(operator, backend="accounts.backends.LivingUserBackend")
+
+    assert client.get("/admin/accounts/user/?password__startswith=a").status_code == 400

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.core.exceptions import PermissionDenied
 from django.test import Client
 
 from accounts.models import Role, User
@@ -13,6 +14,7 @@ from quotas.money import NANOS_PER_USD
 from quotas.services import set_remaining
 from tenants.ids import new_id
 from tenants.models import Space
+from tenants.services import MemberChanges, edit_member
 from tests.factories import charge, manager_of
 
 pytestmark = pytest.mark.django_db
@@ -256,12 +258,15 @@ def test_a_new_password_ends_the_members_sessions(signed_in: Client, member: Use
     assert theirs.post("/login/", {"username": "jun", "password": "brand new secret"}).status_code == 302
 
 
-def test_resetting_ones_own_password_here_keeps_this_session(client: Client, admin_member: User) -> None:
+def test_ones_own_password_is_not_set_here(client: Client, admin_member: User) -> None:
     client.force_login(admin_member, backend="accounts.backends.LivingUserBackend")
 
-    edit(client, admin_member, password="brand new secret")
+    response = edit(client, admin_member, password="brand new secret")
 
-    assert client.get("/me/credits/").status_code == 200
+    assert (response.status_code, "Personal Settings" in response.content.decode()) == (422, True)
+    assert User.objects.get(pk=admin_member.pk).password == admin_member.password
+    with pytest.raises(PermissionDenied):
+        edit_member(member=admin_member, changes=MemberChanges(password="brand new secret"), actor=admin_member)
 
 
 def test_the_dialog_holds_the_exact_figure(signed_in: Client, member: User) -> None:
