@@ -23,7 +23,7 @@ from quotas.charging import Call, hold, settle
 from quotas.models import Wallet
 from quotas.money import NANOS_PER_USD
 from quotas.reconcile import reconcile
-from tenants.ids import new_id
+from tenants.ids import id_at
 from tenants.models import Space
 from tenants.services import MemberChanges, delete_member, edit_member
 from tests.factories import MemberFactory
@@ -44,7 +44,8 @@ AUTUMN = datetime(2026, 10, 25, tzinfo=UTC)
 
 def spend(user: User, *, at: datetime, cost: int = CENT, status: int = 200, **call: Any) -> None:
     fields: dict[str, Any] = {"model": "a", "status": status} | call
-    request_id, made = new_id(), Call(**fields)
+    # Of its own time: an id that is older than rows are kept holds nothing.
+    request_id, made = id_at(at), Call(**fields)
     assert user.space_id is not None
     with acting(moment=at):
         hold(request_id=request_id, user=user, amount_nanos=max(cost, 1), call=made)
