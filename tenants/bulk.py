@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
 from django.db import connection
-from django.db.models import Model
+from django.db.models import Model, UniqueConstraint
 
 
 def write_rows(model: type[Model], rows: Iterable[tuple[Any, ...]]) -> None:
@@ -23,6 +24,31 @@ def write_rows(model: type[Model], rows: Iterable[tuple[Any, ...]]) -> None:
         places = ", ".join(["%s"] * len(columns))
         statement = f"INSERT INTO {table} ({named}) VALUES ({places})"  # noqa: S608
         cursor.executemany(statement, [[_for_sqlite(value) for value in row] for row in rows])
+
+
+@contextmanager
+def indexes_later(*models: type[Model]) -> Iterator[None]:
+    """Within a transaction: on PostgreSQL their indexes, but for primary keys, are made once all rows are there.
+
+    Nobody else reads or writes these tables until the transaction ends.
+    """
+    if connection.vendor != "postgresql":
+        yield
+        return
+    unique = [(model, each) for model in models for each in model._meta.constraints if type(each) is UniqueConstraint]
+    others = [(model, each) for model in models for each in model._meta.indexes]
+    with connection.schema_editor(atomic=False) as editor:
+        for model, constraint in unique:
+            editor.remove_constraint(model, constraint)
+        for model, index in others:
+            editor.remove_index(model, index)
+    yield
+    with connection.schema_editor(atomic=False) as editor:
+        editor.execute("SET LOCAL maintenance_work_mem = '512MB'")
+        for model, constraint in unique:
+            editor.add_constraint(model, constraint)
+        for model, index in others:
+            editor.add_index(model, index)
 
 
 def _for_sqlite(value: Any) -> Any:

@@ -18,7 +18,7 @@ from itertools import accumulate
 from typing import Any
 
 from django.contrib.auth.hashers import make_password
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 
 from accounts.models import ApiKey, Role, User
@@ -27,9 +27,10 @@ from quotas.money import NANOS_PER_CENT, NANOS_PER_USD
 from quotas.pool import pool_of
 from quotas.services import grant
 from relay.pricing import MILLION, Rate
-from tenants.bulk import write_rows
+from tenants.bulk import indexes_later, write_rows
 from tenants.models import Space
 from tenants.services import create_space
+from usage.figures import first_id
 from usage.models import HourlyUsage, UsageRecord
 from usage.partitions import Month, make_months, months_from
 
@@ -52,8 +53,20 @@ GIVEN_NAMES = ("amara", "theo", "jun", "priya", "leila", "marcus", "sofia", "noo
 FAMILY_NAMES = ("diallo", "lindqvist", "sato", "nair", "haddad", "webb", "reyes", "aziz", "tanaka", "kim", "bello")
 KEY_NAMES = ("default", "laptop", "pipeline")
 MANAGER_SHARE = 0.01
-ROWS_AT_ONCE = 50_000
+# How many days pass between two lines of progress.
+DAYS_TOLD = 5
 SLUG_LENGTH = 20
+_ROLL_UP = """
+INSERT INTO usage_hourlyusage (
+    id, space_id, user_id, key_id, model, hour, requests, errors, input_tokens, output_tokens,
+    error_input_tokens, error_output_tokens, cost
+)
+SELECT {id}, space_id, user_id, key_id, model, %s, COUNT(*), SUM(CASE WHEN kind = 'error' THEN 1 ELSE 0 END),
+       SUM(input_tokens), SUM(output_tokens), SUM(CASE WHEN kind = 'error' THEN input_tokens ELSE 0 END),
+       SUM(CASE WHEN kind = 'error' THEN output_tokens ELSE 0 END), SUM(cost)
+FROM usage_usagerecord WHERE space_id = %s AND id >= %s AND id < %s
+GROUP BY space_id, user_id, key_id, model
+"""
 
 
 @dataclass(frozen=True)
@@ -117,7 +130,8 @@ class _Story:
         self._manager = User.objects.get(space=self._space, number=1)
         self._make_people(make_password(password or None))
         self._told(f"{self._size.members:,} members")
-        self._spend()
+        with indexes_later(UsageRecord, HourlyUsage):
+            self._spend()
         self._write_wallets()
         self._write_keys()
         return self._space
@@ -206,24 +220,28 @@ class _Story:
     # -- What they spent --------------------------------------------------------------------------------------------
 
     def _spend(self) -> None:
-        """In the order of time; rows and roll-ups go out together, some tens of thousands at once."""
-        rows: list[tuple[Any, ...]] = []
-        hours: list[tuple[Any, ...]] = []
-        made = 0
-        for start, count in self._counts():
-            hours += self._spend_hour(start, count, rows)
-            if len(rows) >= ROWS_AT_ONCE:
-                made += self._write(rows, hours)
-                self._told(f"{made:,} of {self._size.rows:,} rows")
-        self._write(rows, hours)
+        """In the order of time, in one stream: the database takes rows in while the next are made."""
+        write_rows(UsageRecord, self._told_rows())
+        self._roll_up()
+        self._told("rolled up by hours")
 
-    def _write(self, rows: list[tuple[Any, ...]], hours: list[tuple[Any, ...]]) -> int:
-        count = len(rows)
-        write_rows(UsageRecord, rows)
-        write_rows(HourlyUsage, hours)
-        rows.clear()
-        hours.clear()
-        return count
+    def _told_rows(self) -> Iterator[tuple[Any, ...]]:
+        made = 0
+        for number, (start, count) in enumerate(self._counts(), start=1):
+            yield from self._spend_hour(start, count)
+            made += count
+            if number % (24 * DAYS_TOLD) == 0:
+                self._told(f"{made:,} of {self._size.rows:,} rows")
+
+    def _roll_up(self) -> None:
+        """Hours as they would have been raised, from the rows."""
+        made = "gen_random_uuid()" if connection.vendor == "postgresql" else "lower(hex(randomblob(16)))"
+        with connection.cursor() as cursor:
+            for number in range(self._size.days * 24):
+                start = self.begin + number * HOUR
+                first, after = (first_id(moment).hex for moment in (start, start + HOUR))
+                hour = connection.ops.adapt_datetimefield_value(start)
+                cursor.execute(_ROLL_UP.format(id=made), [hour, self._space.pk, first, after])
 
     def _counts(self) -> Iterator[tuple[datetime, int]]:
         """How many requests each hour has, by the time of day and the day of the week; they add up to all."""
@@ -232,16 +250,13 @@ class _Story:
         ends = [self._size.rows * so_far // sum(weights) for so_far in accumulate(weights)]
         return ((at, end - begun) for at, end, begun in zip(starts, ends, [0, *ends], strict=False))
 
-    def _spend_hour(self, start: datetime, count: int, rows: list[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
-        """Adds the hour's requests to `rows` and returns what they come to."""
+    def _spend_hour(self, start: datetime, count: int) -> Iterator[tuple[Any, ...]]:
         first = (start - EPOCH) // timedelta(microseconds=1)
         moments = sorted(first + self._random.randrange(3_600_000_000) for _ in range(count))
-        sums: dict[tuple[int, str, str], list[int]] = {}
         spenders = self._random.choices(self._spenders, cum_weights=self._shares, k=count)
-        rows += [self._spend_once(spender, at, sums) for spender, at in zip(spenders, moments, strict=True)]
-        return ((self._id(start), self._space.pk, *place, start, *figures) for place, figures in sums.items())
+        return map(self._spend_once, spenders, moments)
 
-    def _spend_once(self, spender: _Spender, at: int, sums: dict[tuple[int, str, str], list[int]]) -> tuple[Any, ...]:
+    def _spend_once(self, spender: _Spender, at: int) -> tuple[Any, ...]:
         """One story, and short of calls: it is told ten million times."""
         chance = self._random.random
         place = bisect(self._models, chance() * 100)
@@ -261,12 +276,6 @@ class _Story:
         spender.spent += cost
         key.spent += cost
         key.used_at = at
-        figures = sums.setdefault((spender.user.pk, key.id, model), [0, 0, 0, 0, 0])
-        figures[0] += 1
-        figures[1] += status > 200
-        figures[2] += read
-        figures[3] += written
-        figures[4] += cost
         took_ms = int(200 + 6000 * chance() ** 2)
         return (
             *(self._id_of(at), self._space.pk, spender.wallet_id, spender.user.pk, spender.user.username, key.id),

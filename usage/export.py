@@ -86,17 +86,24 @@ def batches(rows: QuerySet[Kept]) -> Iterator[list[Kept]]:
 
 
 def sheet(
-    columns: list[Column[Row]], groups: Iterable[list[Row]], *, has_bom: bool = False, has_sums: bool = True
+    columns: list[Column[Row]],
+    groups: Iterable[list[Row]],
+    *,
+    has_bom: bool = False,
+    has_sums: bool = True,
+    note: str = "",
 ) -> Iterator[str]:
-    """The file in pieces: the heads at once, then large ones, and last the sums of what was written before.
+    """The file in pieces: the heads at once, then large ones, the sums of what was written before, and the note.
 
     Where reading fails it ends without the line of sums, and the connection breaks.
     """
     # Now, in the language of who asked: the pieces are made when that may be forgotten.
-    return _pieces(columns, groups, start=BOM if has_bom else "", total=_("Total") if has_sums else "")
+    return _pieces(columns, groups, start=BOM if has_bom else "", total=_("Total") if has_sums else "", note=note)
 
 
-def _pieces(columns: list[Column[Row]], groups: Iterable[list[Row]], *, start: str, total: str) -> Iterator[str]:
+def _pieces(
+    columns: list[Column[Row]], groups: Iterable[list[Row]], *, start: str, total: str, note: str
+) -> Iterator[str]:
     buffer = io.StringIO(newline="")
     lines = csv.writer(buffer)
     lines.writerow([safe_text(column.head) for column in columns])
@@ -109,6 +116,8 @@ def _pieces(columns: list[Column[Row]], groups: Iterable[list[Row]], *, start: s
                 yield _taken(buffer)
     if total:
         lines.writerow([total, *_sum_cells(columns, sums)[1:]])
+    if note:
+        lines.writerow([safe_text(note)])
     yield _taken(buffer)
 
 

@@ -210,9 +210,9 @@ def _joined(spans: list[Span]) -> list[Span]:
 
 def _found(scope: Scope, cuts: Sequence[datetime], plan: _Plan, by: str) -> Iterable[tuple[int, Any, Figures]]:
     if plan.quarters:
-        yield from _read(_quarters(scope, plan), _place("quarter", cuts), _rolled_up(scope.kind), by)
+        yield from _read(_quarters(scope, plan), place_among("quarter", cuts), _rolled_up(scope.kind), by)
     if plan.hours:
-        yield from _read(_hours(scope, plan), _place("hour", cuts), _rolled_up(scope.kind), by)
+        yield from _read(_hours(scope, plan), place_among("hour", cuts), _rolled_up(scope.kind), by)
     yield from _read_rows(scope, cuts, plan.rows, by)
 
 
@@ -232,7 +232,7 @@ def _read_rows(
         return
     condition = scope.condition & ids_within(spans)
     rows = UsageRecord.objects.filter(condition, **({"kind": scope.kind} if scope.kind else {}))
-    yield from _read(rows, _place("id", [first_id(cut) for cut in cuts]), _COUNTED, by)
+    yield from _read(rows, place_among("id", [first_id(cut) for cut in cuts]), _COUNTED, by)
 
 
 def _read(rows: QuerySet[Any], place: Expression, sums: dict[str, Any], by: str) -> Iterable[tuple[int, Any, Figures]]:
@@ -242,12 +242,12 @@ def _read(rows: QuerySet[Any], place: Expression, sums: dict[str, Any], by: str)
         yield number, name[0] if name else "", _whole(cost, requests, errors, read, written)
 
 
-def _place(column: str, cuts: Sequence[Any], before: int = 0) -> Expression:
+def place_among(column: str, cuts: Sequence[Any], before: int = 0) -> Expression:
     """The place of the stretch that a column of time falls in, found by halves."""
     if len(cuts) <= 2:
         return Value(before)
     half = (len(cuts) - 1) // 2
-    earlier, later = _place(column, cuts[: half + 1], before), _place(column, cuts[half:], before + half)
+    earlier, later = place_among(column, cuts[: half + 1], before), place_among(column, cuts[half:], before + half)
     return Case(When(**{f"{column}__lt": cuts[half]}, then=earlier), default=later, output_field=IntegerField())
 
 

@@ -15,6 +15,7 @@ from django.db.models import Q, QuerySet
 from django.db.models.functions import Lower
 from django.http import QueryDict
 from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 
 from accounts.models import ApiKey, User
@@ -25,6 +26,7 @@ from tenants.policies import can_manage_users
 from usage import figures
 from usage.figures import Figures, Scope, first_id
 from usage.models import Task, UsageRecord
+from usage.quarters import pruned_through
 
 Row = TypeVar("Row", UsageRecord, Task, Transfer)
 Asked = TypeVar("Asked", bound="Filters")
@@ -332,6 +334,34 @@ class UsageLog(Log[UsageRecord, UsageFilters]):
     def _matching(self) -> QuerySet[UsageRecord]:
         records = super()._matching()
         return records.filter(kind=self.filters.type) if self.filters.type else records
+
+    @cached_property
+    def kept_from(self) -> datetime | None:
+        """Before this moment no row of the space is kept; None where all are."""
+        assert self._user.space_id is not None
+        return pruned_through(self._user.space_id)
+
+    @property
+    def moments(self) -> tuple[datetime, datetime]:
+        """As much of the period as rows are kept of: list, totals and file are of these."""
+        first, after = super().moments
+        return (max(first, self.kept_from), max(after, self.kept_from)) if self.kept_from else (first, after)
+
+    @property
+    def cut_at(self) -> datetime | None:
+        """Where rows begin, if some that are asked for are no longer kept, or may be."""
+        if self.filters.request_id:
+            return None if self.page.records else self.kept_from
+        return self.kept_from if self.kept_from and super().moments[0] < self.kept_from else None
+
+    @property
+    def cut_note(self) -> str:
+        """For people to read, where something is cut off."""
+        if self.cut_at is None:
+            return ""
+        moment = date_format(self.cut_at.astimezone(self.zone), "DATETIME_FORMAT")
+        words = _("Requests before %(moment)s are no longer kept. Dashboard and statements still count them.")
+        return words % {"moment": moment}
 
     @cached_property
     def totals(self) -> Figures:

@@ -125,6 +125,11 @@ def months_made(cursor: Any) -> list[Month]:
     return sorted(Month(int(match[1]), int(match[2])) for match in matches if match)
 
 
+def lock_month(cursor: Any, month: Month) -> None:
+    """Whoever tells history into it waits, until the transaction ends; readers do not."""
+    cursor.execute(f"LOCK TABLE {month.table} IN SHARE MODE")
+
+
 def drop_month(cursor: Any, month: Month) -> None:
     """With all its rows. Locks the whole log, for the moment that is left of the transaction."""
     cursor.execute(f"DROP TABLE {month.table}")

@@ -6,7 +6,6 @@ request is settled; whoever finds a quarter over, closes it, once, and what is n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,8 +15,8 @@ from django.db.models import Count, Q, QuerySet, Sum
 from audit import origin
 from tenants.ids import moment_of
 from tenants.models import Space
-from usage.figures import EPOCH, QUARTER, first_id, floor
-from usage.models import QuarterMark, SpaceQuarter, UsageRecord
+from usage.figures import EPOCH, QUARTER, first_id, floor, place_among
+from usage.models import QuarterMark, SpaceQuarter, UsageCheckpoint, UsageRecord
 
 # A charge is dated before its transaction begins, and none takes as long as this to commit.
 MARGIN = timedelta(minutes=10)
@@ -36,24 +35,41 @@ _SUMS: dict[str, Any] = {
 }
 
 
+class PrunedError(Exception):
+    """History was to be told of a time whose rows are no longer kept."""
+
+
 def close_quarters(*, now: datetime | None = None) -> int:
     """Close what is over, of every space; returns how many quarters had any usage. Any number may do so at once."""
     through = floor((now or origin.now()) - MARGIN, QUARTER)
     behind = Space.objects.exclude(quarter_mark__through__gte=through).order_by("pk").values_list("pk", flat=True)
-    return sum(_close_all(space_id, through) for space_id in behind)
+    return sum(close_space(space_id, through) for space_id in behind)
 
 
 def reopen(*, space_id: int, at: datetime) -> None:
     """What is over was written to: read it from the rows again from there on, until it is closed anew.
 
-    In the transaction that writes; for whoever writes history, or rows past the services.
+    In the transaction that writes; for whoever writes history, or rows past the services. Raises PrunedError where the
+    rows are no longer kept that it would be read from.
     """
+    # Locked before the look, for which whoever prunes at this moment is waited for.
+    list(QuarterMark.objects.select_for_update().filter(space=space_id))
+    pruned = pruned_through(space_id)
+    if pruned is not None and at < pruned:
+        raise PrunedError(at, pruned)
     start = floor(at, QUARTER)
     if QuarterMark.objects.filter(space=space_id, through__gt=start).update(through=start):
         SpaceQuarter.objects.filter(space=space_id, quarter__gte=start).delete()
 
 
-def _close_all(space_id: int, through: datetime) -> int:
+def pruned_through(space_id: int) -> datetime | None:
+    """Before this moment the space's rows are gone; None when all are there."""
+    last = UsageCheckpoint.objects.filter(space=space_id).order_by("-through")
+    return last.values_list("through", flat=True).first()
+
+
+def close_space(space_id: int, through: datetime) -> int:
+    """Of one space, up to a whole quarter that is over."""
     count = 0
     while (closed := _close_some(space_id, through)) is not None:
         count += closed
@@ -67,31 +83,25 @@ def _close_some(space_id: int, through: datetime) -> int | None:
     mark = QuarterMark.objects.select_for_update().get(space=space_id)
     if mark.through >= through:
         return None
-    count, reached = 0, through
-    for start in _used(space_id, mark.through, through):
-        if count == AT_ONCE:
-            reached = start
-            break
-        SpaceQuarter.objects.bulk_create(_sums(space_id, start))
-        count += 1
+    reached, closed = through, []
+    oldest = _rows(space_id, mark.through, through).order_by("id").values_list("pk", flat=True).first()
+    if oldest is not None:
+        start = floor(moment_of(oldest), QUARTER)
+        reached = min(start + AT_ONCE * QUARTER, through)
+        closed = SpaceQuarter.objects.bulk_create(quarters_of(space_id, start, reached))
     QuarterMark.objects.filter(space=space_id).update(through=reached)
-    return count
+    return len({each.quarter for each in closed})
 
 
-def _used(space_id: int, first: datetime, after: datetime) -> Iterator[datetime]:
-    """The quarters in which there was anything, the oldest first."""
-    while (found := _rows(space_id, first, after).order_by("id").values_list("pk", flat=True).first()) is not None:
-        first = floor(moment_of(found), QUARTER)
-        yield first
-        first += QUARTER
-
-
-def _sums(space_id: int, start: datetime) -> list[SpaceQuarter]:
-    rows = _rows(space_id, start, start + QUARTER).order_by().values("model").annotate(**_SUMS)
-    columns = ("model", *(name.removesuffix("_sum") for name in _SUMS))
+def quarters_of(space_id: int, first: datetime, after: datetime) -> list[SpaceQuarter]:
+    """What the rows come to from one whole quarter to another, not saved."""
+    starts = [first + number * QUARTER for number in range((after - first) // QUARTER + 1)]
+    place = place_among("id", [first_id(start) for start in starts])
+    rows = _rows(space_id, first, after).order_by().annotate(place=place).values("place", "model").annotate(**_SUMS)
+    columns = [name.removesuffix("_sum") for name in _SUMS]
     return [
-        SpaceQuarter(space_id=space_id, quarter=start, **dict(zip(columns, row, strict=True)))
-        for row in rows.values_list("model", *_SUMS)
+        SpaceQuarter(space_id=space_id, quarter=starts[number], model=model, **dict(zip(columns, sums, strict=True)))
+        for number, model, *sums in rows.values_list("place", "model", *_SUMS)
     ]
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, NamedTuple
-from uuid import UUID
 
 from django.db import connection, transaction
 from django.db.models import Count, Q, QuerySet, Sum
@@ -19,8 +18,9 @@ from django.db.models import Count, Q, QuerySet, Sum
 from audit import origin
 from tenants import append_only
 from tenants.ids import moment_of
-from usage.models import LEAST_KEPT_DAYS, HourlyUsage, UsageCheckpoint, UsageRecord
-from usage.partitions import TABLE, Month, drop_month, make_ahead, months_made, take_lock
+from usage.models import LEAST_KEPT_DAYS, HourlyUsage, QuarterMark, SpaceQuarter, UsageCheckpoint, UsageRecord
+from usage.partitions import TABLE, Month, drop_month, lock_month, make_ahead, months_made, take_lock
+from usage.quarters import close_space
 
 LEAST_KEPT = timedelta(days=LEAST_KEPT_DAYS)
 
@@ -43,7 +43,7 @@ class Pruned:
 
 
 class _Figures(NamedTuple):
-    """What reconcile compares, of rows, checkpoints and roll-ups alike."""
+    """What reconcile compares, of rows and roll-ups alike."""
 
     requests: int
     errors: int
@@ -66,18 +66,26 @@ def count_month(month: Month) -> Pruned:
     return Pruned(month, found["rows"], found["spent"])
 
 
-@transaction.atomic
 def prune_month(month: Month) -> Pruned | None:
-    """Write the month's checkpoints and drop its rows; None when somebody else was faster.
+    """Close the month's quarters, write its checkpoints and drop its rows; None when somebody else was faster.
 
-    Raises RollUpsDifferError, having changed nothing. On PostgreSQL the log is locked for the moment of the drop; an
+    Raises RollUpsDifferError, with all rows still there. On PostgreSQL the log is locked for the moment of the drop; an
     OperationalError says that it was too busy for that.
     """
+    for space_id in _spaces(month):
+        close_space(space_id, month.end)
+    return _prune(month)
+
+
+@transaction.atomic
+def _prune(month: Month) -> Pruned | None:
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
             take_lock(cursor, wait=True)
         if month not in _months():
             return None
+        if connection.vendor == "postgresql":
+            lock_month(cursor, month)
         pruned = count_month(month)
         for space_id in _spaces(month):
             _compare(month, space_id)
@@ -121,18 +129,23 @@ def _spaces(month: Month) -> list[int]:
 
 
 def _compare(month: Month, space_id: int) -> None:
-    """With the rows count those that were pruned before, where a history was told after that."""
-    kept: Counter[tuple[Any, ...]] = Counter()
-    pruned = UsageCheckpoint.objects.filter(space=space_id, through=month.end)
+    """The mark is locked: nobody reopens a quarter that is about to lose its rows."""
+    list(QuarterMark.objects.select_for_update().filter(space=space_id))
     hours = HourlyUsage.objects.filter(space=space_id, hour__gte=month.start, hour__lt=month.end)
-    for place, figures in _summed(_rows(month).filter(space=space_id), _OF_ROWS):
-        _count(kept, place, figures, +1)
-    for place, figures in _summed(pruned, _OF_CHECKPOINTS):
-        _count(kept, place, figures, +1)
-    for place, figures in _summed(hours, _OF_HOURS):
-        _count(kept, place, figures, -1)
-    if differing := sum(1 for difference in kept.values() if difference):
+    quarters = SpaceQuarter.objects.filter(space=space_id, quarter__gte=month.start, quarter__lt=month.end)
+    differing = _differing(month, space_id, hours, ("user_id", "key_id", "model"))
+    if differing := differing + _differing(month, space_id, quarters, ("model",)):
         raise RollUpsDifferError(month, space_id, differing)
+
+
+def _differing(month: Month, space_id: int, rolled_up: QuerySet[Any], places: tuple[str, ...]) -> int:
+    """How many figures of roll-ups are not what the rows come to, by these columns."""
+    kept: Counter[tuple[Any, ...]] = Counter()
+    for place, figures in _summed(_rows(month).filter(space=space_id), _OF_ROWS, places):
+        _count(kept, place, figures, +1)
+    for place, figures in _summed(rolled_up, _OF_ROLL_UPS, places):
+        _count(kept, place, figures, -1)
+    return sum(1 for difference in kept.values() if difference)
 
 
 def _count(kept: Counter[tuple[Any, ...]], place: tuple[Any, ...], figures: _Figures, sign: int) -> None:
@@ -155,18 +168,12 @@ _OF_ROWS = {
     "sum_output_tokens": Sum("output_tokens"),
     "sum_cost": Sum("cost"),
 }
-_OF_HOURS = {f"sum_{name}": Sum(name) for name in _Figures._fields}
-_OF_CHECKPOINTS = _OF_HOURS | {"sum_cost": Sum("spent")}
+_OF_ROLL_UPS = {f"sum_{name}": Sum(name) for name in _Figures._fields}
 
 
-def _summed(rows: QuerySet[Any], sums: dict[str, Any]) -> Iterator[tuple[tuple[int, UUID, str], _Figures]]:
-    """By user, key and model."""
-    places = ("user_id", "key_id", "model")
-    for row in rows.order_by().values(*places).annotate(**sums).values_list(*places, *sums).iterator():
-        yield row[:3], _Figures(*row[3:])
-
-
-def pruned_through(space_id: int) -> datetime | None:
-    """Before this moment the space's rows are gone; None when all are there."""
-    last = UsageCheckpoint.objects.filter(space=space_id).order_by("-through")
-    return last.values_list("through", flat=True).first()
+def _summed(
+    rows: QuerySet[Any], sums: dict[str, Any], places: tuple[str, ...]
+) -> Iterator[tuple[tuple[Any, ...], _Figures]]:
+    found = rows.order_by().values(*places).annotate(**sums).values_list(*places, *sums)
+    for row in found.iterator():
+        yield row[: len(places)], _Figures(*row[len(places) :])

@@ -15,9 +15,8 @@ from usage.task_log import TaskLog
 
 def usage_sheet(log: UsageLog, *, has_bom: bool = False) -> Iterator[str]:
     # The price snapshot stands in no column, and takes longer to read than all others.
-    return sheet(
-        _usage_columns(is_whole_space=log.is_whole_space), batches(log.records.defer("price")), has_bom=has_bom
-    )
+    columns = _usage_columns(is_whole_space=log.is_whole_space)
+    return sheet(columns, batches(log.records.defer("price")), has_bom=has_bom, note=log.cut_note)
 
 
 def task_sheet(log: TaskLog, *, has_bom: bool = False) -> Iterator[str]:

@@ -44,6 +44,7 @@ AUTUMN = datetime(2026, 10, 25, tzinfo=UTC)
 
 def spend(user: User, *, at: datetime, cost: int = CENT, status: int = 200, **call: Any) -> None:
     fields: dict[str, Any] = {"model": "a", "status": status} | call
+    # Of its own time: an id that is older than rows are kept holds nothing.
     request_id, made = id_at(at), Call(**fields)
     assert user.space_id is not None
     with acting(moment=at):

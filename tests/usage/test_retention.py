@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import IntegrityError, connection, transaction
+from django.http import QueryDict
+from django.test import Client
 from django.utils import timezone
 
 from accounts.keys import KeyTerms, create_key
@@ -16,16 +18,25 @@ from accounts.models import User
 from audit.origin import acting
 from quotas.charging import Call, expire_holds, hold, log_refusal, settle
 from quotas.errors import HoldUnknown
-from quotas.money import NANOS_PER_USD
+from quotas.money import NANOS_PER_USD, format_exact
 from quotas.reconcile import reconcile
+from quotas.statement import Month as StatementMonth
+from quotas.statement import member_statement, space_statement
+from tenants import append_only
 from tenants.ids import id_at, new_id
 from tenants.models import Space
 from tests.factories import charge
 from tests.quotas.books import books
 from tests.quotas.test_concurrency import together
-from usage.models import HourlyUsage, UsageCheckpoint, UsageRecord
+from tests.usage.videos import submit, succeed, take
+from usage import figures
+from usage.dashboard import Dashboard
+from usage.log import UsageLog
+from usage.models import HourlyUsage, QuarterMark, SpaceQuarter, UsageCheckpoint, UsageRecord
 from usage.partitions import Month
-from usage.retention import Pruned, months_due, prune_month, pruned_through
+from usage.quarters import PrunedError, close_quarters, pruned_through
+from usage.retention import Pruned, months_due, prune_month
+from usage.sheets import usage_sheet
 
 USD = NANOS_PER_USD
 NOW = timezone.now()
@@ -98,8 +109,9 @@ def test_old_months_go_and_what_they_came_to_stays(history: Space, member: User,
         ("UPDATE quotas_wallet SET spent = spent - 1 WHERE kind = 'member'", ["spent"]),
         ("UPDATE quotas_wallet SET spent = spent - 1 WHERE kind = 'pool'", ["spent"]),
         ("UPDATE accounts_apikey SET spent = 0", ["spent"]),
-        ("UPDATE usage_hourlyusage SET cost = cost + 1 WHERE model = 'gpt-4o' AND cost > 0", ["cost"]),
-        ("DELETE FROM usage_hourlyusage WHERE errors > 0", ["requests", "errors"]),
+        # Against the checkpoints, and against the quarters.
+        ("UPDATE usage_hourlyusage SET cost = cost + 1 WHERE model = 'gpt-4o' AND cost > 0", ["cost", "cost"]),
+        ("DELETE FROM usage_hourlyusage WHERE errors > 0", ["requests", "errors"] * 2),
     ],
 )
 def test_figures_that_drifted_are_found_after_pruning(history: Space, statement: str, figures: list[str]) -> None:
@@ -115,7 +127,7 @@ def test_roll_ups_that_are_not_what_the_rows_come_to_stop_it(history: Space, mem
     drift(f"UPDATE usage_hourlyusage SET cost = cost + 1, requests = requests + 1 WHERE user_id = {member.pk}")
     wrong = books(history)
 
-    with pytest.raises(CommandError, match=rf"Halcyon Labs, {OLD_MONTH}: 4 hourly figures .* Nothing .* dropped"):
+    with pytest.raises(CommandError, match=rf"Halcyon Labs, {OLD_MONTH}: 4 rolled-up figures .* Nothing .* dropped"):
         prune()
 
     assert books(history) == wrong and wrong["UsageRecord"] == before["UsageRecord"]
@@ -165,14 +177,129 @@ def test_pruning_again_finds_nothing(history: Space) -> None:
     assert list(UsageCheckpoint.objects.values()) == kept
 
 
-def test_a_history_told_after_pruning_is_pruned_like_any_other(history: Space, member: User) -> None:
+def test_no_history_is_told_of_a_time_that_is_pruned(history: Space, member: User) -> None:
     prune()
-    late = at(OLD, member, 0.25)
-    assert UsageRecord.objects.get(pk=late.pk) == late and reconcile(history) == []
+    before = books(history)
 
-    assert prune() == f"{OLD_MONTH}: 1 row dropped, $0.25 kept as checkpoints.\n"
+    with pytest.raises(PrunedError), transaction.atomic():
+        at(OLD_MONTH.plus(2).start - timedelta(microseconds=1), member, 0.25)
+    assert books(history) == before and reconcile(history) == []
 
+    at(OLD_MONTH.plus(2).start, member, 0.25)
     assert reconcile(history) == []
+
+
+def test_quarters_are_closed_before_their_rows_go_and_stay(history: Space) -> None:
+    assert not QuarterMark.objects.exists()
+
+    prune()
+    assert QuarterMark.objects.get(space=history).through >= OLD_MONTH.plus(1).end
+    told = list(SpaceQuarter.objects.order_by("quarter", "model").values_list("model", "requests", "errors", "cost"))
+    close_quarters()
+
+    assert told == [("gpt-4o", 2, 1, USD // 4), ("gpt-4o-mini", 1, 0, 2 * USD), ("gpt-4o-mini", 1, 0, USD // 2)]
+    assert reconcile(history) == []
+
+
+def test_a_quarter_that_is_not_what_the_rows_come_to_stops_it(history: Space) -> None:
+    close_quarters()
+    drift("UPDATE usage_spacequarter SET cost = cost + 1 WHERE model = 'gpt-4o'")
+    before = books(history)
+
+    with pytest.raises(CommandError, match=f"{OLD_MONTH}: 1 rolled-up figure is"):
+        prune()
+
+    assert books(history) == before and not UsageCheckpoint.objects.exists()
+
+
+def test_months_that_are_kept_can_be_opened_again(history: Space, member: User) -> None:
+    at(OLD_MONTH.plus(3).start, member, 0.25)
+    prune("--keep", f"{(NOW - OLD_MONTH.plus(2).end).days}d")
+    close_quarters()
+
+    at(OLD_MONTH.plus(3).start + timedelta(hours=1), member, 0.25)
+    close_quarters()
+
+    assert reconcile(history) == [] and SpaceQuarter.objects.filter(quarter__lt=OLD_MONTH.plus(2).end).count() == 3
+
+
+# -- What the pages say -------------------------------------------------------------------------------------------
+
+
+def log_of(user: User, query: str) -> UsageLog:
+    return UsageLog(user, QueryDict(query))
+
+
+def test_the_log_totals_and_file_are_of_the_rows_that_are_kept(history: Space, manager: User) -> None:
+    period = f"from={OLD:%Y-%m-%d}&to={NOW + timedelta(days=1):%Y-%m-%d}"
+    before, spent = log_of(manager, period), Dashboard(manager, QueryDict(period)).figures
+    assert before.cut_note == "" and before.totals == spent and spent.cost_nanos == 3 * USD + 3 * USD // 4
+
+    prune()
+
+    log = log_of(manager, period)
+    assert [record.cost for record in log.page.records] == [USD]
+    assert log.totals == figures.counted(log.records) and log.totals.cost_nanos == USD
+    lines = "".join(usage_sheet(log)).splitlines()
+    assert len(lines) == 4 and lines[-2].startswith("Total,") and log.cut_note in lines[-1]
+    assert f"{OLD_MONTH.plus(2).start:%Y}" in log.cut_note
+    assert Dashboard(manager, QueryDict(period)).figures == spent
+
+
+def test_a_period_of_kept_rows_says_nothing(history: Space, manager: User) -> None:
+    prune()
+
+    assert log_of(manager, "").cut_note == ""
+    assert "no longer kept" not in "".join(usage_sheet(log_of(manager, "")))
+
+
+def test_a_period_that_is_wholly_pruned_is_empty_and_says_why(history: Space, manager: User) -> None:
+    period = f"from={OLD:%Y-%m-%d}&to={OLD:%Y-%m-%d}"
+    prune()
+
+    log = log_of(manager, period)
+
+    assert log.page.records == [] and log.totals == figures.Figures() and "no longer kept" in log.cut_note
+    assert Dashboard(manager, QueryDict(period)).figures.cost_nanos == 2 * USD + USD // 4
+
+
+def test_the_page_says_it(client: Client, history: Space, manager: User, stranger: User) -> None:
+    prune()
+    for user, is_said in ((manager, True), (stranger, False)):
+        client.force_login(user, backend="accounts.backends.LivingUserBackend")
+        page = client.get("/console/usage/", {"from": "2020-01-01"}).content.decode()
+        assert ("are no longer kept." in page) is is_said
+
+
+def test_a_request_that_is_pruned_is_not_found_and_it_says_why(history: Space, manager: User) -> None:
+    pruned = UsageRecord.objects.order_by("id")[0].request_id
+    kept = UsageRecord.objects.order_by("-id")[0].request_id
+    prune()
+
+    assert "no longer kept" in log_of(manager, f"request_id={pruned}").cut_note
+    assert log_of(manager, f"request_id={kept}").cut_note == ""
+
+
+def test_a_task_whose_row_is_pruned_still_says_what_it_cost(client: Client, manager: User) -> None:
+    task = succeed(take(submit(manager, seconds=4)))
+    with append_only.standing_aside(connection, "usage_usagerecord"):
+        UsageRecord.objects.filter(request_id=task.pk).delete()
+
+    client.force_login(manager, backend="accounts.backends.LivingUserBackend")
+    page = client.get("/console/tasks/").content.decode()
+
+    assert "How this was charged is no longer kept." in page and "Held until it ends" not in page
+    assert page.count(format_exact(task.cost or 0)) >= 1
+
+
+def test_statements_are_the_same_after_pruning(history: Space, member: User) -> None:
+    month = StatementMonth(OLD_MONTH.year, OLD_MONTH.number, UTC)
+    before = (space_statement(history, month), member_statement(member, month))
+
+    prune()
+
+    after = (space_statement(history, month), member_statement(member, month))
+    assert after == before and before[0].whole.spent_nanos == 2 * USD + USD // 4
 
 
 def test_a_strangers_space_is_pruned_beside_ours_and_both_balance(history: Space, stranger: User) -> None:
@@ -240,5 +367,5 @@ def test_two_who_prune_at_once_prune_once(history: Space) -> None:
 def test_an_hours_roll_up_that_is_missing_stops_it(history: Space, manager: User) -> None:
     HourlyUsage.objects.filter(user_id=manager.pk).delete()
 
-    with pytest.raises(CommandError, match=f"{OLD_MONTH}: 4 hourly figures"):
+    with pytest.raises(CommandError, match=f"{OLD_MONTH}: 4 rolled-up figures"):
         prune()

@@ -12,6 +12,7 @@ from quotas.reconcile import reconcile
 from tenants.models import Space
 from tenants.services import NameTakenError
 from tenants.test_data import Size, make_test_space, slug
+from usage.quarters import close_quarters
 
 LEAST_PASSWORD = 8
 
@@ -53,6 +54,8 @@ class Command(BaseCommand):
             # Plans are made by what the planner knows of a table, and nobody looked at these yet.
             cursor.execute("ANALYZE")
         tell("analysed")
+        close_quarters()
+        tell("quarters closed")
         if differences := reconcile(space):
             raise CommandError(f"The books differ in {len(differences)} figures: this is a bug. {differences[0]}")
         tell("the books balance")

@@ -72,10 +72,10 @@ def _prune(month: Month) -> Pruned | None:
 
 def _differ(error: RollUpsDifferError) -> str:
     words = ngettext(
-        "%(space)s, %(month)s: %(n)d hourly figure is not what the rows come to. Nothing of that month was dropped; "
-        "run reconcile, and keep the rows until it is known why.",
-        "%(space)s, %(month)s: %(n)d hourly figures are not what the rows come to. Nothing of that month was dropped; "
-        "run reconcile, and keep the rows until it is known why.",
+        "%(space)s, %(month)s: %(n)d rolled-up figure is not what the rows come to. Nothing of that month was "
+        "dropped; run reconcile, and keep the rows until it is known why.",
+        "%(space)s, %(month)s: %(n)d rolled-up figures are not what the rows come to. Nothing of that month was "
+        "dropped; run reconcile, and keep the rows until it is known why.",
         error.differing,
     )
     space = Space.objects.filter(pk=error.space_id).first()
