@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from itertools import count
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -32,6 +35,7 @@ from usage.figures import Figures
 from usage.log import Period, UsageLog
 from usage.models import QuarterMark, SpaceQuarter, UsageRecord
 from usage.quarters import AT_ONCE, MARGIN, close_quarters, reopen
+from usage.sheets import usage_sheet
 
 pytestmark = pytest.mark.django_db
 
@@ -170,6 +174,7 @@ def test_dashboard_log_rows_and_wallets_agree(
         assert len({row.pk for row in rows}) == len(rows)
         log = UsageLog(viewer, QueryDict("&".join(f"{name}={value}" for name, value in query.items())))
         assert summed(rows) == summed(list(log.records)) == log.totals, query
+        assert exported(log, now=start + timedelta(days=30)) == (len(rows), Decimal(log.totals.cost_nanos) / USD)
         plain = "&".join(f"{name}={value}" for name, value in period.items())
         assert_shows(Dashboard(viewer, QueryDict(plain)), listed(viewer, period))
         own = listed(viewer, {**period, "user": viewer.username})
@@ -180,6 +185,13 @@ def test_dashboard_log_rows_and_wallets_agree(
     pool = summed(list(UsageRecord.objects.filter(user_id=manager.pk, key_id=traffic.keys[0].pk))).cost_nanos
     assert Wallet.objects.get(space=space, kind="pool").spent - before == pool
     assert reconcile(space) == []
+
+
+def exported(log: UsageLog, *, now: datetime) -> tuple[int, Decimal]:
+    """How many rows the CSV has, and the sum in its last line."""
+    with acting(moment=now):
+        lines = list(csv.DictReader(io.StringIO("".join(usage_sheet(log)), newline="")))
+    return len(lines) - 1, Decimal(lines[-1]["Cost (USD)"])
 
 
 def assert_shows(dashboard: Dashboard, rows: list[UsageRecord]) -> None:
