@@ -81,6 +81,17 @@ OVER_THE_EDGE = """
 """
 
 
+# What sticks out, the innermost of it.
+WIDEST = """
+    () => [...document.querySelectorAll("body *")]
+      .filter((one) => {
+        const box = one.getBoundingClientRect();
+        return box.width && (box.right > innerWidth + 1 || box.left < -1) && !one.closest(".sr, .sidebar");
+      })
+      .slice(-3).map((one) => one.outerHTML.slice(0, 100)).join(" | ")
+"""
+
+
 class Reader:
     """Looks at what is shown, and keeps what is wrong with it; the test goes on to the next page."""
 
@@ -103,7 +114,7 @@ class Reader:
     def _overflow(self, what: str) -> None:
         width, room = self.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
         if width > room:
-            self._note(what, [f"{width}px of content in {room}px"])
+            self._note(what, [f"{width}px of content in {room}px: {self.page.evaluate(WIDEST)}"])
         self._note(what, self.page.evaluate(OVER_THE_EDGE))
 
     def _note(self, what: str, found: list[str]) -> None:
@@ -457,7 +468,7 @@ def look_at_settings(reader: Reader) -> None:
     button(page, "Change password").click()
     expect(page.get_by_label("Present password")).to_have_attribute("aria-invalid", "true")
     reader.look("settings, wrong")
-    page.get_by_label("Dark").check(force=True)
+    page.get_by_label("Dark", exact=True).check(force=True)
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
     expect(page.locator("#toasts")).to_contain_text("Theme saved.")
     page.get_by_label("System").check(force=True)
