@@ -60,10 +60,11 @@ BEGIN
         cost_nanos, 0, free, false, 100, 200, ''
     );
     INSERT INTO usage_hourlyusage AS total (
-        id, space_id, user_id, key_id, model, hour, requests, errors, input_tokens, output_tokens, cost
+        id, space_id, user_id, key_id, model, hour, requests, errors, input_tokens, output_tokens,
+        error_input_tokens, error_output_tokens, cost
     ) VALUES (
         gen_random_uuid(), hold.space_id, hold.user_id, hold.key_id, 'bench', date_trunc('hour', now(), 'UTC'), 1, 0, 24, 20,
-        cost_nanos
+        0, 0, cost_nanos
     )
     ON CONFLICT (space_id, user_id, key_id, model, hour) DO UPDATE SET
         requests = total.requests + 1, input_tokens = total.input_tokens + 24, output_tokens = total.output_tokens + 20,
@@ -100,13 +101,14 @@ BEGIN
     JOIN quotas_wallet w ON w.space_id = k.space_id AND w.user_id = k.user_id;
 
     INSERT INTO usage_hourlyusage AS total (
-        id, space_id, user_id, key_id, model, hour, requests, errors, input_tokens, output_tokens, cost
+        id, space_id, user_id, key_id, model, hour, requests, errors, input_tokens, output_tokens,
+        error_input_tokens, error_output_tokens, cost
     )
     SELECT
         gen_random_uuid(), space_id, user_id, key_id, model,
         date_trunc('hour', to_timestamp(('x' || substr(replace(id::text, '-', ''), 1, 12))::bit(48)::bigint / 1000.0), 'UTC')
             AS hour,
-        count(*), 0, sum(input_tokens), sum(output_tokens), sum(cost)
+        count(*), 0, sum(input_tokens), sum(output_tokens), 0, 0, sum(cost)
     FROM usage_usagerecord
     WHERE cost = 0
     GROUP BY space_id, user_id, key_id, model, hour

@@ -45,5 +45,7 @@ def members_share(space: Space) -> MembersShare:
 def richest_of(space: Space) -> list[Wallet]:
     """The living members who have most left to spend, the most first."""
     wallets = Wallet.objects.filter(space=space, kind=Wallet.Kind.MEMBER, is_closed=False)
-    most = wallets.select_related("user").order_by(F("spent") - F("total"), "user__number")
-    return list(most[:RICHEST])
+    # Ids alone are sorted: all wallets of the space are looked at.
+    most = list(wallets.order_by(F("spent") - F("total"), "user_id").values_list("pk", flat=True)[:RICHEST])
+    found = wallets.select_related("user").in_bulk(most)
+    return [found[pk] for pk in most if pk in found]

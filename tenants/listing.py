@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from urllib.parse import urlencode
 
 import django_filters
@@ -75,6 +75,23 @@ class Column(NamedTuple):
     direction: str
 
 
+class _Pages(Paginator[User]):
+    """Sorts ids alone, and reads from the nearer end: OFFSET reads all that stands before a page."""
+
+    def page(self, number: int | str) -> Page[User]:
+        number = self.validate_number(number)
+        first = (number - 1) * self.per_page
+        last = min(first + self.per_page, self.count)
+        members = cast("QuerySet[User]", self.object_list)
+        ids = members.values_list("pk", flat=True)
+        if first <= self.count // 2:
+            shown = list(ids[first:last])
+        else:
+            shown = list(ids.reverse()[self.count - last : self.count - first])[::-1]
+        found = members.order_by().in_bulk(shown)
+        return Page([found[pk] for pk in shown if pk in found], number, self)
+
+
 class Listing:
     """One state of the list. `first`, if given, stands above the others, wherever its place would be."""
 
@@ -92,7 +109,7 @@ class Listing:
 
     @cached_property
     def page(self) -> Page[User]:
-        page = Paginator(self._ordered(), self.size).get_page(self._query.get("page"))
+        page = _Pages(self._ordered(), self.size).get_page(self._query.get("page"))
         if self.first is not None:
             others = [member for member in page.object_list if member != self.first]
             page.object_list = [self.first, *others]
@@ -161,6 +178,9 @@ class Listing:
         members: QuerySet[User] = self._filter.qs.none() if self._unsearchable else self._filter.qs
         if key == "id":
             return members.order_by("-number" if descending else "number")
+        if key == "remaining":
+            # Everybody has one; said, it is half the work to join them.
+            members = members.filter(wallet__isnull=False)
         return members.order_by(expression.desc() if descending else expression.asc(), "number")
 
 

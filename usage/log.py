@@ -208,7 +208,8 @@ class Log(ABC, Generic[Row, Asked]):
     def _keys(self) -> Keys | None:
         """Those that the address names."""
         asked = self.filters.token
-        return keys_called(asked, space_id=self._user.space_id) if asked else None
+        owner_id = None if self.is_whole_space else self._user.pk
+        return keys_called(asked, space_id=self._user.space_id, owner_id=owner_id) if asked else None
 
     @cached_property
     def page(self) -> Page[Row]:
@@ -471,13 +472,17 @@ class Keys:
         return Q(user_id__in=self.former_owner_ids, key_name=self.name)
 
 
-def keys_called(text: str, *, space_id: int | None) -> Keys:
-    """Whoever renamed a key is in the trail, so that its rows are looked for among theirs alone."""
+def keys_called(text: str, *, space_id: int | None, owner_id: int | None = None) -> Keys:
+    """Of one owner, or of a whole space. Whoever renamed a key is in the trail, so only their rows are looked at."""
     named = ApiKey.with_deleted.filter(space=space_id)
+    if owner_id is not None:
+        named = named.filter(user=owner_id)
     identifier = uuid_of(text)
     named = named.filter(Q(name=text) | Q(pk=identifier)) if identifier else named.filter(name=text)
     found = list(named.order_by().values_list("pk", "user_id")[: KEYS_LISTED + 1])
     renamed = AuditEvent.objects.filter(space=space_id, kind="key.edited", before__name=text, target_id__isnull=False)
+    if owner_id is not None:
+        renamed = renamed.filter(target_id=owner_id)
     former = frozenset(target for target in renamed.values_list("target_id", flat=True) if target is not None)
     if len(found) > KEYS_LISTED:
         return Keys(text, named.order_by().values("pk"), None, former)

@@ -11,6 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from accounts.models import User
 from quotas.models import Wallet
 from quotas.money import NANOS_PER_USD
+from tenants.listing import SORTS
 from tenants.models import Space
 from tests.factories import MemberFactory, charge
 
@@ -105,6 +106,19 @@ def test_pages_and_their_sizes_are_in_the_address(signed_in: Client, space: Spac
     assert len(names(signed_in.get("/space/users/?size=7"))) == 10
     assert names(signed_in.get("/space/users/?page=99")) == ["u10", "u11"]
     assert 'href="/space/users/?size=20"' in second.content.decode()
+
+
+@pytest.mark.parametrize("sort", [sign + key for key in SORTS for sign in ("", "-")])
+def test_pages_from_both_ends_are_the_whole_list_in_order(signed_in: Client, space: Space, sort: str) -> None:
+    for number in range(35):
+        MemberFactory.create(space=space, username=f"u{number:02}", usd=number % 4)
+    User.objects.filter(username__endswith="3").update(is_active=False)
+    whole = names(signed_in.get(f"/space/users/?sort={sort}&size=100"))
+
+    pages = [names(signed_in.get(f"/space/users/?sort={sort}&page={number}")) for number in range(1, 5)]
+
+    assert [len(page) for page in pages] == [10, 10, 10, 5]
+    assert [name for page in pages for name in page] == whole and len(set(whole)) == 35
 
 
 def test_the_list_asks_as_many_queries_for_many_rows_as_for_one(signed_in: Client, space: Space) -> None:
