@@ -9,11 +9,12 @@ from django.utils.functional import Promise
 from django.utils.html import conditional_escape, format_html
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, pgettext
 
 from accounts.models import Role, User
 from audit.models import AuditEvent
 from audit.services import AND_MORE
+from quotas.models import FIRST_GRANT
 from quotas.money import AmountError, format_balance, format_cost, parse_usd
 
 Words = str | Promise
@@ -197,7 +198,7 @@ def _actor(event: AuditEvent) -> str:
         return _("Operator")
     if event.actor_id is None and event.is_refused:
         return _("Somebody")
-    return _("System") if event.actor_id is None else event.actor_name
+    return pgettext("actor", "System") if event.actor_id is None else event.actor_name
 
 
 def _address(event: AuditEvent, viewer: User) -> str:
@@ -256,6 +257,8 @@ def _said(name: str, value: Any) -> str:
         return "–"
     if name in _MONEY or name.endswith("_at_refusal"):
         return _usd(name, str(value))
+    if name == "reason" and value == FIRST_GRANT:
+        return _(FIRST_GRANT)
     return str(dict(Role.choices).get(value, value)) if name == "role" else str(value)
 
 

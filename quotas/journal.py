@@ -11,6 +11,7 @@ from typing import Any
 from django.db.models import Count, Q, QuerySet, Sum
 from django.http import QueryDict
 from django.utils.translation import gettext as _
+from django.utils.translation import pgettext
 
 from accounts.models import User
 from quotas.models import FIRST_GRANT, Transfer
@@ -218,7 +219,7 @@ def actor_label(transfer: Transfer) -> str:
     """Operators are one office to a space; without an actor it was the system itself."""
     if transfer.kind in (Kind.GRANT, Kind.REVOKE):
         return _("Operator")
-    return transfer.actor_name or _("System")
+    return transfer.actor_name or pgettext("actor", "System")
 
 
 def _detail(transfer: Transfer) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -26,7 +27,7 @@ TELLING = {"aria-label", "aria-description", "title", "placeholder", "alt", "lab
 TECHNICAL = re.compile(
     r":.*|hx-.*|data-(?!tip$|done$).*|aria-(?!label|description).*|"
     r"id|class|name|names|value|type|look|href|url|action|method|autocomplete|autocapitalize|inputmode|spellcheck|"
-    r"maxlength|target|icon_name|kept|start|back|trigger|closedby|labelledby|show"
+    r"maxlength|target|icon_name|kept|start|back|trigger|closedby|labelledby|show|oob"
 )
 SILENT = {"script", "style", "svg", "code", "pre"}
 # Names and codes, the same in every language.
@@ -146,7 +147,7 @@ def test_a_missing_or_broken_translation_is_noticed() -> None:
 
 # Of the cast, and codes that stay as they are.
 DATA = re.compile(
-    r"Halcyon Labs|Jun Sato|Elsewhere|gpt-[\w.-]+|sora-[\w-]+|Space Manage(?! )|"
+    r"Halcyon Labs|Google Authenticator|Jun Sato|Elsewhere|gpt-[\w.-]+|sora-[\w-]+|Space Manage(?! )|"
     r"curl|Base URL|SDK|API|Token|HTTP|IP|ID|UTC|RPM|TPM|USD|English|Asia/Shanghai|https?://\S+"
 )
 SENTENCE = re.compile(r"[A-Za-z’']{2,} [A-Za-z’']{2,}")
@@ -154,6 +155,9 @@ PAGES = ["/console/", "/console/usage/", "/console/tasks/", "/console/tokens/", 
 PAGES += [f"/console/tokens/1/{deed}/" for deed in ("edit", "rotate", "delete")]
 PAGES += ["/space/users/", "/space/users/?q=zed", "/space/users/add/", "/space/users/3/edit/", "/space/users/3/delete/"]
 PAGES += ["/me/credits/", "/me/settings/", "/nowhere/", "/console/usage/?model=none", "/console/tasks/?model=none"]
+PAGES += ["/console/members/", "/space/audit/", "/space/audit/?q=none", "/me/activity/", "/me/statement/"]
+PAGES += ["/space/users/3/statement/", "/space/users/3/two-factor/reset/"]
+PAGES += ["/me/two-factor/", "/me/two-factor/app/"]
 POSTS: list[tuple[str, dict[str, str]]] = [
     ("/me/settings/", {"form": "password", "new_password": "short"}),
     ("/me/settings/", {"form": "locale", "time_zone": "Mars/Olympus", "language": "tlh"}),
@@ -186,7 +190,12 @@ def english_in(html: str) -> Iterator[str]:
 
 def read_as(client: Client, user: User) -> dict[str, list[str]]:
     client.force_login(user, backend="accounts.backends.LivingUserBackend")
-    answers: list[tuple[str, Any]] = [(path, client.get(path)) for path in PAGES]
+    unconfirmed = client.get("/me/confirm/")
+    session = client.session
+    session["password_confirmed_at"] = time.time()
+    session.save()
+    answers: list[tuple[str, Any]] = [("/me/confirm/", unconfirmed)]
+    answers += [(path, client.get(path)) for path in PAGES]
     answers += [(f"POST {path} {data}", client.post(path, data)) for path, data in POSTS]
     assert {answer.status_code for _, answer in answers} <= {200, 403, 404, 422}
     assert {answer["Content-Language"] for _, answer in answers} == {"zh-hans"}
