@@ -23,6 +23,7 @@ INFO = {"bidi": True, "code": CODE, "name": "Pseudo", "name_local": "Pseudo"}
 # A letter for each letter: what is read is no word, and its direction is a real one.
 LETTERS = str.maketrans("abcdefghijklmnopqrstuvwxyz", "אבגדהוזחטיכלמנסעפצקרשתאבגד")
 KEPT = re.compile(r"(%\(\w+\)[sd]|%%|</?\w+[^>]*>)")
+WORD_MOST = 12
 # Django's letters for days and hours.
 IS_DATE = re.compile(r"(?:\b[A-Za-z]\b|[^A-Za-z])+")
 
@@ -31,7 +32,10 @@ def pseudo(text: str) -> str:
     if IS_DATE.fullmatch(text):
         return text
     parts = [part if KEPT.fullmatch(part) else part.lower().translate(LETTERS) for part in KEPT.split(text)]
-    return "".join(parts) + " " + "\N{HEBREW LETTER SHIN}" * (1 + len(text) // 4) + "."
+    more = "\N{HEBREW LETTER SHIN}" * (1 + len(text) // 4)
+    # No word of any language is as long as a quarter of a sentence.
+    tail = [more[at : at + WORD_MOST] for at in range(0, len(more), WORD_MOST)]
+    return " ".join(["".join(parts), *tail]) + "."
 
 
 def make(directory: Path) -> None:
