@@ -516,7 +516,7 @@ def test_paging_either_way_shows_each_row_once(client: Client, member: User, cou
 
 
 def test_what_was_charged_is_found_behind_many_refusals(client: Client, member: User) -> None:
-    spend(member, at=datetime.now(UTC) - timedelta(hours=3))
+    spend(member, ago=timedelta(hours=3))
     for _ in range(25):
         fail(member)
 
