@@ -21,6 +21,8 @@ def main() -> None:
         page.get_by_label("Password").fill("halcyon-demo")
         page.get_by_role("button", name="Sign in").click()
         page.wait_for_url("**/console/")
+        page.goto(f"{BASE}/console/?period=30d")
+        page.wait_for_load_state("networkidle")
         page.screenshot(path=HERE / "dashboard.png")
         page.goto(f"{BASE}/space/users/")
         page.screenshot(path=HERE / "user-management.png")
