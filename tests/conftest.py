@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from threading import BoundedSemaphore
 
 import pytest
 from django.db import connection
@@ -15,6 +16,7 @@ from quotas.models import Transfer
 from tenants import append_only
 from tenants.models import Space
 from tests.factories import PASSWORD, MemberFactory, SpaceFactory, charge, manager_of
+from usage.export import AT_ONCE, Slot
 from usage.models import UsageCheckpoint, UsageRecord
 
 # How quick this machine draws examples says nothing about what is drawn.
@@ -43,6 +45,12 @@ def triggers_stand_aside(request: pytest.FixtureRequest) -> Iterator[None]:
     with connection.schema_editor() as editor:
         for model in APPEND_ONLY:
             append_only.remove(editor, model._meta.db_table)
+
+
+@pytest.fixture(autouse=True)
+def exports_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that a test did not read to its end keeps its slot until the collector finds it."""
+    monkeypatch.setattr(Slot, "_FREE", BoundedSemaphore(AT_ONCE))
 
 
 @pytest.fixture

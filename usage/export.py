@@ -126,14 +126,15 @@ class Slot:
 
     _FREE = BoundedSemaphore(AT_ONCE)
 
-    def __init__(self, pieces: Iterator[str]) -> None:
+    def __init__(self, pieces: Iterator[str], taken_of: BoundedSemaphore) -> None:
         self._pieces = pieces
+        self._taken_of = taken_of
         self._is_taken = True
 
     @classmethod
     def take(cls, pieces: Iterator[str]) -> Slot | None:
         """None when all are taken."""
-        return cls(pieces) if cls._FREE.acquire(blocking=False) else None
+        return cls(pieces, cls._FREE) if cls._FREE.acquire(blocking=False) else None
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -145,7 +146,7 @@ class Slot:
         """Called at the end of every answer, fetched or not."""
         if self._is_taken:
             self._is_taken = False
-            self._FREE.release()
+            self._taken_of.release()
 
     # Of an answer that nobody took.
     __del__ = close
