@@ -61,7 +61,8 @@ def test_its_log_is_uneven_as_a_real_one_is(monkeypatch: Any) -> None:
     assert rows.filter(user_id=space.people.get(number=1).pk).exists()
     assert ApiKey.objects.filter(space=space).count() > 61
     days = {record.at.date() for record in rows.order_by("id")}
-    assert len(days) >= 12 and max(days) - min(days) == timedelta(days=12)
+    # Its first hours, in the night, may have no row: then twelve days show.
+    assert len(days) >= 12 and max(days) - min(days) in {timedelta(days=11), timedelta(days=12)}
     assert max(record.at for record in rows) < timezone.now()
 
 
