@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import ip_address, ip_network
 
+import msgspec
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import Max, Q
@@ -39,8 +40,7 @@ class KeyTerms:
     ips: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Presented:
+class Presented(msgspec.Struct, frozen=True):
     """Of a key that a client sent: the space it names, and what to look for there."""
 
     space_id: int

@@ -10,6 +10,8 @@ from django.conf import settings
 
 def believed_address(peer: str, forwarded_for: str) -> str | None:
     """The peer's address, or, behind trusted proxies, the last hop of X-Forwarded-For that none of them added."""
+    if not forwarded_for:
+        return _plain(peer)
     hops = [hop.strip() for hop in forwarded_for.split(",") if hop.strip()]
     address = _parsed(peer)
     while address is not None and hops and _is_trusted(address):
@@ -24,6 +26,12 @@ def is_trusted_proxy(peer: str) -> bool:
 
 def _is_trusted(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     return any(address in network for network in settings.TRUSTED_PROXIES)
+
+
+@lru_cache(maxsize=4096)
+def _plain(peer: str) -> str | None:
+    address = _parsed(peer)
+    return str(address) if address else None
 
 
 @lru_cache(maxsize=4096)

@@ -6,11 +6,12 @@ transaction; the wallet is locked first, and everything is decided under that lo
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import structlog
 from django.db import transaction
 from django.db.models import F, Q, Value
@@ -40,8 +41,7 @@ HOLD_LIFETIME_S = 60
 SWEPT = "hold_expired"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Call:
+class Call(msgspec.Struct, frozen=True, kw_only=True):
     """What the log keeps of a request beside its money. Model and key are those it was held with."""
 
     model: str
@@ -52,7 +52,7 @@ class Call:
     output_tokens: int = 0
     images: int = 0
     seconds: int = 0
-    price: dict[str, Any] = field(default_factory=dict)
+    price: dict[str, Any] = msgspec.field(default_factory=dict)
     duration_ms: int = 0
     first_token_ms: int | None = None
     status: int = 200
@@ -365,7 +365,7 @@ def _log(wallet: Wallet, held: Hold, charged: int, shortfall: int, call: Call) -
         cost=charged,
         shortfall=shortfall,
         available_after=wallet.available,
-        **asdict(call) | {"model": held.model, "key_id": held.key_id, "key_name": held.key_name},
+        **msgspec.structs.asdict(call) | {"model": held.model, "key_id": held.key_id, "key_name": held.key_name},
     )
     _roll_up(record, at.astimezone(UTC).replace(minute=0, second=0, microsecond=0))
     if origin.current().moment is not None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -26,29 +25,26 @@ from tenants.ids import hex_ids_at
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Order(Generic[T_co]):
+class Order(msgspec.Struct, Generic[T_co], frozen=True, kw_only=True):
     """Something to be done in a set, with an outcome of its own. Owed ones must be written, however long it takes."""
 
-    is_owed = False
+    is_owed: ClassVar[bool] = False
 
 
-@dataclass(frozen=True)
-class Held:
+class Held(msgspec.Struct, frozen=True):
     """How much was set aside."""
 
     amount_nanos: int
 
 
-@dataclass(frozen=True)
-class Settled:
+class Settled(msgspec.Struct, frozen=True):
     """What was charged, and what the wallet had free after it."""
 
     cost_nanos: int
     available_nanos: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class HoldOrder(Order[Held]):
+class HoldOrder(Order[Held], frozen=True, kw_only=True):
     """Hold for the request of a key as much as there is, from `least_nanos` to `most_nanos`.
 
     Refused with KeyRefused, InsufficientQuota or KeyLimitReached; the refusal of a known key is logged. The id is the
@@ -64,8 +60,7 @@ class HoldOrder(Order[Held]):
     lifetime_s: int = HOLD_LIFETIME_S
 
 
-@dataclass(frozen=True, kw_only=True)
-class CheckOrder(Order[list[str]]):
+class CheckOrder(Order[list[str]], frozen=True, kw_only=True):
     """Whether a key may be used at all: the models that it is limited to, empty for all. Refused with KeyRefused.
 
     With `code`, the log gets an Error row of a request that was refused before any money was asked for.
@@ -79,29 +74,26 @@ class CheckOrder(Order[list[str]]):
     code: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class SettleOrder(Order[Settled]):
+class SettleOrder(Order[Settled], frozen=True, kw_only=True):
     """Charge a request what it cost and let go of the rest of its hold, as charging.settle does."""
 
     space_id: int
     request_id: UUID
     cost_nanos: int
     call: Call
-    is_owed = True
+    is_owed: ClassVar[bool] = True
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReleaseOrder(Order[bool]):
+class ReleaseOrder(Order[bool], frozen=True, kw_only=True):
     """Let go of a hold without a charge and log why, as charging.release does."""
 
     space_id: int
     request_id: UUID
     call: Call
-    is_owed = True
+    is_owed: ClassVar[bool] = True
 
 
-@dataclass(frozen=True, kw_only=True)
-class RenewOrder(Order[bool]):
+class RenewOrder(Order[bool], frozen=True, kw_only=True):
     """Keep a hold alive and note what its answer has come to, as charging.renew does."""
 
     space_id: int
@@ -268,7 +260,18 @@ Rows = list[tuple[Any, ...]]
 
 def _columns(rows: Rows, width: int) -> list[str]:
     """Rows as PostgreSQL's arrays, one for each column."""
-    return [f"{{{','.join(map(_element, column))}}}" for column in zip(*rows, strict=True)] or ["{}"] * width
+    return [_array(column) for column in zip(*rows, strict=True)] or ["{}"] * width
+
+
+def _array(column: tuple[str | int | None, ...]) -> str:
+    """By Python's own loops where no value needs care, since a set has hundreds of them. A column is of one type."""
+    if None in column:
+        return f"{{{','.join(map(_element, column))}}}"
+    if isinstance(column[0], int):
+        return f"{{{','.join(map(str, column))}}}"
+    text = '","'.join(map(str, column))
+    is_plain = "\\" not in text and text.count('"') == 2 * (len(column) - 1)
+    return f'{{"{text}"}}' if is_plain else f"{{{','.join(map(_element, column))}}}"
 
 
 def _element(value: str | int | None) -> str:

@@ -56,7 +56,8 @@ class Request:
     _inside: WhileThere | None = None
 
     def header(self, name: bytes) -> str:
-        return next((value.decode("latin-1") for key, value in self.scope["headers"] if key == name), "")
+        """All its lines in one, since a proxy may have added one below those it was sent; empty where there is none."""
+        return b",".join([value for key, value in self.scope["headers"] if key == name]).decode("latin-1")
 
     @property
     def address(self) -> str | None:
@@ -86,13 +87,16 @@ class Request:
         return WhileThere(self, look_after_s)
 
     def watch(self, inside: WhileThere | None, look_after_s: float = 0.0) -> None:
-        """Tell the one that is inside when the client leaves; one timer and one task for the whole exchange."""
+        """Tell the one that is inside when the client leaves; one timer and one task for the whole exchange.
+
+        Raises ClientGoneError when it has left already.
+        """
         self._inside = inside
         if inside is None:
             return
         if self._leaving is not None:
             if self._leaving.done():
-                inside.leave()
+                raise ClientGoneError
         elif not look_after_s:
             self._look()
         elif self._looking is None:
@@ -136,23 +140,31 @@ class WhileThere:
     def __init__(self, request: Request, look_after_s: float) -> None:
         self._request = request
         self._look_after_s = look_after_s
-        self._patience = asyncio.timeout(None)
+        self._task: asyncio.Task[Any] | None = None
+        self._cancelled_before = 0
+        self._has_left = False
 
-    async def __aenter__(self) -> None:
-        await self._patience.__aenter__()
+    def __enter__(self) -> None:
+        self._task = asyncio.current_task()
+        assert self._task is not None
+        self._cancelled_before = self._task.cancelling()
         self._request.watch(self, self._look_after_s)
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        """As asyncio.timeout does it: our own cancellation is told from another's by their number."""
         self._request.watch(None)
-        try:
-            await self._patience.__aexit__(kind, error, traceback)
-        except TimeoutError:
+        if not self._has_left or self._task is None:
+            return
+        is_ours_alone = self._task.uncancel() <= self._cancelled_before
+        if is_ours_alone and kind is not None and issubclass(kind, asyncio.CancelledError):
             raise ClientGoneError from None
 
     def leave(self) -> None:
-        self._patience.reschedule(asyncio.get_running_loop().time())
+        if self._task is not None and not self._has_left:
+            self._has_left = True
+            self._task.cancel()
 
 
 class ClientGoneError(Exception):
@@ -274,7 +286,7 @@ class Relay:
         failure = UpstreamError("no upstream serves this model")
         for target in self.upstreams.in_order(offer.targets):
             try:
-                async with request.while_there(look_after_s=LOOK_AFTER_S):
+                with request.while_there(look_after_s=LOOK_AFTER_S):
                     answer = await self.upstreams.request("POST", target, ask.kind.path, body)
             except UpstreamError as error:
                 failure = error
@@ -292,12 +304,12 @@ class Relay:
     async def _whole(self, request: Request, charge: Charge, answer: Answer) -> None:
         """An answer in one piece: settled first, then sent."""
         try:
-            async with request.while_there(look_after_s=LOOK_AFTER_S):
+            with request.while_there(look_after_s=LOOK_AFTER_S):
                 body = await answer.read(ANSWER_MOST)
         except HttpError as error:
             await _tell_failure(request, charge, UpstreamError(f"broke off: {error}"))
             return
-        usage = parse_usage(_json(body))
+        usage = parse_usage(quick_json.read_usage(body))
         settled = await charge.settle(usage or charge.estimate(len(body)), is_estimated=usage is None)
         headers = charge.headers() | {
             "x-space-cost-usd": format_exact(settled.cost_nanos),
@@ -312,7 +324,7 @@ class Relay:
         await request.start(200, {"content-type": "text/event-stream"} | charge.headers() | held)
         status, code = 499, "client_gone"
         try:
-            async with request.while_there():
+            with request.while_there():
                 status, code = await _pass_on(request, answer, events, charge)
         except ClientGoneError:
             pass
@@ -364,10 +376,3 @@ def _presented(request: Request) -> Presented:
 
 def _model_row(offer: Offer) -> dict[str, Any]:
     return {"id": offer.name, "object": "model", "created": offer.created, "owned_by": "space-manage"}
-
-
-def _json(body: bytes) -> object:
-    try:
-        return quick_json.read(body)
-    except (ValueError, RecursionError):
-        return None

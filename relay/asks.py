@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from relay import quick_json
 from relay.errors import invalid
 
@@ -37,8 +39,7 @@ KINDS = {
 }
 
 
-@dataclass(frozen=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     kind: Kind
     body: dict[str, Any]
     raw: bytes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,7 +30,7 @@ from tenants.ids import new_id
 
 # Content that the upstream keeps: how long it is we cannot know.
 _KEPT_UPSTREAM = ("previous_response_id", "conversation")
-_POINTS_AT_FILE = re.compile(rb'"(?:file_id|file_url|vector_store_ids|item_reference)"')
+_POINTERS = (b'"file_id"', b'"file_url"', b'"vector_store_ids"', b'"item_reference"')
 
 
 @dataclass(eq=False)
@@ -193,7 +192,12 @@ def _weigh(ask: Ask, offer: Offer) -> tuple[int, int]:
     """(bytes that may be tokens, nanos that the media may cost)."""
     media = media_of(ask.body, ask.raw)
     body_bytes = ask.body_bytes - media.body_bytes
-    if any(ask.body.get(name) for name in _KEPT_UPSTREAM) or _POINTS_AT_FILE.search(ask.raw):
+    if _is_elsewhere(ask):
         body_bytes = max(body_bytes, offer.context_tokens)
     nanos = media.images * offer.image_nanos_ceiling + media.audio_minutes * offer.audio_minute_nanos_ceiling
     return body_bytes, nanos
+
+
+def _is_elsewhere(ask: Ask) -> bool:
+    """Whether it asks about content that is not in its body."""
+    return any(map(ask.body.get, _KEPT_UPSTREAM)) or any(map(ask.raw.__contains__, _POINTERS))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 BASE64_BYTES_PER_MINUTE = 240_000 * 4 // 3
 _DEPTH_MOST = 40
 # As JSON may write them: a letter escaped as \uXXXX is taken for any of them.
-_NAMES = re.compile(rb"image_url|input_image|input_audio|\\u00[4-7]")
+_NAMES = (b"image_url", b"input_image", b"input_audio", b"\\u00")
 
 
 @dataclass(frozen=True)
@@ -23,10 +22,13 @@ class Media:
     body_bytes: int = 0
 
 
+_NONE = Media()
+
+
 def media_of(body: dict[str, Any], raw: bytes) -> Media:
     """What `body` holds, which was read from `raw`: a search there spares most requests the walk."""
-    if not _NAMES.search(raw):
-        return Media()
+    if not any(map(raw.__contains__, _NAMES)):
+        return _NONE
     images, minutes, taken = 0, 0, 0
     for kind, data in _parts(body, 0):
         taken += len(data)

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any, Self
 
+import msgspec
+
 from quotas.money import NANOS_PER_USD, PARTS_PER_NANO, format_exact
 
 MILLION = 1_000_000
@@ -32,7 +34,7 @@ class Rate:
     per_second: int = 0
 
     def __post_init__(self) -> None:
-        _refuse_negative(self)
+        _refuse_negative(asdict(self))
 
     @classmethod
     def of(cls, snapshot: Mapping[str, Any]) -> Self:
@@ -53,8 +55,7 @@ class Rate:
         return ", ".join(named) or "free"
 
 
-@dataclass(frozen=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """What was used. Cached tokens are among the input tokens, never beside them."""
 
     input_tokens: int = 0
@@ -64,7 +65,7 @@ class Usage:
     seconds: int = 0
 
     def __post_init__(self) -> None:
-        _refuse_negative(self)
+        _refuse_negative(msgspec.structs.asdict(self))
         if self.cached_tokens > self.input_tokens:
             raise ValueError("cached_tokens are among the input_tokens")
 
@@ -187,7 +188,10 @@ def _reported(answer: object) -> dict[str, Any]:
 
 def _given(reported: dict[str, Any], *names: str) -> Any:
     """The first that is there; null is as good as missing."""
-    return next((reported[name] for name in names if reported.get(name) is not None), None)
+    for name in names:
+        if (value := reported.get(name)) is not None:
+            return value
+    return None
 
 
 def _count(value: object) -> int | None:
@@ -205,7 +209,7 @@ def _millionth_up(amount: int) -> int:
     return -(-amount // MILLION)
 
 
-def _refuse_negative(figures: Rate | Usage) -> None:
-    if min(vars(figures).values()) < 0:
-        name = next(name for name, figure in vars(figures).items() if figure < 0)
+def _refuse_negative(figures: Mapping[str, int]) -> None:
+    if min(figures.values()) < 0:
+        name = next(name for name, figure in figures.items() if figure < 0)
         raise ValueError(f"{name} is negative")

@@ -16,6 +16,30 @@ def read(raw: bytes) -> Any:
         return json.loads(raw)
 
 
+class _Usage(msgspec.Struct):
+    usage: Any = None
+
+
+class _Answer(_Usage):
+    response: _Usage | None = None
+
+
+_read_usage = msgspec.json.Decoder(_Answer).decode
+
+
+def read_usage(raw: bytes) -> Any:
+    """Of an answer what relay.pricing.parse_usage looks at, without an object for all the rest; None if not JSON."""
+    try:
+        answer = _read_usage(raw)
+    except (msgspec.MsgspecError, UnicodeError):
+        # Or an answer of another shape.
+        try:
+            return json.loads(raw)
+        except (ValueError, RecursionError):
+            return None
+    return {"usage": answer.usage, "response": answer.response and {"usage": answer.response.usage}}
+
+
 def write(value: Any) -> bytes:
     """UTF-8, without blanks; halves of characters escaped."""
     try:

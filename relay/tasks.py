@@ -10,12 +10,13 @@ import asyncio
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from urllib.parse import quote
 from uuid import UUID
 
+import msgspec
 import structlog
 from django.db import close_old_connections, transaction
 from django.db.models import Q
@@ -262,7 +263,7 @@ def _write(task: Task, report: Report | None) -> Task:
 def _succeed(task: Task, report: Report, now: datetime) -> None:
     rate = Rate.of(task.price)
     seconds = task.seconds if report.seconds is None else report.seconds
-    usage = replace(report.tokens, images=task.images, seconds=seconds)
+    usage = msgspec.structs.replace(report.tokens, images=task.images, seconds=seconds)
     is_estimated = report.seconds is None and rate.per_second > 0
     charged = charging.settle(
         space_id=task.space_id,

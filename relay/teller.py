@@ -38,15 +38,13 @@ SET_TIMEOUT_S = 20.0
 DATABASE_AWAY = (DatabaseError, InterfaceError, psycopg.Error, OSError)
 
 
-@dataclass(frozen=True)
-class Deed(Order[T]):
+class Deed(Order[T], frozen=True):
     """Something rare that is no part of a set: done by itself, in a transaction of its own."""
 
     do: Callable[[], T]
-    is_owed: bool = False
 
 
-@dataclass
+@dataclass(slots=True)
 class _Asked:
     order: Order[Any]
     answer: asyncio.Future[Any]
@@ -102,10 +100,11 @@ class Teller:
         orders = [one for one in asked if not isinstance(one.order, Deed)]
         if orders:
             for one, outcome in zip(orders, await self._write(orders), strict=True):
-                await self._tell(one, outcome)
-        for deed in asked:
-            if isinstance(deed.order, Deed):
-                await self._tell(deed, LEFT)
+                _tell(one, await self._alone(one) if outcome is LEFT else outcome)
+        if len(orders) < len(asked):
+            for deed in asked:
+                if isinstance(deed.order, Deed):
+                    _tell(deed, await self._alone(deed))
 
     async def _write(self, asked: list[_Asked]) -> list[Any]:
         """The outcomes of a set; LEFT for what is to be tried by itself."""
@@ -131,16 +130,6 @@ class Teller:
                 self._connection = await _connect()
             cursor = await self._connection.execute(Set.STATEMENT, gathered.values)
             return gathered.outcomes(await cursor.fetchall())
-
-    async def _tell(self, asked: _Asked, outcome: Any) -> None:
-        if outcome is LEFT:
-            outcome = await self._alone(asked)
-        if outcome is _LATER or asked.answer.done():
-            return
-        if isinstance(outcome, Exception):
-            asked.answer.set_exception(outcome)
-        else:
-            asked.answer.set_result(outcome)
 
     async def _alone(self, asked: _Asked) -> Any:
         """A deed, what a set left, or one order of a set that failed as a whole, by itself."""
@@ -174,6 +163,15 @@ class Teller:
 
 
 _LATER = object()
+
+
+def _tell(asked: _Asked, outcome: Any) -> None:
+    if outcome is _LATER or asked.answer.done():
+        return
+    if isinstance(outcome, Exception):
+        asked.answer.set_exception(outcome)
+    else:
+        asked.answer.set_result(outcome)
 
 
 async def _connect() -> psycopg.AsyncConnection[Any]:

@@ -12,6 +12,7 @@ CONNECT_S = 10
 ERROR_MOST = 64 * 1024
 REST_FIRST_S = 5.0
 REST_MOST_S = 60.0
+_HEADERS: tuple[tuple[str, str], ...] = (("accept-encoding", "identity"), ("user-agent", "space-manage"))
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class Upstreams:
 
     def in_order(self, targets: list[Target]) -> list[Target]:
         """By priority, by chance within it (weights), those that failed lately at the end."""
+        if len(targets) < 2:
+            return targets
         now = time.monotonic()
         shuffled = sorted(targets, key=lambda target: random.random() ** (1 / target.weight), reverse=True)  # noqa: S311
         return sorted(shuffled, key=lambda target: (self._is_resting(target, now), target.priority))
@@ -74,11 +77,11 @@ class Upstreams:
         A kept connection that turns out to be closed is replaced once, and the request sent again. What must not be
         sent twice asks for a fresh one.
         """
-        headers = {"accept-encoding": "identity", "user-agent": "space-manage"}
+        headers = _HEADERS
         if body:
-            headers["content-type"] = content_type
+            headers += (("content-type", content_type),)
         if target.credential:
-            headers["authorization"] = f"Bearer {target.credential}"
+            headers += (("authorization", f"Bearer {target.credential}"),)
         try:
             answer = await self._client.request(
                 method,

@@ -280,7 +280,7 @@ async def _pass_on(request: Request, task: Task, answer: Answer) -> None:
     headers = {name: answer.headers[name] for name in kept if name in answer.headers}
     await request.start(200, headers | _headers(task))
     try:
-        async with request.while_there():
+        with request.while_there():
             async for chunk in answer.chunks():
                 await request.write(chunk, more=True)
     except HttpError as error:

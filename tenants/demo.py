@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import msgspec
 from django.db import transaction
 from django.utils import timezone
 
@@ -378,7 +379,7 @@ def _with_key(call: Call, user: User) -> Call:
     """The newest of the user's keys that may make this call."""
     keys = ApiKey.objects.filter(space=user.space_id, user=user).select_related("user", "space").order_by("-number")
     key = next(key for key in keys if refusal_of(key, address=ADDRESS, model=call.model) is None)
-    return replace(call, key_id=key.pk, key_name=key.name)
+    return msgspec.structs.replace(call, key_id=key.pk, key_name=key.name)
 
 
 def _later(deed: Callable[..., object], *args: object) -> Callable[[], object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from datetime import UTC, datetime, timedelta
 from struct import iter_unpack
 from uuid import UUID
@@ -16,19 +17,23 @@ def id_at(moment: datetime) -> UUID:
 
     RFC 9562, section 5.7, with the fraction of the millisecond in rand_a (section 6.2, method 3).
     """
-    milliseconds, micros = divmod((moment - _EPOCH) // timedelta(microseconds=1), 1000)
-    fraction = micros * 4096 // 1000
-    return UUID(int=milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | int.from_bytes(os.urandom(8)) >> 2)
+    return _id_of((moment - _EPOCH) // timedelta(microseconds=1))
 
 
 def hex_ids_at(moment: datetime, count: int) -> list[str]:
     """As id_at, many of one moment, as hexadecimal digits: an UUID object each would cost more than all the rest."""
-    time = id_at(moment).hex[:16]
-    return [f"{time}{0b10 << 62 | chance >> 2:016x}" for (chance,) in iter_unpack(">Q", os.urandom(8 * count))]
+    begin = id_at(moment).hex[:16]
+    return [f"{begin}{0b10 << 62 | chance >> 2:016x}" for (chance,) in iter_unpack(">Q", os.urandom(8 * count))]
 
 
 def new_id() -> UUID:
-    return id_at(datetime.now(UTC))
+    return _id_of(time.time_ns() // 1000)
+
+
+def _id_of(micros: int) -> UUID:
+    milliseconds, rest = divmod(micros, 1000)
+    fraction = rest * 4096 // 1000
+    return UUID(int=milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | int.from_bytes(os.urandom(8)) >> 2)
 
 
 def moment_of(identifier: UUID) -> datetime:

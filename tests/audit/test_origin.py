@@ -13,6 +13,7 @@ from audit.middleware import origin
 from audit.models import AuditEvent
 from quotas.errors import InsufficientPool
 from quotas.money import NANOS_PER_USD
+from relay.app import Request
 from tenants.services import MemberChanges, edit_member
 
 
@@ -40,6 +41,17 @@ def test_a_proxy_is_believed_only_where_settings_say_so(
     settings: Any, peer: str, forwarded: str, trusted: list[str], address: str | None
 ) -> None:
     assert seen(settings, peer, forwarded, trusted) == address
+
+
+def test_the_relay_believes_the_line_that_its_proxy_added_not_the_one_that_the_client_sent(settings: Any) -> None:
+    settings.TRUSTED_PROXIES = [ip_network("10.0.0.0/8")]
+    lines = [(b"x-forwarded-for", b"6.6.6.6"), (b"host", b"h"), (b"x-forwarded-for", b"1.1.1.1")]
+    request = Request({"client": ("10.0.0.1", 5), "headers": lines}, receive=nobody, send=nobody)
+    assert request.address == "1.1.1.1"
+
+
+async def nobody(*_: Any) -> Any:
+    raise AssertionError("an address is read from the head alone")
 
 
 @pytest.mark.parametrize(("peer", "is_secure"), [("10.0.0.1", True), ("198.51.100.7", False)])

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -29,6 +29,7 @@ from quotas.sets import (
     RenewOrder,
     Settled,
     SettleOrder,
+    _array,
     write_one,
     write_set,
 )
@@ -460,3 +461,25 @@ def test_a_set_does_what_its_orders_do_one_by_one(space: Space, script: list[lis
             transaction.savepoint_rollback(point)
         transaction.set_rollback(True)
     assert results[0] == results[1]
+
+
+TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
+
+
+@pytest.mark.django_db
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="a set is arrays on PostgreSQL alone")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.one_of(
+        st.tuples(st.just("bigint"), st.lists(st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1)), min_size=1)),
+        st.tuples(st.just("boolean"), st.lists(st.booleans(), min_size=1)),
+        st.tuples(
+            st.just("text"), st.lists(st.one_of(st.none(), TEXTS, st.sampled_from(["NULL", '"', "\\", ""])), min_size=1)
+        ),
+    )
+)
+def test_a_column_arrives_as_it_was_whatever_is_in_it(column: tuple[str, list[Any]]) -> None:
+    kind, values = column
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT %s::{kind}[]", [_array(tuple(values))])
+        assert cursor.fetchone()[0] == values

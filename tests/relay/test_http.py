@@ -66,7 +66,7 @@ async def ask(
     client: Client, url: str, *, timeout_s: float = 5.0, body: bytes = b"{}", is_fresh: bool = False
 ) -> Answer:
     return await client.request(
-        "POST", url, headers={"x-a": "b"}, body=body, connect_timeout_s=2, timeout_s=timeout_s, is_fresh=is_fresh
+        "POST", url, headers=(("x-a", "b"),), body=body, connect_timeout_s=2, timeout_s=timeout_s, is_fresh=is_fresh
     )
 
 
@@ -82,7 +82,7 @@ def test_a_connection_serves_again_and_again() -> None:
             assert [await read(client, server.url) for _ in range(3)] == [b"hello", b"abcde", b"hello"]
             assert server.connections == 1
             assert server.requests[0].startswith(b"POST /v1/x?y=1 HTTP/1.1\r\nhost: 127.0.0.1:")
-            assert server.requests[0].endswith(b"content-length: 2\r\nx-a: b\r\n\r\n{}")
+            assert server.requests[0].endswith(b"x-a: b\r\ncontent-length: 2\r\n\r\n{}")
 
     run_async(scene())
 
@@ -198,7 +198,7 @@ def test_too_long_a_body_and_a_line_break_in_the_head_are_refused() -> None:
             with await ask(client, server.url) as answer, pytest.raises(HttpError, match="longer"):
                 await answer.read(4)
             with pytest.raises(HttpError, match="line break"):
-                await client.request("GET", server.url, headers={"a": "b\r\nc: d"}, connect_timeout_s=1, timeout_s=1)
+                await client.request("GET", server.url, headers=(("a", "b\r\nc: d"),), connect_timeout_s=1, timeout_s=1)
 
     run_async(scene())
 

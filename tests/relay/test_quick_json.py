@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from relay import quick_json
+from relay.pricing import parse_usage
 
 
 @pytest.mark.parametrize(
@@ -32,3 +35,27 @@ def test_what_is_written_reads_the_same(value: object) -> None:
 def test_what_is_no_json_is_a_value_error(raw: bytes) -> None:
     with pytest.raises(ValueError, match=r".*"):
         quick_json.read(raw)
+
+
+COUNTS = st.one_of(st.none(), st.integers(-2, 2**70), st.text(max_size=2))
+USAGES = st.one_of(
+    st.none(), st.text(max_size=2), st.dictionaries(st.sampled_from(["prompt_tokens", "output_tokens"]), COUNTS)
+)
+ANSWERS = st.one_of(
+    st.integers(),
+    st.lists(st.integers(), max_size=2),
+    st.fixed_dictionaries(
+        {"id": st.text()}, optional={"usage": USAGES, "response": st.one_of(USAGES, st.builds(dict, usage=USAGES))}
+    ),
+)
+
+
+@given(ANSWERS, st.booleans())
+def test_usage_read_by_itself_is_the_one_in_the_whole_answer(answer: object, is_ascii: bool) -> None:
+    raw = json.dumps(answer, ensure_ascii=is_ascii).encode(errors="surrogatepass")
+    assert parse_usage(quick_json.read_usage(raw)) == parse_usage(answer)
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"\xff", b"[" * 100_000])
+def test_what_is_no_json_tells_no_usage(raw: bytes) -> None:
+    assert parse_usage(quick_json.read_usage(raw)) is None

@@ -56,7 +56,7 @@ def body(response: Any) -> str:
     return b"".join(response.streaming_content).decode()
 
 
-def name_of(response: Any) -> str:
+def name_of(response: Any) -> Any:
     """Lets go of a file that is not fetched, as a server does when its client is gone: one keeps a slot till then."""
     response.close()
     return response["Content-Disposition"]
