@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Count, Q, QuerySet, Sum
+from django.db.models import Count, DateTimeField, Q, QuerySet, Sum, Value
+from django.db.models.functions import Now
 
 from audit import origin
 from tenants.ids import moment_of
@@ -18,7 +19,7 @@ from tenants.models import Space
 from usage.figures import EPOCH, QUARTER, first_id, floor, place_among
 from usage.models import QuarterMark, SpaceQuarter, UsageCheckpoint, UsageRecord
 
-# A charge is dated before its transaction begins, and none takes as long as this to commit.
+# A charge is dated before its transaction begins; what it takes to commit and what its clock lags stay below this.
 MARGIN = timedelta(minutes=10)
 # How many are closed in one transaction: on SQLite nobody else writes meanwhile.
 AT_ONCE = 24
@@ -40,10 +41,29 @@ class PrunedError(Exception):
 
 
 def close_quarters(*, now: datetime | None = None) -> int:
-    """Close what is over, of every space; returns how many quarters had any usage. Any number may do so at once."""
-    through = floor((now or origin.now()) - MARGIN, QUARTER)
-    behind = Space.objects.exclude(quarter_mark__through__gte=through).order_by("pk").values_list("pk", flat=True)
-    return sum(close_space(space_id, through) for space_id in behind)
+    """Close what is over, of every space; returns how many quarters had any usage. Any number may do so at once.
+
+    Over is what both clocks, this process's and the database's, have left behind by MARGIN. A charge is dated by the
+    clock of the process that writes it: it is in the sums as long as that clock is less than MARGIN behind the
+    database's, however far ahead any clock may be. A mark that a clock since put right has left ahead of the
+    database's goes back by itself.
+    """
+    ours = now or origin.now()
+    clock = Value(now, DateTimeField()) if now else Now()
+    through = floor(ours - MARGIN, QUARTER)
+    is_due = Q(quarter_mark=None) | Q(quarter_mark__through__lt=through) | Q(quarter_mark__through__gt=clock)
+    due = Space.objects.filter(is_due).order_by("pk").values_list("pk", "quarter_mark__through", clock)
+    return sum(_bring_to(space_id, mark, ours, theirs) for space_id, mark, theirs in due)
+
+
+def _bring_to(space_id: int, mark: datetime | None, ours: datetime, theirs: datetime) -> int:
+    """Close a space by both clocks; where its mark is ahead of the database's, reopen it as far as rows may be new."""
+    if mark and mark > theirs:
+        with transaction.atomic():
+            reopen(space_id=space_id, at=theirs - MARGIN)
+    through = floor(min(ours, theirs) - MARGIN, QUARTER)
+    # Nothing is asked about a space that our clock alone takes for due.
+    return close_space(space_id, through) if mark is None or mark < through else 0
 
 
 def reopen(*, space_id: int, at: datetime) -> None:
