@@ -37,7 +37,7 @@ _SUMS: dict[str, Any] = {
 
 
 class PrunedError(Exception):
-    """History was to be told of a time whose rows are no longer kept."""
+    """Rows were to be written, or read, of a time of which they are no longer kept."""
 
 
 def close_quarters(*, now: datetime | None = None) -> int:

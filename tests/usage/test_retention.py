@@ -29,7 +29,7 @@ from tests.factories import charge
 from tests.quotas.books import books
 from tests.quotas.test_concurrency import together
 from tests.usage.videos import submit, succeed, take
-from usage import figures
+from usage import export, figures
 from usage.dashboard import Dashboard
 from usage.log import UsageLog
 from usage.models import HourlyUsage, QuarterMark, SpaceQuarter, UsageCheckpoint, UsageRecord
@@ -244,6 +244,32 @@ def test_the_log_totals_and_file_are_of_the_rows_that_are_kept(history: Space, m
     assert len(lines) == 4 and lines[-2].startswith("Total,") and log.cut_note in lines[-1]
     assert f"{OLD_MONTH.plus(2).start:%Y}" in log.cut_note
     assert Dashboard(manager, QueryDict(period)).figures == spent
+
+
+@pytest.mark.parametrize("size", [1, 2, 2000])
+def test_a_file_that_loses_a_month_while_it_is_read_breaks_off(
+    history: Space, manager: User, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(export, "BATCH", size)
+    monkeypatch.setattr(export, "PIECE_CHARS", 1)
+    pieces = usage_sheet(log_of(manager, f"from={OLD:%Y-%m-%d}&to={NOW + timedelta(days=1):%Y-%m-%d}"))
+    got = [next(pieces), next(pieces)]
+
+    prune()
+    with pytest.raises(PrunedError):
+        got += pieces
+
+    assert len("".join(got).splitlines()) >= 2 and "Total" not in "".join(got)
+
+
+def test_a_file_of_kept_months_alone_is_whole_all_the_same(history: Space, manager: User) -> None:
+    pieces = usage_sheet(log_of(manager, f"from={OLD_MONTH.plus(2).start:%Y-%m-%d}"))
+    got = [next(pieces)]
+
+    prune()
+    got += pieces
+
+    assert "".join(got).splitlines()[-1].startswith("Total,")
 
 
 def test_a_period_of_kept_rows_says_nothing(history: Space, manager: User) -> None:
