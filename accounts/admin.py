@@ -19,6 +19,7 @@ from accounts.fields import DisplayNameField, NewPasswordField, UsernameField, r
 from accounts.models import ApiKey, User
 from accounts.second_factor import reset_second_factor
 from accounts.throttle import unlock
+from audit.services import keep_refusal
 from quotas.money import format_cost
 from spacemanage.browse import BrowseOnly
 from tenants.services import MemberChanges, NameTakenError, reset_manager
@@ -118,7 +119,8 @@ class PeopleAdmin(admin.ModelAdmin[User]):
     ) -> Any:
         try:
             return super().changeform_view(request, object_id, form_url, extra_context)
-        except NameTakenError:
+        except NameTakenError as error:
+            keep_refusal(error)
             messages.error(request, _("This name was taken meanwhile. Choose another one."))
             return HttpResponseRedirect(request.get_full_path())
 

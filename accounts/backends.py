@@ -3,8 +3,10 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib.auth.backends import ModelBackend
+from django.http import HttpRequest
 
 from accounts.models import User
+from accounts.throttle import uncount
 
 
 class LivingUserBackend(ModelBackend):
@@ -12,6 +14,14 @@ class LivingUserBackend(ModelBackend):
 
     Django hashes a password for an unknown name too, so that all refusals take the same time.
     """
+
+    def authenticate(
+        self, request: HttpRequest | None, username: str | None = None, password: str | None = None, **kwargs: Any
+    ) -> Any:
+        user = super().authenticate(request, username, password, **kwargs)
+        if user is not None and request is not None:
+            uncount(request, {"username": username})
+        return user
 
     def user_can_authenticate(self, user: Any) -> bool:
         return isinstance(user, User) and user.may_sign_in

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.http import HttpRequest
 
 from accounts.models import User
-from audit.services import NOT_ALLOWED, is_recorded, record_refusal
+from audit.services import NOT_ALLOWED, is_recorded, keep_refusal, record_refusal
 
 _MEMBER = "space/users/<int:number>/"
 KINDS = {
@@ -25,11 +25,15 @@ ELSEWHERE = "page.posted"
 
 def record_refused_request(request: HttpRequest, exception: Exception) -> None:
     """The attempt of a signed-in person, in their own space's trail; an operator's in the operators' alone."""
+    if is_recorded(exception):
+        # Django admin's pages are a transaction around the service.
+        keep_refusal(exception)
+        return
     user = getattr(request, "user", None)
     match = request.resolver_match
     if not isinstance(user, User) or match is None or request.method in ("GET", "HEAD", "OPTIONS"):
         return
-    if is_recorded(exception) or match.route in _LOOKS:
+    if match.route in _LOOKS:
         return
     kind = KINDS.get(match.route, ELSEWHERE)
     after = {"page": request.path[:200]} if kind == ELSEWHERE else None

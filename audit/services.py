@@ -147,7 +147,19 @@ def refusal_code(error: Exception) -> str:
 
 def is_recorded(error: Exception) -> bool:
     """Whether a service wrote this refusal down already, so that the page that answers 403 need not."""
-    return getattr(error, "is_recorded", False)
+    return hasattr(error, "recorded")
+
+
+def keep_refusal(error: Exception) -> None:
+    """For who catches a service's refusal outside of a transaction around the service: the row went with that.
+
+    Where it did not, nothing is written.
+    """
+    if event := getattr(error, "recorded", None):
+        try:
+            AuditEvent.objects.bulk_create([event], ignore_conflicts=True)
+        except DatabaseError as failure:
+            log.error("refusal_not_recorded", kind=event.kind, why=event.refusal, error=type(failure).__name__)
 
 
 @contextmanager
@@ -165,8 +177,8 @@ def _record_refused_service(kind: str, why: str, error: Exception, given: dict[s
     if actor is not None and actor.space_id is not None and space is not None and actor.space_id != space.pk:
         # No page leads there. Were there one, neither space may learn of the other from its own trail.
         space = None
-    record_refusal(kind, why=why, space=space, actor=actor, target=target, after=_told_of(error, given))
-    error.is_recorded = True  # type: ignore[attr-defined]  # read by is_recorded alone
+    event = record_refusal(kind, why=why, space=space, actor=actor, target=target, after=_told_of(error, given))
+    error.recorded = event  # type: ignore[attr-defined]  # read by is_recorded and keep_refusal alone
 
 
 def _target_in(given: dict[str, Any]) -> User | Space | None:

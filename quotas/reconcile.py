@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +17,9 @@ from audit import origin
 from quotas.models import Reconciliation
 from tenants.ids import id_at
 from tenants.models import Space
-from usage.models import QuarterMark
+from usage.figures import EPOCH, first_id
+from usage.models import QuarterMark, UsageRecord
+from usage.quarters import pruned_through
 
 # One statement each, so that each sees one snapshot on both databases, whatever is charged meanwhile.
 _WALLETS = """
@@ -81,43 +84,59 @@ WHERE space_id = %(space)s AND (keys.spent <> COALESCE(used.spent, 0) OR keys.he
 ORDER BY id
 """
 
+# What stays of pruned rows says nothing about the tokens of errors: these are compared where rows are kept.
 _ROLL_UPS = """
 SELECT user_id, key_id, model,
        SUM(requests), SUM(requests_c), SUM(errors), SUM(errors_c), SUM(input_tokens), SUM(input_c),
-       SUM(output_tokens), SUM(output_c), SUM(cost), SUM(cost_c)
+       SUM(output_tokens), SUM(output_c), SUM(error_input), SUM(error_input_c), SUM(error_output), SUM(error_output_c),
+       SUM(cost), SUM(cost_c)
 FROM (
     SELECT user_id, key_id, model, requests, 0 AS requests_c, errors, 0 AS errors_c, input_tokens, 0 AS input_c,
-           output_tokens, 0 AS output_c, cost, 0 AS cost_c
+           output_tokens, 0 AS output_c,
+           CASE WHEN hour >= %(kept)s THEN error_input_tokens ELSE 0 END AS error_input, 0 AS error_input_c,
+           CASE WHEN hour >= %(kept)s THEN error_output_tokens ELSE 0 END AS error_output, 0 AS error_output_c,
+           cost, 0 AS cost_c
     FROM usage_hourlyusage WHERE space_id = %(space)s
     UNION ALL
     SELECT user_id, key_id, model, 0, 1, 0, CASE WHEN kind = 'error' THEN 1 ELSE 0 END, 0, input_tokens,
-           0, output_tokens, 0, cost
+           0, output_tokens, 0, CASE WHEN kind = 'error' AND id >= %(kept_id)s THEN input_tokens ELSE 0 END,
+           0, CASE WHEN kind = 'error' AND id >= %(kept_id)s THEN output_tokens ELSE 0 END, 0, cost
     FROM usage_usagerecord WHERE space_id = %(space)s
     UNION ALL
-    SELECT user_id, key_id, model, 0, requests, 0, errors, 0, input_tokens, 0, output_tokens, 0, spent
+    SELECT user_id, key_id, model, 0, requests, 0, errors, 0, input_tokens, 0, output_tokens, 0, 0, 0, 0, 0, spent
     FROM usage_usagecheckpoint WHERE space_id = %(space)s
 ) AS sides
 GROUP BY user_id, key_id, model
 HAVING SUM(requests) <> SUM(requests_c) OR SUM(errors) <> SUM(errors_c) OR SUM(cost) <> SUM(cost_c)
     OR SUM(input_tokens) <> SUM(input_c) OR SUM(output_tokens) <> SUM(output_c)
+    OR SUM(error_input) <> SUM(error_input_c) OR SUM(error_output) <> SUM(error_output_c)
 """
 
 # Whole hours that are closed, against what the hours of all keys come to; these are compared with the records above.
 _QUARTERS = """
 SELECT model, SUM(requests), SUM(requests_c), SUM(errors), SUM(errors_c), SUM(input_tokens), SUM(input_c),
-       SUM(output_tokens), SUM(output_c), SUM(cost), SUM(cost_c)
+       SUM(output_tokens), SUM(output_c), SUM(error_input), SUM(error_input_c), SUM(error_output), SUM(error_output_c),
+       SUM(cost), SUM(cost_c)
 FROM (
     SELECT model, requests, 0 AS requests_c, errors, 0 AS errors_c, input_tokens, 0 AS input_c,
-           output_tokens, 0 AS output_c, cost, 0 AS cost_c
+           output_tokens, 0 AS output_c, error_input_tokens AS error_input, 0 AS error_input_c,
+           error_output_tokens AS error_output, 0 AS error_output_c, cost, 0 AS cost_c
     FROM usage_spacequarter WHERE space_id = %(space)s AND quarter < %(whole)s
     UNION ALL
-    SELECT model, 0, requests, 0, errors, 0, input_tokens, 0, output_tokens, 0, cost
+    SELECT model, 0, requests, 0, errors, 0, input_tokens, 0, output_tokens,
+           0, error_input_tokens, 0, error_output_tokens, 0, cost
     FROM usage_hourlyusage WHERE space_id = %(space)s AND hour < %(whole)s
 ) AS sides
 GROUP BY model
 HAVING SUM(requests) <> SUM(requests_c) OR SUM(errors) <> SUM(errors_c) OR SUM(cost) <> SUM(cost_c)
     OR SUM(input_tokens) <> SUM(input_c) OR SUM(output_tokens) <> SUM(output_c)
+    OR SUM(error_input) <> SUM(error_input_c) OR SUM(error_output) <> SUM(error_output_c)
 """
+
+_COUNTED = (
+    *("requests", "errors", "input_tokens", "output_tokens", "error_input_tokens", "error_output_tokens"),
+    "cost",
+)
 
 
 @dataclass(frozen=True)
@@ -139,14 +158,7 @@ def reconcile(space: Space) -> list[Difference]:
     differences = [
         *_differing(_WALLETS, space, "wallet", (_uuid,), ("total", "allocated", "spent", "held")),
         *_differing(_KEYS, space, "API key", (_uuid,), ("spent", "held")),
-        *_differing(
-            _ROLL_UPS,
-            space,
-            "usage of",
-            (str, _uuid, str),
-            ("requests", "errors", "input_tokens", "output_tokens", "cost"),
-        ),
-        *_closed(space),
+        *_rolled_up(space),
     ]
     at = origin.now()
     Reconciliation.objects.create(
@@ -159,14 +171,20 @@ def reconcile(space: Space) -> list[Difference]:
     return differences
 
 
-def _closed(space: Space) -> Iterator[Difference]:
-    """Locked, so that nobody closes or reopens between this look and the sums."""
+def _rolled_up(space: Space) -> Iterator[Difference]:
+    """Locked, so that nobody closes, reopens or prunes between the looks at how far and the sums."""
     mark = QuarterMark.objects.select_for_update().filter(space=space).first()
+    kept = pruned_through(space.pk) or EPOCH
+    bounds = {"kept": _as_kept(kept), "kept_id": UsageRecord._meta.pk.get_db_prep_value(first_id(kept), connection)}
+    yield from _differing(_ROLL_UPS, space, "usage of", (str, _uuid, str), _COUNTED, **bounds)
     if mark is not None:
-        # As the database keeps it: SQLite compares texts.
-        whole = connection.ops.adapt_datetimefield_value(mark.through.replace(minute=0, second=0, microsecond=0))
-        figures = ("requests", "errors", "input_tokens", "output_tokens", "cost")
-        yield from _differing(_QUARTERS, space, "closed usage of", (str,), figures, whole=whole)
+        whole = _as_kept(mark.through.replace(minute=0, second=0, microsecond=0))
+        yield from _differing(_QUARTERS, space, "closed usage of", (str,), _COUNTED, whole=whole)
+
+
+def _as_kept(moment: datetime) -> Any:
+    """As the database keeps it: SQLite compares texts."""
+    return connection.ops.adapt_datetimefield_value(moment)
 
 
 def _differing(

@@ -16,6 +16,7 @@ from django.utils.translation import gettext_lazy
 
 from accounts.fields import DisplayNameField, NewPasswordField, UsernameField, refuse_similar
 from accounts.models import User
+from audit.services import keep_refusal
 from quotas.errors import InsufficientPool, KeyReused, PoolLimit, QuotaError
 from quotas.fields import AmountField
 from quotas.models import Wallet
@@ -147,8 +148,9 @@ class SpaceAdmin(admin.ModelAdmin[Space]):
     ) -> Any:
         try:
             return super().changeform_view(request, object_id, form_url, extra_context)
-        except NameTakenError:
+        except NameTakenError as error:
             # Somebody else took the name between the form's look and the save; nothing was written.
+            keep_refusal(error)
             messages.error(request, _("This name was taken meanwhile. Choose another one."))
             return HttpResponseRedirect(request.get_full_path())
 

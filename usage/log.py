@@ -26,7 +26,7 @@ from tenants.policies import can_manage_users
 from usage import figures
 from usage.figures import Figures, Scope, first_id
 from usage.models import Task, UsageRecord
-from usage.quarters import pruned_through
+from usage.quarters import PrunedError, pruned_through
 
 Row = TypeVar("Row", UsageRecord, Task, Transfer)
 Asked = TypeVar("Asked", bound="Filters")
@@ -347,6 +347,16 @@ class UsageLog(Log[UsageRecord, UsageFilters]):
         """As much of the period as rows are kept of: list, totals and file are of these."""
         first, after = super().moments
         return (max(first, self.kept_from), max(after, self.kept_from)) if self.kept_from else (first, after)
+
+    def check_whole(self) -> None:
+        """For who has read the records one after another: raises PrunedError when some were pruned meanwhile.
+
+        Checkpoints are written in the transaction in which rows go, so whoever missed some finds them.
+        """
+        assert self._user.space_id is not None
+        pruned = pruned_through(self._user.space_id)
+        if pruned is not None and pruned != self.kept_from and self.moments[0] < pruned:
+            raise PrunedError(self.moments[0], pruned)
 
     @property
     def cut_at(self) -> datetime | None:

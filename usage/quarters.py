@@ -9,8 +9,10 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import transaction
-from django.db.models import Count, Q, QuerySet, Sum
+import structlog
+from django.db import connection, transaction
+from django.db.models import Count, DateTimeField, Q, QuerySet, Sum, Value
+from django.db.models.functions import Now
 
 from audit import origin
 from tenants.ids import moment_of
@@ -18,7 +20,9 @@ from tenants.models import Space
 from usage.figures import EPOCH, QUARTER, first_id, floor, place_among
 from usage.models import QuarterMark, SpaceQuarter, UsageCheckpoint, UsageRecord
 
-# A charge is dated before its transaction begins, and none takes as long as this to commit.
+log = structlog.get_logger(__name__)
+
+# A charge is dated before its transaction begins; what it takes to commit and what its clock lags stay below this.
 MARGIN = timedelta(minutes=10)
 # How many are closed in one transaction: on SQLite nobody else writes meanwhile.
 AT_ONCE = 24
@@ -35,15 +39,53 @@ _SUMS: dict[str, Any] = {
 }
 
 
+class NotClosedError(Exception):
+    """Of these spaces what is over was not closed, each logged with its reason; of all others it was."""
+
+    def __init__(self, space_ids: list[int]) -> None:
+        super().__init__(f"quarters are not closed of space {', '.join(map(str, space_ids))}")
+        self.space_ids = space_ids
+
+
 class PrunedError(Exception):
-    """History was to be told of a time whose rows are no longer kept."""
+    """Rows were to be written, or read, of a time of which they are no longer kept."""
 
 
 def close_quarters(*, now: datetime | None = None) -> int:
-    """Close what is over, of every space; returns how many quarters had any usage. Any number may do so at once."""
-    through = floor((now or origin.now()) - MARGIN, QUARTER)
-    behind = Space.objects.exclude(quarter_mark__through__gte=through).order_by("pk").values_list("pk", flat=True)
-    return sum(close_space(space_id, through) for space_id in behind)
+    """Close what is over, of every space; returns how many quarters had any usage. Any number may do so at once.
+
+    Over is what both clocks, this process's and the database's, have left behind by MARGIN. A charge is dated by the
+    clock of the process that writes it: it is in the sums as long as that clock is less than MARGIN behind the
+    database's, however far ahead any clock may be. A mark that a clock since put right has left ahead of the
+    database's goes back by itself. Raises NotClosedError at the end where a space went wrong, which stops no other.
+    """
+    ours = now or origin.now()
+    clock = Value(now, DateTimeField()) if now else Now()
+    through = floor(ours - MARGIN, QUARTER)
+    is_due = Q(quarter_mark=None) | Q(quarter_mark__through__lt=through) | Q(quarter_mark__through__gt=clock)
+    due = Space.objects.filter(is_due).order_by("pk").values_list("pk", "quarter_mark__through", clock)
+    closed, failed = 0, []
+    for space_id, mark, theirs in due:
+        try:
+            closed += _bring_to(space_id, mark, ours, theirs)
+        except Exception:
+            if not connection.is_usable():
+                raise
+            log.exception("quarters_not_closed", space=space_id)
+            failed.append(space_id)
+    if failed:
+        raise NotClosedError(failed)
+    return closed
+
+
+def _bring_to(space_id: int, mark: datetime | None, ours: datetime, theirs: datetime) -> int:
+    """Close a space by both clocks; where its mark is ahead of the database's, reopen it as far as rows may be new."""
+    if mark and mark > theirs:
+        with transaction.atomic():
+            reopen(space_id=space_id, at=theirs - MARGIN)
+    through = floor(min(ours, theirs) - MARGIN, QUARTER)
+    # Nothing is asked about a space that our clock alone takes for due.
+    return close_space(space_id, through) if mark is None or mark < through else 0
 
 
 def reopen(*, space_id: int, at: datetime) -> None:

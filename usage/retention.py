@@ -49,6 +49,8 @@ class _Figures(NamedTuple):
     errors: int
     input_tokens: int
     output_tokens: int
+    error_input_tokens: int
+    error_output_tokens: int
     cost: int
 
 
@@ -155,19 +157,23 @@ def _count(kept: Counter[tuple[Any, ...]], place: tuple[Any, ...], figures: _Fig
 
 def _checkpoints(month: Month, space_id: int) -> Iterator[UsageCheckpoint]:
     places = ("wallet_id", "user_id", "key_id", "model")
-    for row in _rows(month).filter(space=space_id).values(*places).annotate(**_OF_ROWS).iterator():
+    for row in _rows(month).filter(space=space_id).values(*places).annotate(**_KEPT).iterator():
         spent = row.pop("sum_cost")
         figures = {name.removeprefix("sum_"): row.pop(name) for name in list(row) if name.startswith("sum_")}
         yield UsageCheckpoint(space_id=space_id, through=month.end, spent=spent, **row, **figures)
 
 
+_FAILED = Q(kind=UsageRecord.Kind.ERROR)
 _OF_ROWS = {
     "sum_requests": Count("id"),
-    "sum_errors": Count("id", filter=Q(kind=UsageRecord.Kind.ERROR)),
+    "sum_errors": Count("id", filter=_FAILED),
     "sum_input_tokens": Sum("input_tokens"),
     "sum_output_tokens": Sum("output_tokens"),
+    "sum_error_input_tokens": Sum("input_tokens", filter=_FAILED, default=0),
+    "sum_error_output_tokens": Sum("output_tokens", filter=_FAILED, default=0),
     "sum_cost": Sum("cost"),
 }
+_KEPT = {name: figure for name, figure in _OF_ROWS.items() if not name.startswith("sum_error_")}
 _OF_ROLL_UPS = {f"sum_{name}": Sum(name) for name in _Figures._fields}
 
 

@@ -16,7 +16,13 @@ from usage.task_log import TaskLog
 def usage_sheet(log: UsageLog, *, has_bom: bool = False) -> Iterator[str]:
     # The price snapshot stands in no column, and takes longer to read than all others.
     columns = _usage_columns(is_whole_space=log.is_whole_space)
-    return sheet(columns, batches(log.records.defer("price")), has_bom=has_bom, note=log.cut_note)
+    return sheet(columns, _whole(log), has_bom=has_bom, note=log.cut_note)
+
+
+def _whole(log: UsageLog) -> Iterator[list[UsageRecord]]:
+    """Breaks off at the end, before any sums, where a month of it was pruned while it was read."""
+    yield from batches(log.records.defer("price"))
+    log.check_whole()
 
 
 def task_sheet(log: TaskLog, *, has_bom: bool = False) -> Iterator[str]:

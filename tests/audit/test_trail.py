@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import json
 import random
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from io import StringIO
 from typing import Any
 
 import pytest
+from django.core.exceptions import PermissionDenied
 from django.core.management import CommandError, call_command
-from django.test import Client
+from django.db import connection, transaction
+from django.test import Client, RequestFactory
 from django.utils import timezone
 
 from accounts.keys import KeyTerms, create_key, rotate_key
 from accounts.models import Role, User
 from accounts.throttle import NAME_LIMIT
 from audit.models import AuditEvent
-from audit.services import AND_MORE, REFUSALS_AN_HOUR, SecretInTrail, record
+from audit.refusals import record_refused_request
+from audit.services import AND_MORE, REFUSALS_AN_HOUR, SecretInTrail, keep_refusal, record
 from quotas.models import Wallet
 from quotas.money import format_exact
 from relay.models import Model, Upstream
 from tenants.models import Space
+from tenants.services import MemberChanges, NameTakenError, create_space, reset_manager
 from tests.factories import PASSWORD, MemberFactory
+from tests.relay.conftest import wait_for
 
 pytestmark = pytest.mark.django_db
 
@@ -197,6 +203,65 @@ def test_operators_refused_acts_are_recorded(space: Space, operator: User) -> No
     assert as_(operator).post(f"/admin/tenants/space/{space.pk}/move/", form).status_code == 422
 
     assert refusals() == [("operator", "pool.revoke", "Halcyon Labs", "insufficient_pool")]
+
+
+def test_a_refusal_outlives_the_transaction_around_its_service_and_is_there_once(space: Space, operator: User) -> None:
+    with pytest.raises(NameTakenError) as refused, transaction.atomic():
+        create_space(name=space.name, manager_username="nora", manager_password=SECRET, actor=operator)
+    assert refusals() == []
+
+    keep_refusal(refused.value)
+    keep_refusal(refused.value)
+
+    assert refusals() == [("operator", "space.created", "", "name_taken")]
+    assert AuditEvent.objects.get(refusal="name_taken").after == {"name": "Halcyon Labs", "manager_username": "nora"}
+
+
+def test_a_403_of_admin_is_kept_though_its_transaction_went(member: User, operator: User) -> None:
+    with pytest.raises(PermissionDenied) as refused, transaction.atomic():
+        reset_manager(manager=member, changes=MemberChanges(username="x"), actor=operator)
+    request = RequestFactory().post("/admin/accounts/user/1/change/")
+
+    record_refused_request(request, refused.value)
+
+    assert refusals() == [("operator", "manager.reset", "jun", "not_allowed")]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="SQLite's pages write one after the other")
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [("/admin/tenants/space/add/", "space.created"), ("/admin/accounts/user/{pk}/change/", "manager.reset")],
+)
+def test_a_name_that_is_taken_while_an_operators_page_saves_is_in_the_trail(
+    manager: User, operator: User, path: str, kind: str
+) -> None:
+    form = {"name": "Northwind", "manager_username": "nora", "manager_password": SECRET}
+    form |= {"username": "nora", "display_name": "", "new_password": ""}
+    client = as_(operator)
+    with ThreadPoolExecutor(1) as thread:
+        with transaction.atomic():
+            create_space(name="Elsewhere", manager_username="nora", manager_password=SECRET)
+            page = thread.submit(_post_and_hang_up, client, path.format(pk=manager.pk), form)
+            wait_for(_is_somebody_waiting, seconds=20)
+        answer = page.result(timeout=60)
+
+    assert (answer.status_code, answer["Location"]) == (302, path.format(pk=manager.pk))
+    assert [(who, what, why) for who, what, _whom, why in refusals()] == [("operator", kind, "name_taken")]
+    assert User.objects.get(pk=manager.pk).username == "mira" and not Space.objects.filter(name="Northwind").exists()
+
+
+def _post_and_hang_up(client: Client, path: str, form: dict[str, str]) -> Any:
+    try:
+        return client.post(path, form)
+    finally:
+        connection.close()
+
+
+def _is_somebody_waiting() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return bool(cursor.fetchone()[0])
 
 
 def test_commands_are_actors_by_their_names(space: Space) -> None:

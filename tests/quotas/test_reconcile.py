@@ -138,7 +138,10 @@ def test_the_outcome_of_books_that_differ_is_kept_with_the_figures(busy: Space) 
     assert difference == {"row": f"wallet {pool.pk}", "figure": "spent", "stored": 3 * USD + 1, "computed": 3 * USD}
 
 
-@pytest.mark.parametrize("figure", ["requests", "errors", "input_tokens", "output_tokens", "cost"])
+@pytest.mark.parametrize(
+    "figure",
+    ["requests", "errors", "input_tokens", "output_tokens", "error_input_tokens", "error_output_tokens", "cost"],
+)
 def test_an_hours_figure_that_drifted_is_found_and_named(busy: Space, member: User, figure: str) -> None:
     right = HourlyUsage.objects.values_list(figure, flat=True).get(user_id=member.pk)
     _drift(f"UPDATE usage_hourlyusage SET {figure} = {figure} + 1 WHERE user_id = {member.pk}")

@@ -25,6 +25,7 @@ from openai import OpenAI
 
 from accounts.keys import present
 from accounts.models import ApiKey, User
+from audit.origin import acting
 from quotas.charging import expire_holds
 from quotas.models import Hold, Wallet
 from quotas.money import NANOS_PER_USD
@@ -38,9 +39,10 @@ from relay.tasks import Report, accept, claim_due, claim_for_client, due_tasks, 
 from relay.upstreams import Target
 from relay.videos import read_video_ask, told
 from tenants.services import delete_member, set_enabled
-from tests.factories import manager_of
+from tests.factories import charge, manager_of
 from tests.relay.conftest import ROOT, Process, database_url, free_port, new_key, serve, start_relay, wait_for
-from usage.models import Task, UsageRecord
+from usage.figures import QUARTER, floor
+from usage.models import SpaceQuarter, Task, UsageRecord
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -409,6 +411,25 @@ def test_the_worker_outlives_its_database_and_ends_when_told(tmp_path: Path) -> 
     finally:
         worker.kill()
         worker.wait()
+
+
+def test_a_space_that_cannot_be_closed_is_told_by_a_worker_that_ends(
+    transactional_db: None, manager: User, stranger: User
+) -> None:
+    for user in (manager, stranger):
+        with acting(moment=timezone.now() - timedelta(hours=2)):
+            spent = charge(user, cost_usd=1)
+    SpaceQuarter.objects.create(space_id=manager.space_id, model=spent.model, quarter=floor(spent.at, QUARTER))
+
+    ended = subprocess.run(
+        [sys.executable, "manage.py", "worker", "--once"],
+        cwd=ROOT, env=os.environ | {"DATABASE_URL": database_url(), "DEMO": "true"},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert ended.returncode == 1 and f"space={manager.space_id}" in ended.stderr
+    assert f"CommandError: quarters are not closed of space {manager.space_id}\n" in ended.stderr
+    assert SpaceQuarter.objects.filter(space=stranger.space_id).count() == 1
 
 
 def test_a_worker_by_itself_sweeps_and_polls(opened: Task, upstream_url: str, member: User) -> None:

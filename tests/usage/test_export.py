@@ -56,10 +56,10 @@ def body(response: Any) -> str:
     return b"".join(response.streaming_content).decode()
 
 
-def name_of(response: Any) -> Any:
-    """Lets go of a file that is not fetched, as a server does when its client is gone: one keeps a slot till then."""
-    response.close()
-    return response["Content-Disposition"]
+def name_of(response: Any) -> str:
+    """Of a file that is fetched: one that is not keeps a slot, and to close it would close the test's own database."""
+    body(response)
+    return str(response["Content-Disposition"])
 
 
 def table(client: Client, user: User, path: str, query: dict[str, str] | None = None) -> list[dict[str, str]]:
@@ -295,7 +295,8 @@ def test_pieces_are_large_and_the_first_one_asks_nothing_of_the_log(client: Clie
 
     assert first.startswith(b"Time,") and len(before) == 0
     assert all(len(piece) >= PIECE_CHARS for piece in rest[:-1]) and len(rest) > 5
-    assert len(queries) == 2
+    # Two batches, and whether anything was pruned meanwhile.
+    assert len(queries) == 3
 
 
 def test_batches_meet_without_gap_or_repeat(member: User, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ from tests.factories import charge
 from tests.quotas.books import books
 from tests.quotas.test_concurrency import together
 from tests.usage.videos import submit, succeed, take
-from usage import figures
+from usage import export, figures
 from usage.dashboard import Dashboard
 from usage.log import UsageLog
 from usage.models import HourlyUsage, QuarterMark, SpaceQuarter, UsageCheckpoint, UsageRecord
@@ -132,6 +132,47 @@ def test_roll_ups_that_are_not_what_the_rows_come_to_stop_it(history: Space, mem
 
     assert books(history) == wrong and wrong["UsageRecord"] == before["UsageRecord"]
     assert not UsageCheckpoint.objects.exists()
+
+
+def fail(user: User, moment: Any) -> None:
+    """A request that its upstream refused after it had read so much."""
+    with acting(moment=moment):
+        call = Call(model="gpt-4o", status=502, code="upstream_error", input_tokens=70, output_tokens=3)
+        log_refusal(request_id=new_id(), user=user, call=call)
+
+
+@pytest.mark.parametrize("figure", ["error_input_tokens", "error_output_tokens"])
+@pytest.mark.parametrize(("table", "column"), [("hourlyusage", "hour"), ("spacequarter", "quarter")])
+def test_tokens_of_errors_that_drifted_are_found_before_pruning_and_stop_it(
+    history: Space, member: User, figure: str, table: str, column: str
+) -> None:
+    fail(member, OLD)
+    close_quarters()
+    assert reconcile(history) == []
+    drift(f"UPDATE usage_{table} SET {figure} = {figure} + 1 WHERE errors > 0")
+
+    assert {difference.figure for difference in reconcile(history)} == {figure}
+    with pytest.raises(CommandError, match=f"{OLD_MONTH}: 1 rolled-up figure is"):
+        prune()
+
+
+def test_tokens_of_errors_are_right_after_pruning_and_what_drifted_is_found(history: Space, member: User) -> None:
+    fail(member, OLD)
+    fail(member, NOW)
+
+    assert prune().startswith(f"{OLD_MONTH}: 4 rows dropped") and reconcile(history) == []
+
+    drift("UPDATE usage_hourlyusage SET error_input_tokens = error_input_tokens + 1 WHERE error_input_tokens > 0")
+    assert [difference.row.split()[0] for difference in reconcile(history)] == ["usage", "closed"]
+
+
+def test_a_month_that_stays_behind_a_pruned_one_is_compared_by_what_is_kept(history: Space, member: User) -> None:
+    fail(member, OLD)
+    _first, second = months_due(timedelta(days=400))
+
+    assert prune_month(second) is not None
+
+    assert reconcile(history) == []
 
 
 def test_a_dry_run_says_what_would_go_and_changes_nothing(history: Space) -> None:
@@ -244,6 +285,32 @@ def test_the_log_totals_and_file_are_of_the_rows_that_are_kept(history: Space, m
     assert len(lines) == 4 and lines[-2].startswith("Total,") and log.cut_note in lines[-1]
     assert f"{OLD_MONTH.plus(2).start:%Y}" in log.cut_note
     assert Dashboard(manager, QueryDict(period)).figures == spent
+
+
+@pytest.mark.parametrize("size", [1, 2, 2000])
+def test_a_file_that_loses_a_month_while_it_is_read_breaks_off(
+    history: Space, manager: User, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(export, "BATCH", size)
+    monkeypatch.setattr(export, "PIECE_CHARS", 1)
+    pieces = usage_sheet(log_of(manager, f"from={OLD:%Y-%m-%d}&to={NOW + timedelta(days=1):%Y-%m-%d}"))
+    got = [next(pieces), next(pieces)]
+
+    prune()
+    with pytest.raises(PrunedError):
+        got += pieces
+
+    assert len("".join(got).splitlines()) >= 2 and "Total" not in "".join(got)
+
+
+def test_a_file_of_kept_months_alone_is_whole_all_the_same(history: Space, manager: User) -> None:
+    pieces = usage_sheet(log_of(manager, f"from={OLD_MONTH.plus(2).start:%Y-%m-%d}"))
+    got = [next(pieces)]
+
+    prune()
+    got += pieces
+
+    assert "".join(got).splitlines()[-1].startswith("Total,")
 
 
 def test_a_period_of_kept_rows_says_nothing(history: Space, manager: User) -> None:

@@ -6,10 +6,11 @@ from argparse import ArgumentParser
 from contextlib import closing
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
 from relay.upstreams import Upstreams
 from relay.worker import Worker
+from usage.quarters import NotClosedError
 
 
 class Command(BaseCommand):
@@ -22,7 +23,10 @@ class Command(BaseCommand):
         parser.add_argument("--once", action="store_true", help="what is due now, then end")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        asyncio.run(_once() if options["once"] else _until_told())
+        try:
+            asyncio.run(_once() if options["once"] else _until_told())
+        except NotClosedError as error:
+            raise CommandError(str(error)) from error
 
 
 async def _once() -> None:

@@ -1,0 +1,187 @@
+"""A crowd of guesses at one moment gets no more of them answered than one after the other would."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from axes.models import AccessAttempt
+from django.contrib.auth.hashers import MD5PasswordHasher
+from django.test import Client
+from django.utils import timezone
+
+from accounts.models import User
+from accounts.sign_in import BACKEND
+from accounts.throttle import ADDRESS_LIMIT, NAME_LIMIT
+from tests.accounts.authenticator import App, give_password
+from tests.factories import PASSWORD, MemberFactory
+from tests.quotas.test_concurrency import together
+
+CROWD = 12
+THREADS = pytest.mark.django_db(transaction=True)
+
+
+class SlowHasher(MD5PasswordHasher):
+    """As slow as a real one, so that guesses meet; tells how many were looked at."""
+
+    algorithm = "slow"
+    looked_at: list[str] = []
+
+    def encode(self, password: str, salt: str) -> str:
+        SlowHasher.looked_at.append(password)
+        time.sleep(0.1)
+        return super().encode(password, salt)
+
+
+@pytest.fixture
+def slow(settings: Any, member: User) -> list[str]:
+    settings.PASSWORD_HASHERS = ["tests.accounts.test_throttle.SlowHasher"]
+    member.set_password(PASSWORD)
+    member.save(update_fields=["password"])
+    SlowHasher.looked_at.clear()
+    return SlowHasher.looked_at
+
+
+def statuses(answers: list[Any]) -> list[int]:
+    return sorted(answer.status_code for answer in answers)
+
+
+@THREADS
+@pytest.mark.parametrize("username", ["jun", "nobody"])
+def test_a_crowd_of_sign_ins_gets_as_many_looks_as_a_name_has(slow: list[str], username: str) -> None:
+    guesses = [f"guess {number}" for number in range(CROWD)]
+    clients = [Client(REMOTE_ADDR=f"198.51.100.{number}") for number in range(CROWD)]
+
+    answers = together(
+        *(lambda pair=pair: give_password(pair[0], username, pair[1]) for pair in zip(clients, guesses, strict=True))
+    )
+
+    assert len(set(slow) & set(guesses)) == len(slow) == NAME_LIMIT
+    assert set(statuses(answers)) <= {422, 429} and statuses(answers).count(429) >= CROWD - NAME_LIMIT
+    assert give_password(Client(REMOTE_ADDR="203.0.113.9"), username).status_code == 429
+
+
+@THREADS
+def test_a_crowd_of_present_passwords_gets_as_many_looks(slow: list[str], member: User) -> None:
+    clients = [Client() for _ in range(CROWD)]
+    for client in clients:
+        client.force_login(member, backend=BACKEND)
+
+    answers = together(
+        *(lambda client=client: client.post("/me/confirm/", {"present_password": "guess"}) for client in clients)
+    )
+
+    assert slow == ["guess"] * NAME_LIMIT and statuses(answers).count(429) >= CROWD - NAME_LIMIT
+    assert clients[0].post("/me/confirm/", {"present_password": PASSWORD}).status_code == 429
+
+
+@THREADS
+def test_a_crowd_over_many_names_gets_as_many_looks_as_an_address_has(slow: list[str]) -> None:
+    guesses = [f"name{number}" for number in range(ADDRESS_LIMIT + CROWD)]
+
+    together(*(lambda name=name: give_password(Client(), name, "guess") for name in guesses))
+
+    assert slow == ["guess"] * ADDRESS_LIMIT
+    assert give_password(Client(), "jun").status_code == 429
+
+
+@THREADS
+def test_a_right_password_in_a_crowd_of_right_ones_is_not_locked(slow: list[str]) -> None:
+    answers = together(*(lambda: give_password(Client(), "jun") for _ in range(NAME_LIMIT)))
+
+    assert statuses(answers) == [302] * NAME_LIMIT and not AccessAttempt.objects.exists()
+
+
+@pytest.mark.django_db
+def test_one_right_password_after_four_wrong_ones_begins_anew(member: User) -> None:
+    for _ in range(3):
+        for _ in range(NAME_LIMIT - 1):
+            assert give_password(Client(), "jun", "wrong").status_code == 422
+        assert give_password(Client(), "jun").status_code == 302
+    assert not AccessAttempt.objects.exists()
+
+
+@pytest.mark.django_db
+def test_what_was_right_at_another_door_neither_counts_nor_forgives(client: Client, member: User) -> None:
+    client.force_login(member, backend=BACKEND)
+    for _ in range(NAME_LIMIT - 1):
+        client.post("/me/confirm/", {"present_password": "wrong"})
+
+    right = [client.post("/me/confirm/", {"present_password": PASSWORD}).status_code for _ in range(NAME_LIMIT + 1)]
+
+    assert right == [303] * (NAME_LIMIT + 1) and AccessAttempt.objects.get().failures_since_start == NAME_LIMIT - 1
+    assert client.post("/me/confirm/", {"present_password": "wrong"}).status_code == 429
+
+
+@pytest.mark.django_db
+def test_a_right_password_before_the_second_step_is_not_counted(member: User) -> None:
+    app = App(member)
+    client = Client()
+
+    first = [give_password(Client(), "jun").status_code for _ in range(NAME_LIMIT + 1)]
+
+    assert first == [302] * (NAME_LIMIT + 1) and not AccessAttempt.objects.exists()
+    give_password(client, "jun")
+    assert client.post("/login/2fa/", {"code": app.code()}).status_code == 302
+
+
+@pytest.mark.django_db
+def test_the_right_passwords_of_an_office_do_not_count_for_its_address(member: User) -> None:
+    people = [MemberFactory.create(space=member.space) for _ in range(ADDRESS_LIMIT + 1)]
+
+    assert {give_password(Client(), person.username).status_code for person in people} == {302}
+
+
+# -- How long it lasts ------------------------------------------------------------------------------------------------
+
+
+def wrong(count: int, *, ago: timedelta, username: str = "jun", address: str = "198.51.100.1") -> None:
+    for _ in range(count):
+        give_password(Client(REMOTE_ADDR=address), username, "wrong")
+    made = AccessAttempt.objects.filter(username=username, ip_address=address)
+    made.update(attempt_time=timezone.now() - ago)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("ago_s", "wait_s", "said"),
+    [
+        (1, 900, "Try again in 15 minutes."),
+        (9 * 60 + 30, 360, "Try again in 6 minutes."),
+        (14 * 60 + 30, 60, "Try again in 1 minute."),
+    ],
+)
+def test_the_wait_that_is_told_is_what_is_left_of_it(member: User, ago_s: int, wait_s: int, said: str) -> None:
+    wrong(NAME_LIMIT, ago=timedelta(seconds=ago_s))
+
+    answer = give_password(Client(), "jun")
+
+    assert (answer.status_code, answer["Retry-After"]) == (429, str(wait_s)) and said in answer.content.decode()
+
+
+@pytest.mark.django_db
+def test_the_wait_is_over_when_enough_of_them_are_old(member: User) -> None:
+    wrong(3, ago=timedelta(minutes=10, seconds=30))
+    wrong(2, ago=timedelta(minutes=1), address="198.51.100.2")
+
+    assert give_password(Client(), "jun")["Retry-After"] == "300"
+
+
+@pytest.mark.django_db
+def test_the_wait_of_an_address_is_told_to_names_that_are_free(member: User) -> None:
+    for number in range(ADDRESS_LIMIT):
+        wrong(1, ago=timedelta(minutes=2, seconds=30), username=f"guess{number}", address="127.0.0.1")
+
+    assert give_password(Client(), "jun")["Retry-After"] == "780"
+
+
+@pytest.mark.django_db
+def test_the_wait_at_other_doors_and_in_chinese(client: Client, member: User) -> None:
+    client.force_login(member, backend=BACKEND)
+    wrong(NAME_LIMIT, ago=timedelta(minutes=9, seconds=30))
+
+    answer = client.post("/me/confirm/", {"present_password": PASSWORD}, headers={"Accept-Language": "zh-Hans"})
+
+    assert answer["Retry-After"] == "360" and "请在 6 分钟后再试" in answer.content.decode()
