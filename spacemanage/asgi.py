@@ -9,7 +9,8 @@ import asyncio
 import gc
 import os
 import sys
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from threading import Event
 from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "spacemanage.settings")
@@ -28,10 +29,24 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 PAGE_THREADS = 8
+NO_BODY = {"type": "http.request", "body": b"", "more_body": False}
 # A page that is being rendered lets go of the interpreter for the relay after so long at the latest.
 sys.setswitchinterval(0.001)
 
-pages: Any = WSGIMiddleware(django_pages, workers=PAGE_THREADS)
+
+def pages_while_there(environ: Any, start_response: Any) -> Iterator[bytes]:
+    """Django's pages, of which an answer in pieces ends when its client has left: nobody would read the rest."""
+    answer = django_pages(environ, start_response)
+    try:
+        for piece in answer:
+            yield piece
+            if environ["asgi.scope"]["has_left"].is_set():
+                return
+    finally:
+        answer.close()
+
+
+pages: Any = WSGIMiddleware(pages_while_there, workers=PAGE_THREADS)
 relay = Relay()
 worker = Worker(relay.upstreams)
 
@@ -47,14 +62,27 @@ async def application(scope: Message, receive: Receive, send: Send) -> None:
 
 async def _pages(scope: Message, receive: Receive, send: Send) -> None:
     """a2wsgi wants coroutines from another thread; what granian's receive and send give are awaitables only."""
+    has_left = scope["has_left"] = Event()
+    # From the beginning: a server may tell only those who are waiting. What comes with a GET is nobody's to read.
+    leaving = asyncio.ensure_future(_leave(receive, has_left)) if scope.get("method") == "GET" else None
 
     async def receive_message() -> Message:
-        return await receive()
+        return NO_BODY if leaving else await receive()
 
     async def send_message(message: Message) -> None:
         await send(message)
 
-    await pages(scope, receive_message, send_message)
+    try:
+        await pages(scope, receive_message, send_message)
+    finally:
+        if leaving is not None:
+            leaving.cancel()
+
+
+async def _leave(receive: Receive, has_left: Event) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    has_left.set()
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

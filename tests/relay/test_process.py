@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 import requests
 
 from accounts.models import User
 from tests.factories import PASSWORD
+from tests.relay.conftest import wait_for
+from tests.usage.test_export import many
+from usage.export import AT_ONCE
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -50,3 +54,28 @@ def test_ten_megabytes_in_a_field_are_told_beside_it(shared_relay: str, manager:
 
     assert answer.status_code == 422 and "Use at most 64 characters." in answer.text
     assert User.objects.count() == 1
+
+
+def test_exports_that_are_broken_off_end_and_give_back_their_slots(shared_relay: str, member: User) -> None:
+    base = shared_relay.removesuffix("/v1")
+    many(member, 30_000)
+    session = signed_in(base, "jun")
+    begun = time.monotonic()
+    whole = len(session.get(f"{base}/console/usage.csv", timeout=120).content)
+    whole_s = time.monotonic() - begun
+
+    begun = time.monotonic()
+    for _ in range(2):
+        left = [_left(session, f"{base}/console/usage.csv") for _ in range(AT_ONCE)]
+        assert left == [200] * AT_ONCE
+        # Each slot is free before any of them could have been written to its end.
+        wait_for(lambda: _left(session, f"{base}/console/usage.csv") == 200, seconds=whole_s)
+
+    assert whole > 5_000_000 and session.get(f"{base}/console/usage/", timeout=30).status_code == 200
+
+
+def _left(session: requests.Session, url: str) -> int:
+    """The status of a file that is left after a little of it."""
+    with session.get(url, stream=True, timeout=30) as answer:
+        next(answer.iter_content(1000))
+        return answer.status_code
