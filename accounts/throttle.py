@@ -9,7 +9,7 @@ Every door tells axes who came, who went and who was refused, and so the trail i
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -20,6 +20,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import connection, transaction
 from django.db.models import F, QuerySet, Sum
 from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
 
 from accounts.models import User
 from accounts.services import record_refused_sign_in, record_sign_in, record_sign_out
@@ -186,4 +187,23 @@ def refuse(request: HttpRequest, response: HttpResponse | None = None, credentia
     """The sign-in page again, or a page of its own for other doors, saying how long to wait."""
     from accounts.views import locked_out
 
-    return locked_out(request, minutes=int(COOL_OFF.total_seconds() // 60))
+    return locked_out(request, minutes=_minutes_left(request, credentials))
+
+
+def _minutes_left(request: HttpRequest, credentials: Any) -> int:
+    """Until one more is looked at, rounded up."""
+    kept = AxesProxyHandler.get_implementation().get_user_attempts(request, credentials)
+    ends = map(_end_of_lock, kept, (NAME_LIMIT, ADDRESS_LIMIT))
+    left = max((end - timezone.now() for end in ends if end), default=timedelta())
+    return max(1, -(-left // timedelta(minutes=1)))
+
+
+def _end_of_lock(attempts: QuerySet[AccessAttempt], limit: int) -> datetime | None:
+    """When those that reach the limit, counted from the newest on, are old enough to be fewer again."""
+    counted = 0
+    at: datetime
+    for at, failures in attempts.order_by("-attempt_time").values_list("attempt_time", "failures_since_start"):
+        counted += failures
+        if counted >= limit:
+            return at + COOL_OFF
+    return None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from axes.models import AccessAttempt
 from django.contrib.auth.hashers import MD5PasswordHasher
 from django.test import Client
+from django.utils import timezone
 
 from accounts.models import User
 from accounts.sign_in import BACKEND
@@ -130,3 +132,56 @@ def test_the_right_passwords_of_an_office_do_not_count_for_its_address(member: U
     people = [MemberFactory.create(space=member.space) for _ in range(ADDRESS_LIMIT + 1)]
 
     assert {give_password(Client(), person.username).status_code for person in people} == {302}
+
+
+# -- How long it lasts ------------------------------------------------------------------------------------------------
+
+
+def wrong(count: int, *, ago: timedelta, username: str = "jun", address: str = "198.51.100.1") -> None:
+    for _ in range(count):
+        give_password(Client(REMOTE_ADDR=address), username, "wrong")
+    made = AccessAttempt.objects.filter(username=username, ip_address=address)
+    made.update(attempt_time=timezone.now() - ago)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("ago_s", "wait_s", "said"),
+    [
+        (1, 900, "Try again in 15 minutes."),
+        (9 * 60 + 30, 360, "Try again in 6 minutes."),
+        (14 * 60 + 30, 60, "Try again in 1 minute."),
+    ],
+)
+def test_the_wait_that_is_told_is_what_is_left_of_it(member: User, ago_s: int, wait_s: int, said: str) -> None:
+    wrong(NAME_LIMIT, ago=timedelta(seconds=ago_s))
+
+    answer = give_password(Client(), "jun")
+
+    assert (answer.status_code, answer["Retry-After"]) == (429, str(wait_s)) and said in answer.content.decode()
+
+
+@pytest.mark.django_db
+def test_the_wait_is_over_when_enough_of_them_are_old(member: User) -> None:
+    wrong(3, ago=timedelta(minutes=10, seconds=30))
+    wrong(2, ago=timedelta(minutes=1), address="198.51.100.2")
+
+    assert give_password(Client(), "jun")["Retry-After"] == "300"
+
+
+@pytest.mark.django_db
+def test_the_wait_of_an_address_is_told_to_names_that_are_free(member: User) -> None:
+    for number in range(ADDRESS_LIMIT):
+        wrong(1, ago=timedelta(minutes=2, seconds=30), username=f"guess{number}", address="127.0.0.1")
+
+    assert give_password(Client(), "jun")["Retry-After"] == "780"
+
+
+@pytest.mark.django_db
+def test_the_wait_at_other_doors_and_in_chinese(client: Client, member: User) -> None:
+    client.force_login(member, backend=BACKEND)
+    wrong(NAME_LIMIT, ago=timedelta(minutes=9, seconds=30))
+
+    answer = client.post("/me/confirm/", {"present_password": PASSWORD}, headers={"Accept-Language": "zh-Hans"})
+
+    assert answer["Retry-After"] == "360" and "请在 6 分钟后再试" in answer.content.decode()
