@@ -18,6 +18,7 @@ from allauth.mfa.recovery_codes.internal.auth import RecoveryCodes
 from allauth.mfa.totp.internal import auth as totp
 from allauth.mfa.utils import decrypt, encrypt
 from allauth.mfa.webauthn.internal import auth as webauthn
+from cryptography.exceptions import InvalidSignature
 from django.conf import settings
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
@@ -41,6 +42,10 @@ class WrongCodeError(Exception):
 
 class PasskeyRefusedError(Exception):
     """What the browser sent is no passkey, or none for this question."""
+
+
+class PasskeyUnusableError(PasskeyRefusedError):
+    """It signs in a way that cannot be verified: it would never let anybody in."""
 
 
 @dataclass(frozen=True)
@@ -116,14 +121,16 @@ def begin_passkey(request: HttpRequest, user: User) -> str:
 
 
 def add_passkey(request: HttpRequest, *, user: User, name: str, answer: str) -> list[str]:
-    """Returns the recovery codes when these are the first. Raises PasskeyRefusedError."""
+    """Returns the recovery codes when these are the first. Raises PasskeyRefusedError, PasskeyUnusableError."""
     credential = _parsed(answer)
     try:
         with request_context(request):
             webauthn.parse_registration_response(credential)
-            webauthn.complete_registration(credential)
+            made = webauthn.complete_registration(credential)
     except Exception as error:  # what is malformed makes its parsers raise whatever they stumble on
         raise PasskeyRefusedError from error
+    if not _can_verify(made.credential_data.public_key):
+        raise PasskeyUnusableError
     with transaction.atomic():
         _lock(user)
         if _mine(user, Kind.WEBAUTHN).count() >= PASSKEYS_MAX:
@@ -213,6 +220,17 @@ def use_passkey(request: HttpRequest, *, user: User, answer: str) -> bool:
         return False
     passkey.record_usage()
     return True
+
+
+def _can_verify(key: Any) -> bool:
+    """By trying: what is no signature is refused as one, unless algorithm, curve or numbers are none that work here."""
+    try:
+        key.verify(b"", b"")
+    except InvalidSignature:
+        return True
+    except Exception:  # noqa: BLE001  # as in add_passkey
+        return False
+    return False
 
 
 def _use_app_code(app: Any, code: str) -> bool:

@@ -201,6 +201,7 @@ def _minutes_left(request: HttpRequest, credentials: Any) -> int:
 def _end_of_lock(attempts: QuerySet[AccessAttempt], limit: int) -> datetime | None:
     """When those that reach the limit, counted from the newest on, are old enough to be fewer again."""
     counted = 0
+    at: datetime
     for at, failures in attempts.order_by("-attempt_time").values_list("attempt_time", "failures_since_start"):
         counted += failures
         if counted >= limit:

@@ -166,6 +166,8 @@ def passkey_add(request: SpaceRequest) -> HttpResponse:
         name, answer = form.cleaned_data["name"], form.cleaned_data["passkey"]
         try:
             codes = second_factor.add_passkey(request, user=request.user, name=name, answer=answer)
+        except second_factor.PasskeyUnusableError:
+            form.add_error("passkey", _("This passkey’s signatures cannot be verified here. Use another device."))
         except second_factor.PasskeyRefusedError:
             form.add_error("passkey", _("That passkey was not accepted. Try again."))
         else:

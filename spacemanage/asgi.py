@@ -34,7 +34,7 @@ NO_BODY = {"type": "http.request", "body": b"", "more_body": False}
 sys.setswitchinterval(0.001)
 
 
-def pages_while_there(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+def pages_while_there(environ: Any, start_response: Any) -> Iterator[bytes]:
     """Django's pages, of which an answer in pieces ends when its client has left: nobody would read the rest."""
     answer = django_pages(environ, start_response)
     try:

@@ -4,17 +4,22 @@ import json
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from io import StringIO
 from typing import Any
 
 import pytest
 from allauth.mfa.models import Authenticator
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from django.contrib.sessions.models import Session
 from django.core.exceptions import PermissionDenied
 from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test import Client
 from django.utils import timezone
+from fido2.cose import ES256, CoseKey
+from fido2.utils import websafe_encode
+from fido2.webauthn import Aaguid, AttestationObject, AttestedCredentialData, AuthenticatorData
 
 from accounts import second_factor, sign_in
 from accounts.models import User
@@ -324,6 +329,44 @@ def test_new_recovery_codes_replace_the_old(app: App, client: Client) -> None:
 def test_there_are_no_recovery_codes_for_nothing(confirmed: Client) -> None:
     assert confirmed.post("/me/two-factor/codes/").status_code == 303
     assert not Authenticator.objects.exists()
+
+
+P256 = ES256.from_cryptography_key(generate_private_key(SECP256R1()).public_key())
+
+
+def passkey_of(client: Client, key: dict[int, Any]) -> str:
+    """What a browser answers that asked an authenticator for a key, and got this one."""
+    credential = AttestedCredentialData.create(Aaguid.NONE, b"id", CoseKey.parse(key))
+    flags = AuthenticatorData.FLAG.UP | AuthenticatorData.FLAG.AT
+    data = AuthenticatorData.create(sha256(b"testserver").digest(), flags, 0, credential)
+    asked = client.session["mfa.webauthn.state"]["challenge"]
+    said = {"type": "webauthn.create", "challenge": asked, "origin": "https://testserver"}
+    parts = {
+        "clientDataJSON": websafe_encode(json.dumps(said).encode()),
+        "attestationObject": websafe_encode(AttestationObject.create("none", data, {})),
+    }
+    name = websafe_encode(b"id")
+    return json.dumps({"id": name, "rawId": name, "type": "public-key", "response": parts})
+
+
+@pytest.mark.parametrize(
+    ("key", "is_added"),
+    [
+        (P256, True),
+        ({**P256, 3: -9999}, False),
+        ({**P256, -1: 2}, False),
+        ({**P256, -2: b"x" * 5}, False),
+    ],
+)
+def test_a_passkey_whose_signatures_cannot_be_verified_is_refused_and_told(
+    confirmed: Client, member: User, key: dict[int, Any], is_added: bool
+) -> None:
+    confirmed.get("/me/two-factor/passkeys/add/")
+
+    answer = confirmed.post("/me/two-factor/passkeys/add/", {"name": "key", "passkey": passkey_of(confirmed, key)})
+
+    assert (answer.status_code == 422) is not is_added and second_factor.has_second_factor(member) is is_added
+    assert ("cannot be verified here" in answer.content.decode()) is not is_added
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,16 +24,11 @@ from accounts.keys import KeyTerms, create_key
 from accounts.models import User
 from quotas.money import NANOS_PER_USD
 from relay.models import Model, Price, Upstream
+from tests.postgres import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 MODEL = "gpt-demo"
 T = TypeVar("T")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(what: Callable[[], Any], *, seconds: float = 60.0) -> Any:
