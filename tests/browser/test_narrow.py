@@ -104,10 +104,11 @@ def test_ordinary_logs_scroll_nowhere_sideways(
         assert page.evaluate(SCROLLING) == [], path
 
 
-def test_a_name_of_the_other_direction_stands_where_its_neighbours_do(
+def test_names_and_keys_of_the_other_direction_stand_and_read_right(
     new_context: Callable[..., BrowserContext], base_url: str, manager: User
 ) -> None:
     charge(manager, cost_usd=1)
+    create_key(owner=manager, terms=KeyTerms(name="ci"))
     context = new_context(locale="he")
     context.add_cookies([{"name": "language", "value": pseudo.CODE, "url": base_url}])
     give_session(context, manager, base_url)
@@ -115,6 +116,8 @@ def test_a_name_of_the_other_direction_stands_where_its_neighbours_do(
     page.goto("/console/?scope=me")
 
     assert ends_at_its_swatch(page)
+    page.goto("/console/tokens/")
+    assert page.locator("td code").evaluate("one => getComputedStyle(one).direction") == "ltr"
 
 
 def ends_at_its_swatch(page: Page) -> bool:
