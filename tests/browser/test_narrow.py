@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, ViewportSize, expect
+from playwright.sync_api import BrowserContext, ViewportSize, expect
 
 from accounts.keys import KeyTerms, create_key
 from accounts.models import User
@@ -23,12 +24,19 @@ pytestmark = pytest.mark.browser
 NARROW: ViewportSize = {"width": 320, "height": 700}
 TABLET: ViewportSize = {"width": 834, "height": 1112}
 # A desk at twice its size.
-MAGNIFIED = {"viewport": {"width": 640, "height": 400}, "device_scale_factor": 2}
+MAGNIFIED: dict[str, Any] = {"viewport": {"width": 640, "height": 400}, "device_scale_factor": 2}
 
 CUT = "one => one.scrollWidth > one.clientWidth + 1 || one.scrollHeight > one.clientHeight + 1"
 SCROLLING = """
     () => [...document.querySelectorAll(".table-scroll")]
       .filter((one) => one.scrollWidth > one.clientWidth).map((one) => `${one.scrollWidth} in ${one.clientWidth}`)
+"""
+ENDS_AT_ITS_EDGE = """
+    (one) => {
+      const words = document.createRange();
+      words.selectNodeContents(one);
+      return Math.abs(words.getBoundingClientRect().right - one.getBoundingClientRect().right) < 2;
+    }
 """
 
 
@@ -97,7 +105,7 @@ def test_a_narrow_screen_tells_where_one_is(sign_in: SignIn, manager: User) -> N
 def test_ordinary_logs_scroll_nowhere_sideways(
     sign_in: SignIn, manager: User, asked: None, screen: ViewportSize
 ) -> None:
-    page = sign_in(manager, "/console/usage/", viewport=screen)
+    page = sign_in(manager, viewport=screen)
 
     for path in ("/console/usage/", "/space/audit/", "/me/statement/"):
         page.goto(path)
@@ -115,17 +123,6 @@ def test_names_and_keys_of_the_other_direction_stand_and_read_right(
     page = context.new_page()
     page.goto("/console/?scope=me")
 
-    assert ends_at_its_swatch(page)
+    assert page.locator(".rank__name").first.evaluate(ENDS_AT_ITS_EDGE)
     page.goto("/console/tokens/")
     assert page.locator("td code").evaluate("one => getComputedStyle(one).direction") == "ltr"
-
-
-def ends_at_its_swatch(page: Page) -> bool:
-    """Whether the words of the first model, read from the left, end where its bar begins."""
-    return page.locator(".rank__name").first.evaluate(
-        """one => {
-          const words = document.createRange();
-          words.selectNodeContents(one);
-          return Math.abs(words.getBoundingClientRect().right - one.getBoundingClientRect().right) < 2;
-        }"""
-    )
