@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from django.utils.translation import gettext as _
 
+from accounts.models import User
 from audit import origin
 from quotas.journal import Move, actor_label, seen_by
 from quotas.models import Transfer
@@ -27,18 +28,20 @@ class Figure(NamedTuple):
     is_result: bool = False
 
 
-class Share(NamedTuple):
-    """What one model, or one key, came to."""
+class Line(NamedTuple):
+    """One line of a table: each figure with the head that it stands under."""
 
     name: str
-    requests: int
-    text: str
-
-
-class SpaceRow(NamedTuple):
-    label: str
-    texts: list[str]
+    cells: list[tuple[str, str]]
     is_result: bool = False
+    member: User | None = None
+
+
+class Table(NamedTuple):
+    """The first head is that of the lines' names."""
+
+    heads: list[str]
+    lines: list[Line]
 
 
 def steps(balance: Balance, labels: dict[str, str]) -> list[Figure]:
@@ -50,9 +53,15 @@ def steps(balance: Balance, labels: dict[str, str]) -> list[Figure]:
     return [*lines, Figure(_("Closing balance"), closing, is_result=True)]
 
 
-def shares(rows: list[tuple[str, int, int]], nameless: str) -> list[Share]:
+def shares(whose: str, rows: list[tuple[str, int, int]], nameless: str) -> Table:
+    """What each model, or each key, came to."""
+    heads = [_("Requests"), _("Charges")]
     texts = format_alike(*(cost for _name, _requests, cost in rows))
-    return [Share(name or nameless, requests, text) for (name, requests, _c), text in zip(rows, texts, strict=True)]
+    lines = [
+        Line(name or nameless, list(zip(heads, [f"{requests:,}", text], strict=True)))
+        for (name, requests, _cost), text in zip(rows, texts, strict=True)
+    ]
+    return Table([whose, *heads], lines)
 
 
 @dataclass(frozen=True)
@@ -64,12 +73,12 @@ class MemberSheet:
         return steps(self.statement.balance, _member_labels())
 
     @property
-    def models(self) -> list[Share]:
-        return shares(self.statement.by_model, _("Unknown model"))
+    def models(self) -> Table:
+        return shares(_("Model"), self.statement.by_model, _("Unknown model"))
 
     @property
-    def keys(self) -> list[Share]:
-        return shares(self.statement.by_key, _("Without a token"))
+    def keys(self) -> Table:
+        return shares(_("Token"), self.statement.by_key, _("Without a token"))
 
     @property
     def moves(self) -> list[Move]:
@@ -81,33 +90,44 @@ class SpaceSheet:
     statement: SpaceStatement
 
     @property
-    def rows(self) -> list[SpaceRow]:
+    def balance(self) -> Table:
         """Three sums side by side: the pool's, the members', and that of both."""
         labels = _space_labels()
         sides = [steps(side, labels) for side in (self.statement.pool, self.statement.members, self.statement.whole)]
-        return [
-            SpaceRow(here[0].label, [one.text for one in here], here[0].is_result) for here in zip(*sides, strict=True)
-        ]
+        heads = [_("Pool"), _("Members"), _("Whole space")]
+        return Table(["", *heads], [_beside(heads, figures) for figures in zip(*sides, strict=True)])
 
     @property
-    def pool_rows(self) -> list[SpaceRow]:
+    def pool(self) -> Table:
         """Total - allocated - own use = left in the pool, at the beginning and at the end."""
         labels = [_("Total"), _("Allocated"), _("Own use so far"), _("Left in the pool")]
         at = [self.statement.opening, self.statement.closing]
         sums = [format_alike(one.total_nanos, one.allocated_nanos, one.own_nanos, one.left_nanos) for one in at]
-        return [
-            SpaceRow(label, list(texts), label == labels[-1])
-            for label, texts in zip(labels, zip(*sums, strict=True), strict=True)
+        sides = [
+            [Figure(label, text, label == labels[-1]) for label, text in zip(labels, texts, strict=True)]
+            for texts in sums
         ]
+        heads = [_("At the beginning"), _("At the end") if self.statement.month.has_ended else _("Now")]
+        return Table(["", *heads], [_beside(heads, figures) for figures in zip(*sides, strict=True)])
 
     @property
-    def models(self) -> list[Share]:
-        return shares(self.statement.by_model, _("Unknown model"))
+    def models(self) -> Table:
+        return shares(_("Model"), self.statement.by_model, _("Unknown model"))
 
     @property
-    def members(self) -> list[tuple[object, list[str]]]:
-        """Opening, received, given back, spent, closing of each."""
-        return [(line.member, _member_texts(line.balance)) for line in self.statement.lines]
+    def members(self) -> Table:
+        heads = [_("Opening balance"), _("Received"), _("Given back"), _("Charges"), _("Closing balance")]
+        lines = [
+            Line(member.username, list(zip(heads, _member_texts(balance), strict=True)), member=member)
+            for member, balance in self.statement.lines
+        ]
+        return Table([_("User"), *heads], lines)
+
+
+def _beside(heads: list[str], figures: tuple[Figure, ...]) -> Line:
+    """The same step of several sums, as one line."""
+    cells = [(head, figure.text) for head, figure in zip(heads, figures, strict=True)]
+    return Line(figures[0].label, cells, figures[0].is_result)
 
 
 def _member_texts(balance: Balance) -> list[str]:

@@ -316,7 +316,7 @@ PSEUDO_PAGES = ["/console/", "/console/?period=today", "/console/usage/", "/cons
 PSEUDO_PAGES += ["/console/tasks/", "/console/tasks/?model=none", "/console/tokens/", "/console/tokens/add/"]
 PSEUDO_PAGES += [f"/console/tokens/1/{deed}/" for deed in ("edit", "rotate", "delete")]
 PSEUDO_PAGES += ["/space/users/", "/space/users/?q=zed", "/space/users/add/"]
-PSEUDO_PAGES += ["/space/users/3/edit/", "/space/users/3/delete/"]
+PSEUDO_PAGES += ["/space/users/2/edit/", "/space/users/3/edit/", "/space/users/3/delete/"]
 PSEUDO_PAGES += ["/me/credits/", "/me/statement/", "/me/settings/", "/me/activity/", "/space/audit/", "/nowhere/"]
 PSEUDO_PAGES += ["/space/users/3/statement/", "/me/two-factor/", "/me/confirm/"]
 

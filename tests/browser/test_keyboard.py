@@ -146,6 +146,18 @@ def test_focus_stays_within_an_open_dialog_and_is_seen(users: Page) -> None:
     assert users.evaluate("!document.activeElement.closest('main, nav, header')")
 
 
+def test_what_has_the_focus_does_not_stand_below_the_bar(users: Page, crowd: list[User]) -> None:
+    users.goto("/space/users/?size=20")
+    bar = users.get_by_role("banner").bounding_box()
+    button(users, "Delete u11").focus()
+    button(users, "Delete u11").scroll_into_view_if_needed()
+
+    for _ in range(40):
+        users.keyboard.press("Shift+Tab")
+        top = users.evaluate("document.activeElement.getBoundingClientRect().top")
+        assert top >= bar["height"] or users.evaluate("scrollY") == 0
+
+
 def test_the_skip_link_leads_past_the_sidebar(users: Page) -> None:
     users.keyboard.press("Tab")
     skip = users.get_by_role("link", name="Skip to content")

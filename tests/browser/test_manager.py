@@ -109,8 +109,11 @@ def test_edit_a_user_with_a_live_preview(users: Page) -> None:
     expect(quota).to_be_focused()
     expect(quota).to_have_value("5.00")
     expect(form.get_by_label("Password")).to_have_value("")
+    # What is swapped is read out by the region that was there before.
+    region = form.locator("[aria-live]").filter(has_text="Already used").element_handle()
     quota.fill("9.00")
     expect(form).to_contain_text("$9.00 / $9.00")
+    assert "$9.00 / $9.00" in region.inner_text()
     expect(form).to_contain_text(re.compile(r"\$395\.00\s*then\s*\$391\.00"))
     expect(quota).to_be_focused()
     form.get_by_label("Username").fill("jun.sato")
