@@ -16,6 +16,7 @@ from audit import origin
 from quotas.models import Reconciliation
 from tenants.ids import id_at
 from tenants.models import Space
+from usage.figures import EPOCH, HOUR, first_id, floor
 from usage.models import QuarterMark
 
 # One statement each, so that each sees one snapshot on both databases, whatever is charged meanwhile.
@@ -119,6 +120,26 @@ HAVING SUM(requests) <> SUM(requests_c) OR SUM(errors) <> SUM(errors_c) OR SUM(c
     OR SUM(input_tokens) <> SUM(input_c) OR SUM(output_tokens) <> SUM(output_c)
 """
 
+# Of names that have all their quarters.
+_NAMES = """
+WITH common AS (SELECT key_name FROM usage_commonname WHERE space_id = %(space)s AND since = %(beginning)s)
+SELECT key_name, model, SUM(requests), SUM(requests_c), SUM(errors), SUM(errors_c), SUM(input_tokens), SUM(input_c),
+       SUM(output_tokens), SUM(output_c), SUM(cost), SUM(cost_c)
+FROM (
+    SELECT key_name, model, requests, 0 AS requests_c, errors, 0 AS errors_c, input_tokens, 0 AS input_c,
+           output_tokens, 0 AS output_c, cost, 0 AS cost_c
+    FROM usage_namequarter WHERE space_id = %(space)s
+    UNION ALL
+    SELECT key_name, model, 0, 1, 0, CASE WHEN kind = 'error' THEN 1 ELSE 0 END, 0, input_tokens,
+           0, output_tokens, 0, cost
+    FROM usage_usagerecord WHERE space_id = %(space)s AND id < %(through)s
+) AS sides
+WHERE key_name IN (SELECT key_name FROM common)
+GROUP BY key_name, model
+HAVING SUM(requests) <> SUM(requests_c) OR SUM(errors) <> SUM(errors_c) OR SUM(cost) <> SUM(cost_c)
+    OR SUM(input_tokens) <> SUM(input_c) OR SUM(output_tokens) <> SUM(output_c)
+"""
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -163,10 +184,12 @@ def _closed(space: Space) -> Iterator[Difference]:
     """Locked, so that nobody closes or reopens between this look and the sums."""
     mark = QuarterMark.objects.select_for_update().filter(space=space).first()
     if mark is not None:
-        # As the database keeps it: SQLite compares texts.
-        whole = connection.ops.adapt_datetimefield_value(mark.through.replace(minute=0, second=0, microsecond=0))
+        # As the database keeps them: SQLite compares texts.
+        whole, beginning = map(connection.ops.adapt_datetimefield_value, (floor(mark.through, HOUR), EPOCH))
         figures = ("requests", "errors", "input_tokens", "output_tokens", "cost")
         yield from _differing(_QUARTERS, space, "closed usage of", (str,), figures, whole=whole)
+        bounds = {"through": first_id(mark.through).hex, "beginning": beginning}
+        yield from _differing(_NAMES, space, "closed usage by", (str, str), figures, **bounds)
 
 
 def _differing(
