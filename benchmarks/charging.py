@@ -158,7 +158,7 @@ def compare_logs(crowd: Crowd, database: Database, options: argparse.Namespace) 
             use(of)
             return teller(options.wallets, crowds[of.url], of, options)
 
-        told = {}
+        told: dict[str, Callable[[], Sample]] = {}
         for each in (long, database):
             use(each)
             told[f"a log of {records():,} rows"] = partial(run, each)

@@ -75,7 +75,8 @@ class Served:
 def main() -> None:
     options = read_options()
     unwind_when_told_to_end()
-    sizes = [Size(name, *getattr(options, name), options.days) for name in ("small", "large")]
+    (few, short), (many, long) = options.small, options.large
+    sizes = [Size("small", few, short, options.days), Size("large", many, long, options.days)]
     with postgresql(options.keep) as database, ExitStack() as stack:
         print(f"{machine()}; PostgreSQL {database.version}", flush=True)
         manage("collectstatic", "--noinput", "-v0", url=database.url)

@@ -162,10 +162,11 @@ def _write(
     rows = _rows(space_id, first, after).filter(**of).order_by().annotate(place=place)
     found = rows.values("place", *by).annotate(**_SUMS).values_list("place", *by, *_SUMS)
     columns = [*by, *(name.removesuffix("_sum") for name in _SUMS)]
-    return kind.objects.bulk_create(
+    closed: list[Any] = [
         kind(space_id=space_id, quarter=starts[number], **dict(zip(columns, values, strict=True)))
         for number, *values in found
-    )
+    ]
+    return kind.objects.bulk_create(closed)
 
 
 def _rows(space_id: int, first: datetime, after: datetime) -> QuerySet[UsageRecord]:

@@ -394,7 +394,7 @@ def seen(viewer: User, asked: str = "token=laptop") -> tuple[Figures, list[int]]
     """Of three days: the totals, and what each row cost, in cents."""
     query = QueryDict(f"from=2026-10-24&to=2026-10-26&{asked}")
     log = UsageLog(viewer, query)
-    costs = [row.cost // CENT for row in listed(viewer, query.dict())]  # type: ignore[arg-type]  # there are no lists
+    costs = [row.cost // CENT for row in listed(viewer, query.dict())]
     assert summed(list(log.records)) == log.totals and sum(costs) == log.totals.cost_nanos // CENT
     return log.totals, costs
 
