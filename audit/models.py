@@ -46,6 +46,8 @@ class AuditEvent(models.Model):
             models.Index(fields=["space", "target_id", "id"], condition=Q(target_type="user"), name="audit_target"),
             # Among these are the names that people bore once.
             models.Index(fields=["space"], condition=Q(kind="member.edited"), name="audit_edits"),
+            # And among these those of keys.
+            models.Index(fields=["space"], condition=Q(kind="key.edited"), name="audit_key_edits"),
             # What operators search by, over all spaces.
             models.Index(fields=["request_id"], condition=~Q(request_id=""), name="audit_request"),
             models.Index(fields=["address", "id"], condition=Q(address__isnull=False), name="audit_address"),

@@ -2,7 +2,8 @@
 
 Both do the same work on the same server and the same tables, durably: check the key, hold, and in another transaction
 settle, log and roll up. pgbench's functions (charging.sql) are what somebody would write who does one at a time; of its
-numbers of clients the best counts. With --rows, settling into a log of so many rows against an empty one as well.
+numbers of clients the best counts. With --rows, settling into a log of so many rows against a new one as well: two
+databases of one server, in turn. With --keep the long log is the one that benchmarks.pages makes, and is made once.
 """
 
 from __future__ import annotations
@@ -15,15 +16,18 @@ import re
 import resource
 import subprocess
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from benchmarks.database import Database, postgresql
+import psycopg
+
+from benchmarks.database import Database, Size, fill, manage, postgresql
 from benchmarks.machine import machine
 from benchmarks.processes import ROOT, cpu_seconds, unwind_when_told_to_end
 
@@ -31,11 +35,11 @@ if TYPE_CHECKING:
     from accounts.keys import Presented
 
 SQL = Path(__file__).with_suffix(".sql")
+# Over which a long log is spread, as benchmarks.pages has it.
+DAYS = 90
 AMOUNT_NANOS, COST_NANOS = 1_000_000, 260_000
 CLIENTS = [1, 2, 4, 8, 16, 32, 64]
 SWEEP_S = 3.0
-# As bench_fill spreads its rows.
-DAYS_FILLED = 30
 SCRIPT = f"""\\set bearer random(1, :wallets)
 SELECT bench_hold(:bearer, {AMOUNT_NANOS}) AS request \\gset
 SELECT bench_settle(:request, {COST_NANOS});
@@ -62,8 +66,9 @@ class Crowd:
 def main() -> None:
     options = read_options()
     unwind_when_told_to_end()
-    with postgresql() as database:
+    with postgresql(options.keep) as server, own("charging", server) as database:
         print(f"{machine()}; PostgreSQL {database.version}, durable")
+        manage("migrate", "-v0", url=database.url)
         crowd = prepare(options.wallets)
         for wallets in (options.wallets, 1):
             print(f"\n{compare(wallets, crowd, database, options)}", flush=True)
@@ -79,8 +84,32 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--wallets", type=int, default=1000)
     parser.add_argument("--in-flight", type=int, default=64, help="requests that the teller has at once")
     parser.add_argument("--clients", type=int, nargs="+", default=CLIENTS, help="of pgbench, each tried first")
-    parser.add_argument("--rows", type=int, default=0, help="fill the log with so many, like 10000000")
+    parser.add_argument("--rows", type=int, default=0, help="of a long log to settle into, like 10000000")
+    parser.add_argument("--members", type=int, default=100_000, help="of the space whose log it is")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where the long log stays, to be used again")
     return parser.parse_args()
+
+
+@contextmanager
+def own(name: str, server: Database, *, template: str = "template1") -> Iterator[Database]:
+    """A database of this run, for Django and for everybody."""
+    made, drop = replace(server, url=server.url_of(name)), f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode()
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute(drop)
+        # Not through the write-ahead log, which takes minutes for a long one.
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY".encode())
+        use(made)
+        yield made
+        use(server)
+        connection.execute(drop)
+
+
+def use(database: Database) -> None:
+    """Django asks this one from now on."""
+    from django.db import connection
+
+    connection.close()
+    connection.settings_dict["NAME"] = urlsplit(database.url).path.lstrip("/")
 
 
 def prepare(wallets: int) -> Crowd:
@@ -120,24 +149,22 @@ def compare(wallets: int, crowd: Crowd, database: Database, options: argparse.Na
 
 
 def compare_logs(crowd: Crowd, database: Database, options: argparse.Namespace) -> str:
-    from django.db import connection
+    size = Size("large", options.members, options.rows, DAYS)
+    fill(size, database)
+    with own("charging_long", database, template=size.database) as long:
+        crowds = {long.url: prepare(options.wallets), database.url: crowd}
 
-    from usage.partitions import Month, make_months, months_from
+        def run(of: Database) -> Sample:
+            use(of)
+            return teller(options.wallets, crowds[of.url], of, options)
 
-    def run() -> Sample:
-        return teller(options.wallets, crowd, database, options)
-
-    few = records()
-    before = [run() for _ in range(options.rounds)]
-    # So that the rows are in the partitions that they would have, not all in the rest.
-    now = datetime.now(UTC)
-    make_months(months_from(Month.of(now - timedelta(days=DAYS_FILLED + 1)), Month.of(now)))
-    with connection.cursor() as cursor:
-        cursor.execute("CALL bench_fill(%s)", [options.rows])
-        cursor.execute("VACUUM ANALYZE")
-        cursor.execute("CHECKPOINT")
-    after = [run() for _ in range(options.rounds)]
-    samples = {f"a log of {records():,} rows": after, f"a log of {few:,} rows": before}
+        told: dict[str, Callable[[], Sample]] = {}
+        for each in (long, database):
+            use(each)
+            told[f"a log of {records():,} rows"] = partial(run, each)
+            run(each)
+        samples = alternate(told, options.rounds)
+    use(database)
     return table(f"Teller, {options.wallets:,} wallets, {options.in_flight} in flight", samples, options)
 
 

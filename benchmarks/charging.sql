@@ -80,39 +80,3 @@ CREATE FUNCTION bench_id(moment timestamptz) RETURNS uuid LANGUAGE sql VOLATILE 
     )::uuid
     FROM replace(gen_random_uuid()::text, '-', '') AS random
 $$;
-
--- A log that has been there for a month: requests that cost nothing, spread evenly over time and over the keys, and what
--- they come to by the hour, so that the books go on balancing.
-CREATE PROCEDURE bench_fill(rows bigint) LANGUAGE plpgsql AS $$
-BEGIN
-    INSERT INTO usage_usagerecord (
-        id, space_id, wallet_id, user_id, username, key_id, key_name, model, kind, request_id, input_tokens,
-        cached_tokens, output_tokens, images, seconds, price, held, cost, shortfall, available_after, is_estimated,
-        duration_ms, status, code
-    )
-    SELECT
-        bench_id(now() - interval '30 days' * (rows - made) / rows - interval '1 hour'), k.space_id, w.id, k.user_id, u.username,
-        k.id, k.name, 'bench', 'consume', gen_random_uuid(), 24, 0, 20, 0, 0,
-        '{"input": 2500000000, "output": 10000000000}', 1000, 0, 0, 0, false, 100, 200, ''
-    FROM generate_series(1, rows) AS made
-    JOIN bench_key b ON b.number = 1 + made % (SELECT count(*) FROM bench_key)
-    JOIN accounts_apikey k ON k.space_id = b.space_id AND k.hash = b.hash
-    JOIN accounts_user u ON u.id = k.user_id
-    JOIN quotas_wallet w ON w.space_id = k.space_id AND w.user_id = k.user_id;
-
-    INSERT INTO usage_hourlyusage AS total (
-        id, space_id, user_id, key_id, model, hour, requests, errors, input_tokens, output_tokens,
-        error_input_tokens, error_output_tokens, cost
-    )
-    SELECT
-        gen_random_uuid(), space_id, user_id, key_id, model,
-        date_trunc('hour', to_timestamp(('x' || substr(replace(id::text, '-', ''), 1, 12))::bit(48)::bigint / 1000.0), 'UTC')
-            AS hour,
-        count(*), 0, sum(input_tokens), sum(output_tokens), 0, 0, sum(cost)
-    FROM usage_usagerecord
-    WHERE cost = 0
-    GROUP BY space_id, user_id, key_id, model, hour
-    ON CONFLICT (space_id, user_id, key_id, model, hour) DO UPDATE SET
-        requests = total.requests + excluded.requests, input_tokens = total.input_tokens + excluded.input_tokens,
-        output_tokens = total.output_tokens + excluded.output_tokens;
-END $$;

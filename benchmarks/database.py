@@ -1,19 +1,42 @@
-"""A PostgreSQL of the benchmark's own that keeps its word, and Django on it."""
+"""A PostgreSQL of the benchmark's own that keeps its word, and Django on it; and databases with a long log."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]  # it ships no types
+import psycopg
 
+from benchmarks.processes import ROOT
 from tests import postgres
 
 # What people run in earnest: a commit is on the disk when it is answered.
 DURABLE = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
+
+# Of everybody in a database with a long log.
+PASSWORD = "benchmark pages"
+
+
+@dataclass(frozen=True)
+class Size:
+    name: str
+    members: int
+    rows: int
+    days: int
+
+    def __str__(self) -> str:
+        return f"{self.members:,} members, {self.rows:,} rows"
+
+    @property
+    def database(self) -> str:
+        return f"{self.name}_{self.members}_{self.rows}_{self.days}"
 
 
 @dataclass(frozen=True)
@@ -25,16 +48,51 @@ class Database:
     pid: int
     programs: Path
 
+    def url_of(self, name: str) -> str:
+        """Of another database of this server."""
+        return self.url.rpartition("/")[0] + f"/{name}"
+
 
 @contextmanager
-def postgresql() -> Iterator[Database]:
-    """Django is set up on it, too; so nothing of the product may be imported before."""
+def postgresql(keep: Path | None = None) -> Iterator[Database]:
+    """Django is set up on it, too; so nothing of the product may be imported before.
+
+    What is in the folder `keep` is there again the next time.
+    """
     programs = next(postgres.available(), None)
     if programs is None:
         raise SystemExit("There is no PostgreSQL here: on Debian, apt-get install postgresql.")
-    with postgres.server(programs, DURABLE) as url:
+    with postgres.server(programs, DURABLE, keep=keep) as url:
         os.environ |= {"DATABASE_URL": url, "DEMO": "true", "DJANGO_SETTINGS_MODULE": "spacemanage.settings"}
         yield Database(url, _set_up(), _pid_of_server(), programs)
+
+
+def fill(size: Size, server: Database) -> str:
+    """The URL of a database with a log of that size; made, unless it was kept."""
+    url = server.url_of(size.database)
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [size.database]).fetchone():
+            manage("migrate", "-v0", url=url)
+            print(f"{size}: kept from before", flush=True)
+            return url
+        connection.execute(f"DROP DATABASE IF EXISTS {size.database}_unfinished".encode())
+        connection.execute(f"CREATE DATABASE {size.database}_unfinished".encode())
+    unfinished, begun = server.url_of(f"{size.database}_unfinished"), time.monotonic()
+    numbers = [f"--members={size.members}", f"--rows={size.rows}", f"--days={size.days}"]
+    manage("migrate", "-v0", url=unfinished)
+    manage("load_test_data", "--space", size.name, "--password-stdin", *numbers, url=unfinished)
+    print(f"{size}: made in {time.monotonic() - begun:,.0f} s", flush=True)
+    with psycopg.connect(unfinished, autocommit=True) as connection:
+        connection.execute("VACUUM")
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {size.database}_unfinished RENAME TO {size.database}".encode())
+    return url
+
+
+def manage(*command: str, url: str) -> None:
+    """In a process of its own, whose database is not ours. What it says of its progress is for whoever waits."""
+    program, env = [sys.executable, "manage.py", *command], os.environ | {"DATABASE_URL": url}
+    subprocess.run(program, check=True, cwd=ROOT, env=env, input=PASSWORD, text=True, stdout=sys.stderr)
 
 
 def _set_up() -> str:

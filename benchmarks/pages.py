@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import subprocess
 import sys
 import threading
 import time
@@ -18,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from statistics import median
 from typing import Any
 from urllib.parse import urlencode
@@ -26,26 +26,15 @@ import psutil  # type: ignore[import-untyped]  # it ships no types
 import psycopg
 import requests
 
-from benchmarks.database import Database, postgresql
+from benchmarks.database import PASSWORD, Database, Size, fill, manage, postgresql
 from benchmarks.machine import machine
 from benchmarks.ours import served
-from benchmarks.processes import ROOT, unwind_when_told_to_end
+from benchmarks.processes import unwind_when_told_to_end
 
-PASSWORD = "benchmark pages"
 RATIO_GOAL = 1.5
 REMAINING_GOAL_MS = 300
 FIRST_BYTE_GOAL_S, GROWTH_GOAL_MB = 1.0, 50
 WARM_UP = 2
-
-
-@dataclass(frozen=True)
-class Size:
-    name: str
-    members: int
-    rows: int
-
-    def __str__(self) -> str:
-        return f"{self.members:,} members, {self.rows:,} rows"
 
 
 @dataclass(frozen=True)
@@ -66,7 +55,6 @@ class Served:
     base: str
     pid: int
     sessions: dict[str, requests.Session]
-    days: int
     username: str
     token: str
     request_id: str
@@ -81,20 +69,20 @@ class Served:
     @property
     def all_days(self) -> dict[str, str]:
         today = datetime.now(UTC).date()
-        return _period(today - timedelta(days=self.days + 1), today)
+        return _period(today - timedelta(days=self.size.days + 1), today)
 
 
 def main() -> None:
     options = read_options()
     unwind_when_told_to_end()
-    sizes = [Size("small", *options.small), Size("large", *options.large)]
-    with postgresql() as database, ExitStack() as stack:
+    (few, short), (many, long) = options.small, options.large
+    sizes = [Size("small", few, short, options.days), Size("large", many, long, options.days)]
+    with postgresql(options.keep) as database, ExitStack() as stack:
         print(f"{machine()}; PostgreSQL {database.version}", flush=True)
-        manage("collectstatic", "--noinput", "-v0", env={})
-        urls = [fill(size, database, options) for size in sizes]
-        small, large = (
-            stack.enter_context(serve(size, database, url, options)) for size, url in zip(sizes, urls, strict=True)
-        )
+        manage("collectstatic", "--noinput", "-v0", url=database.url)
+        urls = [fill(size, database) for size in sizes]
+        print(f"Load average when the pages are asked for: {os.getloadavg()[0]:.1f}", flush=True)
+        small, large = (stack.enter_context(serve(size, database, url)) for size, url in zip(sizes, urls, strict=True))
         print(f"\n{table(small, large, options)}", flush=True)
         print(f"\n{csv(large, options.csv_rows)}")
 
@@ -108,38 +96,15 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=11, help="how often each page is asked for")
     parser.add_argument("--csv-rows", type=int, default=1_000_000)
     parser.add_argument("--only", default="", metavar="TEXT", help="pages whose name has it")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where the databases stay, to be used again")
     return parser.parse_args()
 
 
 # -- Setting up ---------------------------------------------------------------------------------------------------
 
 
-def fill(size: Size, database: Database, options: argparse.Namespace) -> str:
-    """A database of that size, and its URL."""
-    url = database.url.rpartition("/")[0] + f"/{size.name}"
-    with psycopg.connect(database.url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {size.name}".encode())
-    numbers = {"members": size.members, "rows": size.rows, "days": options.days}
-    given = ["--space", size.name, "--password-stdin", *(f"--{name}={value}" for name, value in numbers.items())]
-    begun = time.monotonic()
-    for command in (["migrate", "-v0"], ["load_test_data", *given]):
-        manage(*command, env={"DATABASE_URL": url})
-    print(f"{size}: made in {time.monotonic() - begun:,.0f} s", flush=True)
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("VACUUM")
-    return url
-
-
-def manage(*command: str, env: dict[str, str]) -> None:
-    """In a process of its own, whose database is not ours."""
-    program = [sys.executable, "manage.py", *command]
-    subprocess.run(
-        program, check=True, cwd=ROOT, env=os.environ | env, input=PASSWORD, text=True, stdout=subprocess.PIPE
-    )
-
-
 @contextmanager
-def serve(size: Size, database: Database, url: str, options: argparse.Namespace) -> Iterator[Served]:
+def serve(size: Size, database: Database, url: str) -> Iterator[Served]:
     with psycopg.connect(url) as connection:
         people = {
             role: _one(connection, f"SELECT username FROM accounts_user WHERE number = {number}")
@@ -152,9 +117,7 @@ def serve(size: Size, database: Database, url: str, options: argparse.Namespace)
         found = {name: _one(connection, middle.format(name)) for name in ("id", "username", "request_id")}
     with served(replace(database, url=url)) as (base, pid):
         sessions = {role: signed_in(base, username) for role, username in people.items()}
-        yield Served(
-            size, base, pid, sessions, options.days, found["username"], "laptop", found["request_id"], found["id"]
-        )
+        yield Served(size, base, pid, sessions, found["username"], "laptop", found["request_id"], found["id"])
 
 
 def _one(connection: psycopg.Connection[Any], sql: str) -> str:
@@ -289,7 +252,7 @@ def csv(served: Served, rows: int) -> str:
     """Of as many rows as asked for, or of all there are."""
     share = min(1.0, rows / max(served.size.rows, 1))
     today = datetime.now(UTC).date()
-    days = max(1, round(served.days * share))
+    days = max(1, round(served.size.days * share))
     path = _path("/console/usage.csv", _period(today - timedelta(days=days), today))
     with watched(served.pid) as grown:
         begun = time.perf_counter()

@@ -85,16 +85,23 @@ def bundled() -> list[Path]:
 
 
 @contextmanager
-def server(programs: Path, settings: Mapping[str, str] | None = None) -> Iterator[str]:
-    """A running PostgreSQL and its URL, `settings` going before SETTINGS; no trace of it is left."""
+def server(programs: Path, settings: Mapping[str, str] | None = None, *, keep: Path | None = None) -> Iterator[str]:
+    """A running PostgreSQL and its URL, `settings` going before SETTINGS.
+
+    No trace of it is left, unless there is a folder to keep it in; what that has from before is there.
+    """
     with ExitStack() as stack:
-        home = Path(tempfile.mkdtemp(prefix="postgres-", dir=TEMPORARY))
-        stack.callback(shutil.rmtree, home, ignore_errors=True)
+        if keep:
+            keep.mkdir(parents=True, exist_ok=True)
+        home = keep or Path(tempfile.mkdtemp(prefix="postgres-", dir=TEMPORARY))
+        if not keep:
+            stack.callback(shutil.rmtree, home, ignore_errors=True)
         identity = unprivileged(home)
         programs = reachable(programs, home, identity)
         data = home / "data"
         options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
-        call([programs / "initdb", f"--pgdata={data}", *options], cwd=home, **identity)
+        if not data.exists():
+            call([programs / "initdb", f"--pgdata={data}", *options], cwd=home, **identity)
         port = free_port()
         stack.enter_context(running(programs, data, port, identity, settings or {}))
         yield f"postgres://postgres@127.0.0.1:{port}/postgres"

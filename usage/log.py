@@ -26,7 +26,7 @@ from tenants.policies import can_manage_users
 from usage import figures
 from usage.figures import Figures, Scope, first_id
 from usage.models import Task, UsageRecord
-from usage.quarters import PrunedError, pruned_through
+from usage.quarters import PrunedError, is_common, pruned_through
 
 Row = TypeVar("Row", UsageRecord, Task, Transfer)
 Asked = TypeVar("Asked", bound="Filters")
@@ -208,8 +208,15 @@ class Log(ABC, Generic[Row, Asked]):
     def _keys(self) -> Keys | None:
         """Those that the address names."""
         asked = self.filters.token
-        owner_id = None if self.is_whole_space else self._user.pk
-        return keys_called(asked, space_id=self._user.space_id, owner_id=owner_id) if asked else None
+        if not asked:
+            return None
+        space_id = self._user.space_id
+        assert space_id is not None
+        if not self.is_whole_space:
+            return keys_called(asked, space_id=space_id, owner_id=self._user.pk)
+        if not self.filters.user and is_common(space_id, asked, first=self.moments[0]):
+            return commonly_called(asked, space_id=space_id)
+        return keys_called(asked, space_id=space_id)
 
     @cached_property
     def page(self) -> Page[Row]:
@@ -295,7 +302,7 @@ class Log(ABC, Generic[Row, Asked]):
         nearest = records[: self.filters.size][::-1]
         return self._page(nearest, has_newer=has_newer, has_older=True) if nearest else None
 
-    def _ordered(self, order: str, **bound: UUID) -> QuerySet[Row]:
+    def _ordered(self, order: str, **bound: UUID) -> Iterable[Row]:
         """One row more than a page has, which tells whether there is another page."""
         return self.records.filter(**bound).order_by(order)[: self.filters.size + 1]
 
@@ -380,28 +387,36 @@ class UsageLog(Log[UsageRecord, UsageFilters]):
         if self.filters.request_id:
             return figures.counted(self.records)
         found = figures.total(self._named, *self.moments)
-        if self._keys and self._keys.former_owner_ids:
-            return Figures.sum_of([found, figures.counted(self.records.filter(self._keys.former))])
+        if self._keys and self._keys.others:
+            return Figures.sum_of([found, figures.counted(self.records.filter(self._keys.others))])
         return found
 
-    def _ordered(self, order: str, **bound: UUID) -> QuerySet[UsageRecord]:
+    def _ordered(self, order: str, **bound: UUID) -> Iterable[UsageRecord]:
         """What is rare is looked for where the sums tell that it is."""
-        found = super()._ordered(order, **bound)
         asked, keys = self.filters, self._keys
-        if asked.request_id or (keys and keys.former_owner_ids) or not (asked.model or asked.type or keys):
-            return found
+        if asked.request_id or not (asked.model or asked.type or keys):
+            return super()._ordered(order, **bound)
         first, after = self.moments
         first = max(first, moment_of(bound["id__gt"])) if "id__gt" in bound else first
         after = min(after, moment_of(bound["id__lt"]) + TICK) if "id__lt" in bound else after
         size = self.filters.size + 1
         spans = figures.busy(self._named, first, max(first, after), count=size, is_newest=order == "-id")
-        return self.records.filter(figures.ids_within(spans), **bound).order_by(order)[:size]
+        found = self.records.filter(figures.ids_within(spans), **bound).order_by(order)
+        if not keys or not keys.others:
+            return found[:size]
+        others = self.records.filter(keys.others, **bound).order_by(order)
+        both = [*found.filter(keys.named)[:size], *others[:size]]
+        return sorted(both, key=lambda row: row.pk, reverse=order == "-id")[:size]
 
     @property
     def _named(self) -> Scope:
         """What the filter says, of keys those that bear the name."""
         keys = self._keys
-        return self._scope.but(user_ids=self._among(keys.owner_ids), key_ids=keys.ids) if keys else self._scope
+        if keys is None:
+            return self._scope
+        if keys.ids is None:
+            return self._scope.but(key_name=keys.name)
+        return self._scope.but(user_ids=self._among(keys.owner_ids), key_ids=keys.ids)
 
     @property
     def _scope(self) -> Scope:
@@ -457,32 +472,29 @@ def people_called(username: str, *, space_id: int | None) -> set[int]:
 class Keys:
     """The keys that a text names: by their id, by their name as it is, and rows by the name as it was at the time.
 
-    `ids` is a list, or a query where too many bear the name to be listed; then no owners are named.
+    `ids` is a list, or a query where too many bear the name to be listed; then no owners are named. It is None where
+    the name is common: then rows are found by the name on them.
     """
 
     name: str
-    ids: frozenset[UUID] | QuerySet[ApiKey, Any]
+    ids: frozenset[UUID] | QuerySet[ApiKey, Any] | None
     owner_ids: frozenset[int] | None
-    former_owner_ids: frozenset[int]
+    # The rows that are named besides; empty where there are none.
+    others: Q
 
     @property
     def condition(self) -> Q:
+        return self.named | self.others if self.others else self.named
+
+    @property
+    def named(self) -> Q:
+        if self.ids is None:
+            return Q(key_name=self.name)
         owned = Q(key_id__in=self.ids)
-        if self.owner_ids is not None:
-            owned &= Q(user_id__in=self.owner_ids)
-        return owned | self._renamed if self.former_owner_ids else owned
-
-    @property
-    def former(self) -> Q:
-        """Rows that the name was written on, of keys that no longer bear it."""
-        return self._renamed & ~Q(key_id__in=self.ids)
-
-    @property
-    def _renamed(self) -> Q:
-        return Q(user_id__in=self.former_owner_ids, key_name=self.name)
+        return owned & Q(user_id__in=self.owner_ids) if self.owner_ids is not None else owned
 
 
-def keys_called(text: str, *, space_id: int | None, owner_id: int | None = None) -> Keys:
+def keys_called(text: str, *, space_id: int, owner_id: int | None = None) -> Keys:
     """Of one owner, or of a whole space. Whoever renamed a key is in the trail, so only their rows are looked at."""
     named = ApiKey.with_deleted.filter(space=space_id)
     if owner_id is not None:
@@ -490,13 +502,30 @@ def keys_called(text: str, *, space_id: int | None, owner_id: int | None = None)
     identifier = uuid_of(text)
     named = named.filter(Q(name=text) | Q(pk=identifier)) if identifier else named.filter(name=text)
     found = list(named.order_by().values_list("pk", "user_id")[: KEYS_LISTED + 1])
-    renamed = AuditEvent.objects.filter(space=space_id, kind="key.edited", before__name=text, target_id__isnull=False)
-    if owner_id is not None:
-        renamed = renamed.filter(target_id=owner_id)
+    is_listed = len(found) <= KEYS_LISTED
+    ids = frozenset(key for key, _owner in found) if is_listed else named.order_by().values("pk")
+    owner_ids = frozenset(owner for _key, owner in found) if is_listed else None
+    renamed = _edits(space_id, owner_id, before__name=text).exclude(after__name=text)
     former = frozenset(target for target in renamed.values_list("target_id", flat=True) if target is not None)
-    if len(found) > KEYS_LISTED:
-        return Keys(text, named.order_by().values("pk"), None, former)
-    return Keys(text, frozenset(key for key, _owner in found), frozenset(owner for _key, owner in found), former)
+    others = Q(user_id__in=former, key_name=text) & ~Q(key_id__in=ids) if former else Q()
+    return Keys(text, ids, owner_ids, others)
+
+
+def commonly_called(name: str, *, space_id: int) -> Keys:
+    """Of a whole space: what has the name on it, and besides what keys did before they were called so."""
+    renamed = _edits(space_id, after__name=name).exclude(before__name=name)
+    owner_ids = {target for target in renamed.values_list("target_id", flat=True) if target is not None}
+    keys = ApiKey.with_deleted.filter(space=space_id, name=name, user__in=owner_ids).order_by()
+    found = list(keys.values_list("pk", "user_id")) if owner_ids else []
+    key_ids, owner_ids = {key for key, _owner in found}, {owner for _key, owner in found}
+    others = Q(user_id__in=owner_ids, key_id__in=key_ids) & ~Q(key_name=name) if found else Q()
+    return Keys(name, None, None, others)
+
+
+def _edits(space_id: int, owner_id: int | None = None, **of: str) -> QuerySet[AuditEvent]:
+    """Of keys."""
+    edits = AuditEvent.objects.filter(space=space_id, kind="key.edited", target_id__isnull=False, **of).order_by()
+    return edits.filter(target_id=owner_id) if owner_id is not None else edits
 
 
 def text_in(query: QueryDict, name: str) -> str:

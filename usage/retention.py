@@ -18,7 +18,16 @@ from django.db.models import Count, Q, QuerySet, Sum
 from audit import origin
 from tenants import append_only
 from tenants.ids import moment_of
-from usage.models import LEAST_KEPT_DAYS, HourlyUsage, QuarterMark, SpaceQuarter, UsageCheckpoint, UsageRecord
+from usage.models import (
+    LEAST_KEPT_DAYS,
+    CommonName,
+    HourlyUsage,
+    NameQuarter,
+    QuarterMark,
+    SpaceQuarter,
+    UsageCheckpoint,
+    UsageRecord,
+)
 from usage.partitions import TABLE, Month, drop_month, lock_month, make_ahead, months_made, take_lock
 from usage.quarters import close_space
 
@@ -92,6 +101,8 @@ def _prune(month: Month) -> Pruned | None:
         for space_id in _spaces(month):
             _compare(month, space_id)
             UsageCheckpoint.objects.bulk_create(_checkpoints(month, space_id), batch_size=1000)
+            # Usage Logs alone reads these, and it shows no month that is not kept.
+            _quarters(NameQuarter, month, space_id).delete()
         _drop(cursor, month)
     return pruned
 
@@ -134,16 +145,27 @@ def _compare(month: Month, space_id: int) -> None:
     """The mark is locked: nobody reopens a quarter that is about to lose its rows."""
     list(QuarterMark.objects.select_for_update().filter(space=space_id))
     hours = HourlyUsage.objects.filter(space=space_id, hour__gte=month.start, hour__lt=month.end)
-    quarters = SpaceQuarter.objects.filter(space=space_id, quarter__gte=month.start, quarter__lt=month.end)
-    differing = _differing(month, space_id, hours, ("user_id", "key_id", "model"))
-    if differing := differing + _differing(month, space_id, quarters, ("model",)):
+    rows = _rows(month).filter(space=space_id)
+    common = CommonName.objects.filter(space=space_id).values_list("key_name", flat=True)
+    differing = (
+        _differing(rows, hours, ("user_id", "key_id", "model"))
+        + _differing(rows, _quarters(SpaceQuarter, month, space_id), ("model",))
+        + _differing(
+            rows.filter(key_name__in=list(common)), _quarters(NameQuarter, month, space_id), ("key_name", "model")
+        )
+    )
+    if differing:
         raise RollUpsDifferError(month, space_id, differing)
 
 
-def _differing(month: Month, space_id: int, rolled_up: QuerySet[Any], places: tuple[str, ...]) -> int:
+def _quarters(kind: type[SpaceQuarter | NameQuarter], month: Month, space_id: int) -> QuerySet[Any]:
+    return kind.objects.filter(space=space_id, quarter__gte=month.start, quarter__lt=month.end)
+
+
+def _differing(rows: QuerySet[UsageRecord], rolled_up: QuerySet[Any], places: tuple[str, ...]) -> int:
     """How many figures of roll-ups are not what the rows come to, by these columns."""
     kept: Counter[tuple[Any, ...]] = Counter()
-    for place, figures in _summed(_rows(month).filter(space=space_id), _OF_ROWS, places):
+    for place, figures in _summed(rows, _OF_ROWS, places):
         _count(kept, place, figures, +1)
     for place, figures in _summed(rolled_up, _OF_ROLL_UPS, places):
         _count(kept, place, figures, -1)

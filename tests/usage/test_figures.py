@@ -30,10 +30,11 @@ from tenants.ids import id_at
 from tenants.models import Space
 from tenants.services import MemberChanges, delete_member, edit_member
 from tests.factories import MemberFactory, charge
+from usage import quarters
 from usage.dashboard import Dashboard
-from usage.figures import QUARTER, Figures, floor
+from usage.figures import EPOCH, QUARTER, Figures, floor
 from usage.log import Period, UsageLog
-from usage.models import QuarterMark, SpaceQuarter, UsageRecord
+from usage.models import CommonName, NameQuarter, QuarterMark, SpaceQuarter, UsageRecord
 from usage.quarters import AT_ONCE, MARGIN, NotClosedError, close_quarters, close_space, reopen
 from usage.sheets import usage_sheet
 
@@ -154,8 +155,17 @@ def listed(user: User, query: dict[str, str]) -> list[UsageRecord]:
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(events=EVENTS, first=st.integers(-1, 4), days=st.integers(1, 4), asked=QUERIES, data=st.data())
 def test_dashboard_log_rows_and_wallets_agree(
-    space: Space, manager: User, events: list[Any], first: int, days: int, asked: dict[str, str], data: Any
+    space: Space,
+    manager: User,
+    monkeypatch: pytest.MonkeyPatch,
+    events: list[Any],
+    first: int,
+    days: int,
+    asked: dict[str, str],
+    data: Any,
 ) -> None:
+    # Names that one key bears, or three, are common then.
+    monkeypatch.setattr(quarters, "COMMON", data.draw(st.sampled_from([1, 3, quarters.COMMON])))
     start = AUTUMN - timedelta(days=2) + timedelta(days=20 * next(EXAMPLES))
     traffic = Traffic(space, manager, start)
     before = Wallet.objects.get(space=space, kind="pool").spent
@@ -420,6 +430,125 @@ def test_a_closed_space_is_summed_without_its_rows(manager: User) -> None:
         with CaptureQueriesContext(connection) as queries:
             assert UsageLog(manager, QueryDict("from=2026-10-24&to=2026-10-26")).totals.requests == 1
         assert not [query for query in queries if "usagerecord" in query["sql"] or "hourlyusage" in query["sql"]], zone
+
+
+# -- Names that many keys bear ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quarters, "COMMON", 2)
+
+
+def laptops(*owners: User) -> list[ApiKey]:
+    return [create_key(owner=owner, terms=KeyTerms(name="laptop"))[0] for owner in owners]
+
+
+def use(key: ApiKey, *, at: datetime, **call: Any) -> None:
+    spend(key.user, at=at, key_id=key.pk, key_name=key.name, **call)
+
+
+def seen(viewer: User, asked: str = "token=laptop") -> tuple[Figures, list[int]]:
+    """Of three days: the totals, and what each row cost, in cents."""
+    query = QueryDict(f"from=2026-10-24&to=2026-10-26&{asked}")
+    log = UsageLog(viewer, query)
+    costs = [row.cost // CENT for row in listed(viewer, query.dict())]
+    assert summed(list(log.records)) == log.totals and sum(costs) == log.totals.cost_nanos // CENT
+    return log.totals, costs
+
+
+@pytest.mark.usefixtures("two_are_many")
+def test_a_common_name_is_summed_without_rows_and_hours(manager: User, member: User) -> None:
+    for hour, key in enumerate(laptops(manager, member)):
+        use(key, at=AUTUMN + timedelta(hours=hour), cost=(hour + 1) * CENT, model="ab"[hour])
+    spend(member, at=AUTUMN, cost=0, status=502, key_name="laptop")
+    spend(member, at=AUTUMN, cost=7 * CENT, key_name="server")
+    close_quarters(now=AUTUMN + timedelta(days=3))
+
+    for zone in ZONES:
+        look_from(zone)
+        for asked, cents, requests in [("", 3, 3), ("&model=b", 2, 1), ("&type=error", 0, 1), ("&type=consume", 3, 2)]:
+            with CaptureQueriesContext(connection) as queries:
+                log = UsageLog(manager, QueryDict(f"from=2026-10-24&to=2026-10-26&token=laptop{asked}"))
+                assert (log.totals.cost_nanos // CENT, log.totals.requests) == (cents, requests)
+            read = [query["sql"] for query in queries]
+            assert not [sql for sql in read if "usagerecord" in sql or "hourlyusage" in sql], (zone, asked)
+            assert len(seen(manager, f"token=laptop{asked}")[1]) == requests
+    assert list(CommonName.objects.values_list("key_name", "since")) == [("laptop", EPOCH)]
+
+
+@pytest.mark.usefixtures("two_are_many")
+def test_a_key_that_was_called_otherwise_is_still_found(space: Space, manager: User, member: User) -> None:
+    ours, theirs = laptops(manager, member)
+    other = create_key(owner=member, terms=KeyTerms(name="server"))[0]
+    for number, key in enumerate((ours, theirs, other)):
+        use(key, at=AUTUMN + timedelta(minutes=number), cost=10**number * CENT)
+    close_quarters(now=AUTUMN + timedelta(days=3))
+    assert seen(manager)[1] == [10, 1]
+
+    edit_key(key=other, terms=KeyTerms(name="laptop"), actor=member)
+    edit_key(key=theirs, terms=KeyTerms(name="server"), actor=member)
+
+    assert seen(manager)[1] == [100, 10, 1] and seen(manager, "token=server")[1] == [100, 10]
+    assert seen(manager, f"token=laptop&user={member.username}")[1] == seen(member)[1] == [100, 10]
+    assert reconcile(space) == []
+
+
+def test_a_name_that_becomes_common_has_its_past(
+    space: Space, manager: User, member: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarters, "COMMON", 2)
+    (ours,) = laptops(manager)
+    days = [AUTUMN - timedelta(days=5), AUTUMN - timedelta(hours=12), AUTUMN]
+    for number, at in enumerate(days):
+        use(ours, at=at, cost=10**number * CENT)
+    close_quarters(now=AUTUMN + timedelta(days=1))
+    assert not NameQuarter.objects.exists()
+
+    (theirs,) = laptops(member)
+    use(theirs, at=AUTUMN + timedelta(days=1, hours=1), cost=3 * CENT)
+    close_quarters(now=AUTUMN + timedelta(days=2))
+
+    assert seen(manager)[1] == [3, 100, 10]
+    kept = NameQuarter.objects.order_by("quarter").values_list("quarter", "cost")
+    moments = [*days, AUTUMN + timedelta(days=1, hours=1)]
+    assert [(quarter, cost // CENT) for quarter, cost in kept] == [*zip(moments, (1, 10, 100, 3), strict=True)]
+    assert CommonName.objects.get().since == EPOCH and reconcile(space) == []
+
+
+@pytest.mark.usefixtures("two_are_many")
+def test_history_of_a_common_name_that_is_written_later_is_in_the_figures(manager: User, member: User) -> None:
+    ours, theirs = laptops(manager, member)
+    use(ours, at=AUTUMN + timedelta(hours=5))
+    close_quarters(now=AUTUMN + timedelta(days=1))
+
+    use(theirs, at=AUTUMN + timedelta(hours=1), cost=2 * CENT)
+    before = seen(manager)
+    close_quarters(now=AUTUMN + timedelta(days=1))
+
+    assert before == seen(manager) and before[1] == [1, 2] and NameQuarter.objects.count() == 2
+
+
+@pytest.mark.usefixtures("two_are_many")
+def test_a_common_name_of_another_space_is_not_counted(manager: User, member: User, stranger: User) -> None:
+    for number, key in enumerate(laptops(manager, member, stranger, stranger)):
+        use(key, at=AUTUMN, cost=2**number * CENT)
+    close_quarters(now=AUTUMN + timedelta(days=1))
+
+    assert seen(manager)[0].cost_nanos == 3 * CENT and CommonName.objects.count() == 2
+
+
+@pytest.mark.usefixtures("two_are_many")
+def test_reconcile_names_a_quarter_of_a_name_that_is_wrong(space: Space, manager: User, member: User) -> None:
+    for key in laptops(manager, member):
+        use(key, at=AUTUMN)
+    close_quarters(now=AUTUMN + timedelta(days=1))
+    assert reconcile(space) == []
+    NameQuarter.objects.update(cost=CENT)
+
+    assert [str(difference) for difference in reconcile(space)] == [
+        f"closed usage by laptop a: cost is {CENT}, the records come to {2 * CENT}"
+    ]
 
 
 # -- Who spent most -----------------------------------------------------------------------------------------------
