@@ -27,7 +27,8 @@ from relay.pricing import Rate, Usage, cost_nanos
 from tenants.models import Space
 from tenants.services import set_enabled, set_suspended
 from tests.factories import manager_of
-from tests.relay.conftest import MODEL, Process, free_port, new_key, serve, wait_for
+from tests.postgres import free_port
+from tests.relay.conftest import MODEL, Process, new_key, serve, wait_for
 from usage.models import HourlyUsage, UsageRecord
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -40,7 +40,8 @@ from relay.upstreams import Target
 from relay.videos import read_video_ask, told
 from tenants.services import delete_member, set_enabled
 from tests.factories import charge, manager_of
-from tests.relay.conftest import ROOT, Process, database_url, free_port, new_key, serve, start_relay, wait_for
+from tests.postgres import free_port
+from tests.relay.conftest import ROOT, Process, database_url, new_key, serve, start_relay, wait_for
 from usage.figures import QUARTER, floor
 from usage.models import SpaceQuarter, Task, UsageRecord
 
