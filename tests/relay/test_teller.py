@@ -148,3 +148,24 @@ def test_a_session_that_hangs_is_given_up_and_what_is_owed_is_written_by_another
     assert run_async(scene(), seconds=60) == Settled(USD, 4 * USD)
     assert UsageRecord.objects.get().cost == USD
     assert Wallet.objects.get(user=member).spent == USD and reconcile(member.space) == []
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite prepares nothing")
+def test_a_pooler_that_keeps_no_prepared_statements_is_got_along_with(key: str, member: User) -> None:
+    """One that gives each transaction to another session: that one has not prepared what this one has."""
+
+    async def scene() -> list[Held]:
+        teller = Teller()
+        teller.start()
+        held = []
+        for _ in range(3):
+            # What is not owed would be refused if it failed.
+            held.append(await teller.ask(hold_order(key, USD)))
+            assert teller._connection is not None
+            # Said so that psycopg does not see it.
+            await teller._connection.execute("DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$")
+        await teller.close()
+        return held
+
+    assert run_async(scene()) == [Held(USD)] * 3
+    assert Wallet.objects.get(user=member).held == 3 * USD and reconcile(member.space) == []
