@@ -104,6 +104,8 @@ class User(AbstractBaseUser):
             models.Index(
                 "space", Lower("username"), condition=Q(deleted_at__isnull=False), name="user_deleted_username"
             ),
+            # Those who are there are counted from it alone, for the pages of them all.
+            models.Index(fields=["space", "number"], condition=Q(deleted_at=None), name="user_space_number"),
         ]
 
     def __str__(self) -> str:

@@ -35,6 +35,14 @@ RATIO_GOAL = 1.5
 REMAINING_GOAL_MS = 300
 FIRST_BYTE_GOAL_S, GROWTH_GOAL_MB = 1.0, 50
 WARM_UP = 2
+TOKEN = "laptop"
+# The first member with more than a page of a week's requests by that token, so that pages are as full in both sizes.
+BUSY = """
+SELECT username FROM accounts_user JOIN (
+    SELECT user_id, count(*) AS requests FROM usage_usagerecord WHERE key_name = %s AND id > %s GROUP BY user_id
+) AS used ON used.user_id = accounts_user.id
+WHERE role = 'normal' AND is_active AND requests BETWEEN 30 AND 60 ORDER BY number LIMIT 1
+"""
 
 
 @dataclass(frozen=True)
@@ -105,23 +113,26 @@ def read_options() -> argparse.Namespace:
 
 @contextmanager
 def serve(size: Size, database: Database, url: str) -> Iterator[Served]:
+    from usage.figures import first_id
+
     with psycopg.connect(url) as connection:
         people = {
-            role: _one(connection, f"SELECT username FROM accounts_user WHERE number = {number}")
-            for role, number in (("manager", 1), ("admin", 2), ("member", 3))
+            "manager": _one(connection, "SELECT username FROM accounts_user WHERE number = 1"),
+            "admin": _one(connection, "SELECT username FROM accounts_user WHERE number = 2"),
+            "member": _one(connection, BUSY, TOKEN, first_id(datetime.now(UTC) - timedelta(days=6))),
         }
         middle = (
             "SELECT {} FROM usage_usagerecord WHERE kind = 'consume' ORDER BY id OFFSET"
             " (SELECT count(*) / 2 FROM usage_usagerecord) LIMIT 1"
         )
-        found = {name: _one(connection, middle.format(name)) for name in ("id", "username", "request_id")}
+        found = {name: _one(connection, middle.format(name)) for name in ("id", "request_id")}
     with served(replace(database, url=url)) as (base, pid):
         sessions = {role: signed_in(base, username) for role, username in people.items()}
-        yield Served(size, base, pid, sessions, found["username"], "laptop", found["request_id"], found["id"])
+        yield Served(size, base, pid, sessions, people["member"], TOKEN, found["request_id"], found["id"])
 
 
-def _one(connection: psycopg.Connection[Any], sql: str) -> str:
-    row = connection.execute(sql.encode()).fetchone()
+def _one(connection: psycopg.Connection[Any], sql: str, *given: object) -> str:
+    row = connection.execute(sql.encode(), given or None).fetchone()
     assert row is not None
     return str(row[0])
 

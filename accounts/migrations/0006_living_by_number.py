@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+from django.db import migrations, models
+from django.db.models import Q
+
+
+class Migration(migrations.Migration):
+    """The members of a space are counted, for the pages of User Management, from an index alone."""
+
+    dependencies = [("accounts", "0005_own_locale")]
+
+    operations = [
+        migrations.AddIndex(
+            "user", models.Index(fields=["space", "number"], condition=Q(deleted_at=None), name="user_space_number")
+        ),
+    ]
