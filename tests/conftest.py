@@ -39,7 +39,7 @@ def empty_tables(_: TransactionTestCase) -> None:
             cursor.execute(f"DELETE FROM {connection.ops.quote_name(table)}")
 
 
-TransactionTestCase._fixture_teardown = empty_tables  # type: ignore[method-assign]
+TransactionTestCase._fixture_teardown = empty_tables  # type: ignore[attr-defined]  # Django's, without a type
 
 
 @pytest.fixture(autouse=True)

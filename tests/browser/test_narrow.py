@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from playwright.sync_api import BrowserContext, ViewportSize, expect
 
@@ -57,7 +57,7 @@ def asked(admin_member: User) -> None:
     for request_id in (charged, refused):
         hold(request_id=request_id, user=admin_member, amount_nanos=USD, call=call)
     settle(space_id=key.space_id, request_id=charged, cost_nanos=3_213_850, call=call)
-    failed = replace(call, status=400, code="content_policy_violation")
+    failed = msgspec.structs.replace(call, status=400, code="content_policy_violation")
     release(space_id=key.space_id, request_id=refused, call=failed)
 
 
