@@ -42,8 +42,10 @@ MANAGER, OPERATOR = "mira.okafor", "operator"
 DAYS = 58
 
 # USD per million tokens, input and output, which is also thousands of nano-dollars per thousand tokens.
-MODELS = {"claude-sonnet-4": (3000, 15000), "gpt-4o-mini": (150, 600), "gemini-2.5-flash": (300, 2500)}
-DEAR_MODEL = "claude-sonnet-4"
+SMALL_MODELS = {"claude-sonnet-4": (3000, 15000), "gpt-4o-mini": (150, 600), "gemini-2.5-flash": (300, 2500)}
+LARGE_MODELS = {"claude-sonnet-4": (3000, 15000), "gpt-4.1": (2000, 8000), "gemini-2.5-pro": (1250, 10000)}
+# How often each of the large ones is asked.
+LARGE_SHARES = (5, 3, 2)
 CHANGE_MODEL, CHANGE_PRICE = "deepseek-v3", (270, 1100)
 
 
@@ -237,8 +239,10 @@ class _Story:
 
     def _call(self, most: int) -> tuple[Call, int]:
         # A dear request is an agent's with a long context; the small models are for small ones.
-        model = self._random.choice(list(MODELS)) if most < 20_000_000 else DEAR_MODEL
-        price_in, price_out = MODELS[model]
+        if most < 20_000_000:
+            model, (price_in, price_out) = self._random.choice(list(SMALL_MODELS.items()))
+        else:
+            [(model, (price_in, price_out))] = self._random.choices(list(LARGE_MODELS.items()), LARGE_SHARES)
         tokens_in = int(most * self._random.uniform(0.5, 0.8)) // price_in
         tokens_out = (most - tokens_in * price_in) // price_out
         cost = tokens_in * price_in + tokens_out * price_out
