@@ -17,7 +17,7 @@ from tenants.ids import new_id
 from tests import pseudo
 from tests.browser.conftest import DESK, SignIn, give_session
 from tests.browser.pages import button, dialog, open_dialog
-from tests.factories import charge
+from tests.factories import MemberFactory, charge
 
 pytestmark = pytest.mark.browser
 
@@ -36,6 +36,13 @@ ENDS_AT_ITS_EDGE = """
       const words = document.createRange();
       words.selectNodeContents(one);
       return Math.abs(words.getBoundingClientRect().right - one.getBoundingClientRect().right) < 2;
+    }
+"""
+LINES = """
+    (one) => {
+      const words = document.createRange();
+      words.selectNodeContents(one);
+      return words.getClientRects().length;
     }
 """
 
@@ -72,6 +79,14 @@ def test_a_new_key_is_seen_whole_on_a_magnified_screen(sign_in: SignIn, member: 
     assert not secret.evaluate(CUT)
     secret.locator("code").scroll_into_view_if_needed()
     expect(secret.locator("code")).to_be_in_viewport(ratio=1)
+
+
+def test_names_beside_figures_are_not_broken_into_letters(sign_in: SignIn, manager: User) -> None:
+    MemberFactory(space=manager.space, username="marcus.webb", usd=25)
+    page = sign_in(manager, "/me/credits/", viewport=NARROW)
+
+    name = page.locator(".richest").get_by_text("marcus.webb")
+    assert name.evaluate(LINES) == 1
 
 
 def test_every_field_of_a_dialog_is_reached_on_a_magnified_screen(
