@@ -182,13 +182,20 @@ class Trail:
 
     @property
     def csv_url(self) -> str:
-        said = self._said(size=SIZES[0])
-        return f"{self.csv_address}?{urlencode(said)}" if said else self.csv_address
+        return self._csv_url({})
+
+    @property
+    def csv_bom_url(self) -> str:
+        return self._csv_url({"bom": 1})
 
     def url(self, **changes: Any) -> str:
         """The newest page of this filter with some of it changed."""
         said = self._said(**changes)
         return f"{self.address}?{urlencode(said)}" if said else self.address
+
+    def _csv_url(self, more: dict[str, Any]) -> str:
+        said = self._said(size=SIZES[0]) | more
+        return f"{self.csv_address}?{urlencode(said)}" if said else self.csv_address
 
     def _said(self, **changes: Any) -> dict[str, Any]:
         """What an address says; what is as usual is left out."""

@@ -6,7 +6,6 @@ import csv
 import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, tzinfo
 from typing import NamedTuple
 
 from django.utils.translation import gettext as _
@@ -17,7 +16,7 @@ from quotas.journal import Move, actor_label, seen_by
 from quotas.models import Transfer
 from quotas.money import format_alike, format_exact
 from quotas.statement import Balance, MemberStatement, SpaceStatement
-from usage.export import BOM, PIECE_CHARS, safe_text
+from usage.export import BOM, PIECE_CHARS, cell_head_of, date_cell, iso_of, safe_text, text_cell
 
 Kind = Transfer.Kind
 
@@ -156,35 +155,38 @@ def _space_labels() -> dict[str, str]:
 
 def member_csv(statement: MemberStatement, *, has_bom: bool) -> Iterator[str]:
     """The balance and every step to the next: opening + amounts = closing."""
-    heads = [_("Line"), _("Time"), _("What"), _("Who"), _("Requests"), _("Amount (USD)"), _("Balance (USD)")]
-    return _pieces([[safe_text(head) for head in heads], *_member_lines(statement)], has_bom=has_bom)
+    time = cell_head_of(_("Time"), statement.month.zone) if has_bom else _("Time")
+    heads = [_("Line"), time, _("What"), _("Who"), _("Requests"), _("Amount (USD)"), _("Balance (USD)")]
+    lines = _member_lines(statement, has_bom=has_bom)
+    return _pieces([[safe_text(head) for head in heads], *lines], has_bom=has_bom)
 
 
-def _member_lines(statement: MemberStatement) -> Iterator[list[str]]:
+def _member_lines(statement: MemberStatement, *, has_bom: bool) -> Iterator[list[str]]:
+    text, time = (text_cell, date_cell) if has_bom else (safe_text, iso_of)
     zone, balance = statement.month.zone, statement.balance
-    yield [_("Opening balance"), _iso(statement.month.start, zone), "", "", "", "", format_exact(balance.opening_nanos)]
+    yield [_("Opening balance"), time(statement.month.start, zone), "", "", "", "", format_exact(balance.opening_nanos)]
     for transfer in statement.transfers:
         move = seen_by(statement.member, transfer)
         amount = format_exact(move.signed_nanos)
-        at = _iso(move.at, zone)
-        yield [_("Transfer"), at, safe_text(move.label), safe_text(actor_label(transfer)), "", amount, ""]
+        at = time(move.at, zone)
+        yield [_("Transfer"), at, text(move.label), text(actor_label(transfer)), "", amount, ""]
     for charge in statement.charges:
         key = statement.key_names.get(charge.key_id, "")
         amount = format_exact(-charge.cost_nanos)
-        yield [_("Charges"), "", safe_text(charge.model), safe_text(key), str(charge.requests), amount, ""]
+        yield [_("Charges"), "", text(charge.model), text(key), str(charge.requests), amount, ""]
     end = min(statement.month.end, origin.now())
-    yield [_("Closing balance"), _iso(end, zone), "", "", "", "", format_exact(balance.closing_nanos)]
+    yield [_("Closing balance"), time(end, zone), "", "", "", "", format_exact(balance.closing_nanos)]
 
 
 def space_csv(statement: SpaceStatement, *, has_bom: bool) -> Iterator[str]:
     """A line for the pool, for each member, for all members and for both: opening + amounts = closing in each."""
-    labels = _space_labels()
+    labels, text = _space_labels(), text_cell if has_bom else safe_text
     heads = [_("Whose"), _("User ID"), _("User"), _("Opening balance (USD)"), *labels.values(), _("Charges")]
     lines = [[safe_text(head) for head in [*heads, _("Closing balance (USD)")]]]
     lines.append([_("Pool"), "", "", *_amounts(statement.pool)])
     for line in statement.lines:
         whose = _("Deleted user") if line.member.deleted_at else _("Member")
-        lines.append([whose, str(line.member.number), safe_text(line.member.username), *_amounts(line.balance)])
+        lines.append([whose, str(line.member.number), text(line.member.username), *_amounts(line.balance)])
     lines.append([_("All members"), "", "", *_amounts(statement.members)])
     lines.append([_("Whole space"), "", "", *_amounts(statement.whole)])
     return _pieces(lines, has_bom=has_bom)
@@ -193,10 +195,6 @@ def space_csv(statement: SpaceStatement, *, has_bom: bool) -> Iterator[str]:
 def _amounts(balance: Balance) -> list[str]:
     parts = [balance.opening_nanos, *map(balance.moved, _space_labels()), -balance.spent_nanos, balance.closing_nanos]
     return [format_exact(nanos) for nanos in parts]
-
-
-def _iso(at: datetime, zone: tzinfo) -> str:
-    return at.astimezone(zone).isoformat(timespec="milliseconds")
 
 
 def _pieces(lines: Iterable[list[str]], *, has_bom: bool) -> Iterator[str]:

@@ -417,7 +417,9 @@ class Dashboard:
     @cached_property
     def _series(self) -> list[Series]:
         shares, others = self.shares[:COLOURED], self.shares[COLOURED:]
-        series = [Series(one.model, one.figures.cost_nanos, one.percent, one.look) for one in shares]
+        series = [
+            Series(one.model or _("Unknown model"), one.figures.cost_nanos, one.percent, one.look) for one in shares
+        ]
         rest = sum(one.figures.cost_nanos for one in others)
         percent = _percent(rest, self.figures.cost_nanos)
         return [*series, Series(_("Other"), rest, percent, OTHERS_LOOK)] if others else series

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from datetime import date, datetime
+from dataclasses import dataclass, replace
+from datetime import date, datetime, tzinfo
 from threading import BoundedSemaphore
 from typing import Any, Generic, TypeVar
 from uuid import UUID
@@ -34,20 +35,37 @@ BATCH = 2000
 AT_ONCE = 3
 # With these a spreadsheet program takes a text for a formula, or skips to what follows.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+_MONTHS = (
+    "jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
+    "|nov(?:ember)?|dec(?:ember)?"
+)
+# And these for a number, a date, a time, a truth or an error: 007, 1e5, $5, 3/4, 12:30 pm, Oct 1, 10月1日, TRUE, #N/A.
+_NO_NAME = re.compile(
+    rf"true|false|#(?:n/a|[a-z/0]+[!?])|(?!')(?=\D*\d)[\W\d_年月日时時分秒]*(?:e[+-]?\d+|[ap]m?|(?:{_MONTHS})[\W\d_]*)?",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
 class Column(Generic[Row]):
-    """A head, what stands below it, how that is written, and whether the last line has its sum."""
+    """A head, what stands below it, how that is written, and whether the last line has its sum.
+
+    `cell_head` and `write_cell` are those for a spreadsheet program, where they differ.
+    """
 
     head: str
     value: Callable[[Row], Any]
     write: Callable[[Any], str]
     is_summed: bool = False
+    cell_head: str = ""
+    write_cell: Callable[[Any], str] | None = None
+
+    def for_spreadsheet(self) -> Column[Row]:
+        return replace(self, head=self.cell_head or self.head, write=self.write_cell or self.write)
 
 
 def text(head: str, value: Callable[[Row], object]) -> Column[Row]:
-    return Column(head, value, safe_text)
+    return Column(head, value, safe_text, write_cell=text_cell)
 
 
 def count(head: str, value: Callable[[Row], int | None], *, is_summed: bool = False) -> Column[Row]:
@@ -60,15 +78,42 @@ def money(head: str, value: Callable[[Row], int | None], *, is_summed: bool = Fa
 
 
 def moment(head: str, value: Callable[[Row], datetime | None]) -> Column[Row]:
-    """ISO 8601 with its offset, in the zone of who reads it now."""
+    """In the zone of who reads it now."""
     zone = timezone.get_current_timezone()
-    return Column(head, value, lambda at: at.astimezone(zone).isoformat(timespec="milliseconds"))
+    return Column(
+        head,
+        value,
+        lambda at: iso_of(at, zone),
+        cell_head=cell_head_of(head, zone),
+        write_cell=lambda at: date_cell(at, zone),
+    )
+
+
+def iso_of(at: datetime, zone: tzinfo) -> str:
+    """ISO 8601 with its offset, which says it all."""
+    return at.astimezone(zone).isoformat(timespec="milliseconds")
+
+
+def date_cell(at: datetime, zone: tzinfo) -> str:
+    """What any spreadsheet program takes for a date; with an offset it would be a text."""
+    return at.astimezone(zone).replace(tzinfo=None).isoformat(" ", "seconds")
+
+
+def cell_head_of(head: str, zone: tzinfo) -> str:
+    """The zone, since the cells below do not say it."""
+    return f"{head} ({zone})"
 
 
 def safe_text(value: object) -> str:
     """A text that no spreadsheet program takes for a formula; the apostrophe says that it is a text."""
     written = str(value)
     return f"'{written}" if written.lstrip(" ").startswith(FORMULA_STARTS) else written
+
+
+def text_cell(value: object) -> str:
+    """A text that no spreadsheet program takes for anything else: a user called 007 is not number 7."""
+    written = safe_text(value)
+    return f"'{written}" if _NO_NAME.fullmatch(written) else written
 
 
 def batches(rows: QuerySet[Kept]) -> Iterator[list[Kept]]:
@@ -97,6 +142,8 @@ def sheet(
 
     Where reading fails it ends without the line of sums, and the connection breaks.
     """
+    if has_bom:
+        columns = [column.for_spreadsheet() for column in columns]
     # Now, in the language of who asked: the pieces are made when that may be forgotten.
     return _pieces(columns, groups, start=BOM if has_bom else "", total=_("Total") if has_sums else "", note=note)
 
@@ -167,7 +214,7 @@ def csv_answer(pieces: Iterator[str], file_name: str) -> HttpResponseBase:
 
 
 def wants_bom(request: HttpRequest) -> bool:
-    """For spreadsheet programs that take a file without one for an old code page."""
+    """For spreadsheet programs, which take a file without one for an old code page: dates and names are cells there."""
     return request.GET.get("bom") == "1"
 
 

@@ -50,6 +50,13 @@ def sentences_of(response: Any) -> list[str]:
     return [line.text for line in response.context["lines"]]
 
 
+def test_the_page_offers_its_filter_as_a_file_and_for_excel(manager: User) -> None:
+    response, _text = page(manager, user="jun")
+
+    assert 'href="/space/audit.csv?user=jun"' in response.content.decode()
+    assert 'href="/space/audit.csv?user=jun&amp;bom=1"' in response.content.decode()
+
+
 def test_a_row_reads_as_a_sentence(manager: User, member: User, admin_member: User) -> None:
     set_remaining(member=member, remaining_nanos=12 * USD, actor=admin_member)
     edit_member(member=member, changes=MemberChanges(username="juno"), actor=manager)

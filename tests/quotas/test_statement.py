@@ -55,6 +55,13 @@ def table(client: Client, user: User, path: str, **query: str) -> list[dict[str,
     return list(csv.DictReader(io.StringIO(written, newline="")))
 
 
+def cells(client: Client, user: User, path: str) -> list[dict[str, str]]:
+    """As a spreadsheet program is given them."""
+    client.force_login(user, backend="accounts.backends.LivingUserBackend")
+    written = client.get(path, {"bom": "1"}).getvalue().decode("utf-8-sig")
+    return list(csv.DictReader(io.StringIO(written, newline="")))
+
+
 def spend(user: User, at: datetime, cost: int, **call: Any) -> None:
     request_id, made = new_id(), Call(**{"model": "gpt-4o-mini"} | call)
     assert user.space_id is not None
@@ -355,6 +362,19 @@ def test_a_members_file_adds_up(client: Client, manager: User, member: User) -> 
         first, *steps, last = table(client, user, path, bom="0")
         assert Decimal(first["Balance (USD)"]) + sum(Decimal(one["Amount (USD)"]) for one in steps) == Decimal("1")
         assert Decimal(last["Balance (USD)"]) == Decimal("1")
+
+
+def test_statements_for_a_spreadsheet_program_have_dates_and_names(client: Client, manager: User) -> None:
+    numeric = MemberFactory.create(space=manager.space, username="007", usd=3)
+    spend(numeric, datetime.now(UTC), USD, model="1e5")
+    User.objects.update(time_zone="Asia/Kolkata")
+
+    first, _received, charged, _last = cells(client, numeric, "/me/statement.csv")
+    of_space = cells(client, manager, "/me/statement.csv")
+
+    begin = f"{datetime.now(ZoneInfo('Asia/Kolkata')):%Y-%m}-01 00:00:00"
+    assert (first["Time (Asia/Kolkata)"], charged["What"], charged["Amount (USD)"]) == (begin, "'1e5", "-1.00")
+    assert "'007" in [line["User"] for line in of_space]
 
 
 # -- Walls and reasons --------------------------------------------------------------------------------------------

@@ -297,6 +297,15 @@ def test_failures_are_counted_and_never_round_to_none(manager: User) -> None:
 # -- Chart --------------------------------------------------------------------------------------------------------
 
 
+def test_what_named_no_model_is_said_to_be_unknown(client: Client, manager: User) -> None:
+    spend(manager)
+    spend(manager, cost=0, model="")
+
+    text = page(client, manager)[1]
+
+    assert text.count("Unknown model") == 4
+
+
 def test_four_models_have_colours_and_the_rest_share_one(manager: User) -> None:
     for cents in range(1, 7):
         spend(manager, cost=cents * CENT, at=NOW, model=f"m{cents}")

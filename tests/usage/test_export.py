@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.db import connection
@@ -28,7 +29,7 @@ from tenants.ids import id_at, new_id
 from tenants.services import MemberChanges, delete_member, edit_member
 from tests.usage.videos import fail, submit, succeed, take
 from usage import export
-from usage.export import AT_ONCE, PIECE_CHARS, Column, Slot, batches, safe_text, sheet, text
+from usage.export import AT_ONCE, BOM, PIECE_CHARS, Column, Slot, batches, safe_text, sheet, text, text_cell
 from usage.models import UsageRecord
 
 pytestmark = pytest.mark.django_db
@@ -128,7 +129,7 @@ def test_a_space_with_a_name_of_another_script_names_its_file(client: Client, ma
 
 
 def test_a_mark_for_spreadsheet_programs_is_a_choice(client: Client, member: User) -> None:
-    assert body(fetch(client, member, "/console/usage.csv", {"bom": "1"})).startswith("\ufeffTime,")
+    assert body(fetch(client, member, "/console/usage.csv", {"bom": "1"})).startswith("\ufeffTime (UTC),")
     assert body(fetch(client, member, "/console/usage.csv")).startswith("Time,")
 
 
@@ -253,6 +254,49 @@ def test_names_in_the_log_are_no_formulas(client: Client, member: User) -> None:
     line, _last = table(client, member, "/console/usage.csv")
 
     assert (line["Token"], line["Model"]) == ('\'=HYPERLINK("http://x","y")', "'@SUM(1)\r\n+1")
+
+
+TAKEN_FOR_MORE = [
+    "007",
+    "1e5",
+    "1,000",
+    "$5",
+    "50%",
+    "(3)",
+    "3/4",
+    "2026-10-01",
+    "12:30",
+    "12:30 pm",
+    "Oct 1",
+    "1 march",
+]
+TAKEN_FOR_MORE += ["10月1日", "１２", "TRUE", "false", "#N/A", "#REF!", "12345678901234567890"]
+
+
+@pytest.mark.parametrize("name", TAKEN_FOR_MORE)
+def test_a_cell_with_a_name_is_taken_for_nothing_else(name: str) -> None:
+    assert text_cell(name) == f"'{name}"
+
+
+@pytest.mark.parametrize(
+    "name", ["gpt-4o", "4o-mini", "May", "marcus", "a1", "密钥 1", "#1 key", "–", "", str(new_id())]
+)
+def test_a_cell_with_a_name_that_could_be_nothing_else_stays_as_it_is(name: str) -> None:
+    assert text_cell(name) == name
+
+
+def test_for_a_spreadsheet_program_times_are_dates_and_names_stay_names(client: Client, member: User) -> None:
+    record = spend(member, key_name="007", model="1e5")
+    User.objects.filter(pk=member.pk).update(time_zone="Asia/Kolkata")
+    exact = table(client, member, "/console/usage.csv")[0]
+
+    written = body(fetch(client, member, "/console/usage.csv", {"bom": "1"})).removeprefix(BOM)
+    line = next(csv.DictReader(io.StringIO(written, newline="")))
+
+    at = record.at.astimezone(ZoneInfo("Asia/Kolkata"))
+    assert (line["Time (Asia/Kolkata)"], line["Token"], line["Model"]) == (f"{at:%Y-%m-%d %H:%M:%S}", "'007", "'1e5")
+    assert (line["Cost (USD)"], line["Request ID"]) == ("0.01", str(record.request_id))
+    assert (exact["Token"], exact["Model"]) == ("007", "1e5")
 
 
 # -- Streaming ----------------------------------------------------------------------------------------------------

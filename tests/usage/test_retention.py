@@ -380,6 +380,7 @@ def test_a_task_whose_row_is_pruned_still_says_what_it_cost(client: Client, mana
     client.force_login(manager, backend="accounts.backends.LivingUserBackend")
     page = client.get("/console/tasks/").content.decode()
 
+    assert "<dd>$0.04</dd>" in page
     assert "How this was charged is no longer kept." in page and "Held until it ends" not in page
     assert page.count(format_exact(task.cost or 0)) >= 1
 
