@@ -68,6 +68,7 @@ def test_the_command_lets_in_again(manager: User) -> None:
     assert out.getvalue().splitlines() == ["mira may sign in again.", "mira was not locked out."]
     assert give_password(Client(), "mira").status_code == 302
     with pytest.raises(CommandError):
+    assert AuditEvent.objects.get(kind="member.unlocked").actor_name == "unlock"
         call_command("unlock", username="nobody")
 
 
