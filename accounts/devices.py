@@ -40,6 +40,11 @@ class Device:
         return self.system in _HANDHELD
 
     @property
+    def names(self) -> str:
+        """In no language: for what is kept and read by others."""
+        return ", ".join(name for name in (self.browser, self.system) if name)
+
+    @property
     def text(self) -> str:
         if self.browser and self.system:
             return _("%(browser)s on %(system)s") % {"browser": self.browser, "system": self.system}

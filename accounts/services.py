@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.contrib.auth.hashers import make_password
 from django.db import transaction
 from django.db.models.functions import Lower
 
@@ -11,24 +12,38 @@ from audit.services import record, record_refusal
 
 @transaction.atomic
 def edit_self(*, user: User, **changes: str) -> None:
-    """Their display name, language, time zone or theme; what is as it was writes nothing."""
-    before = {name: getattr(user, name) for name, value in changes.items() if getattr(user, name) != value}
-    if not before:
-        return
-    after = {name: changes[name] for name in before}
-    for name, value in after.items():
+    """Their display name, language, time zone or theme; what is as it was writes nothing.
+
+    Raises User.DoesNotExist when they were deleted or disabled meanwhile.
+    """
+    stored = _locked(user)
+    before = {name: getattr(stored, name) for name, value in changes.items() if getattr(stored, name) != value}
+    for name, value in changes.items():
         setattr(user, name, value)
-    user.save(update_fields=list(after))
-    record("self.edited", space=user.space, actor=user, target=user, before=before, after=after)
+    if before:
+        after = {name: changes[name] for name in before}
+        user.save(update_fields=list(after))
+        record("self.edited", space=user.space, actor=user, target=user, before=before, after=after)
 
 
 def change_own_password(*, user: User, password: str) -> None:
-    """Every session of the user ends; the caller keeps its own with update_session_auth_hash."""
+    """Every session of the user ends; the caller keeps its own with update_session_auth_hash.
+
+    Raises User.DoesNotExist when they were deleted, disabled, signed out or given another password meanwhile.
+    """
+    was = {"password": user.password, "session_epoch": user.session_epoch}
     # Hashed before the transaction: slow on purpose, and a lock should be short.
-    user.set_password(password)
+    hashed = make_password(password)
     with transaction.atomic():
+        _locked(user, **was)
+        user.password = hashed
         user.save(update_fields=["password"])
         record("self.password_changed", space=user.space, actor=user, target=user)
+
+
+def _locked(user: User, **as_it_was: object) -> User:
+    """As they are stored now. Between the request's beginning and here others may have changed them."""
+    return User.objects.select_for_update(no_key=True).get(pk=user.pk, is_active=True, **as_it_was)
 
 
 def record_sign_in(user: User) -> None:

@@ -66,10 +66,14 @@ def sessions_of(user: User, *, this_key: str | None) -> list[OwnSession]:
 
 
 @transaction.atomic
-def end_session(*, user: User, session: Any) -> None:
+def end_session(*, user: User, session: Any) -> bool:
+    """False when it was over already: of two clicks at once the database takes one."""
+    if not UserSession.objects.filter(pk=session.pk).delete()[0]:
+        return False
     session.end()
-    after = {"device": device_of(session.user_agent).text, "address": session.ip}
-    record("session.ended", space=user.space, actor=user, target=user, before=after)
+    before = {"device": device_of(session.user_agent).names, "address": session.ip}
+    record("session.ended", space=user.space, actor=user, target=user, before=before)
+    return True
 
 
 @transaction.atomic

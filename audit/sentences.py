@@ -133,6 +133,8 @@ _FIELDS: dict[str, Words] = {
     "old_key_until": gettext_lazy("Old key works until"),
     "page": gettext_lazy("Page"),
     "method": gettext_lazy("Method"),
+    "device": gettext_lazy("Device"),
+    "address": gettext_lazy("Address"),
     "language": gettext_lazy("Language"),
     "time_zone": gettext_lazy("Time zone"),
     "theme": gettext_lazy("Theme"),

@@ -6,11 +6,13 @@ from io import StringIO
 from typing import Any
 
 import pytest
+from django.contrib.auth.hashers import make_password
 from django.core.exceptions import PermissionDenied
 from django.core.management import CommandError, call_command
 from django.test import Client
 
 from accounts.models import User
+from accounts.sessions import end_other_sessions
 from accounts.sign_in import BACKEND
 from accounts.throttle import NAME_LIMIT, unlock
 from audit.models import AuditEvent
@@ -66,6 +68,7 @@ def test_the_command_lets_in_again(manager: User) -> None:
     call_command("unlock", username="mira", stdout=out)
 
     assert out.getvalue().splitlines() == ["mira may sign in again.", "mira was not locked out."]
+    assert AuditEvent.objects.get(kind="member.unlocked").actor_name == "unlock"
     assert give_password(Client(), "mira").status_code == 302
     with pytest.raises(CommandError):
         call_command("unlock", username="nobody")
@@ -168,6 +171,23 @@ def test_an_operator_changes_their_own_password_and_stays(client: Client, operat
     assert response.status_code == 302 and client.get("/admin/").status_code == 200
     assert User.objects.get(pk=operator.pk).check_password("a brand new secret")
     assert AuditEvent.objects.filter(kind="self.password_changed", actor_id=operator.pk, refusal="").count() == 1
+
+
+def test_an_operator_who_was_signed_out_meanwhile_changes_no_password(
+    client: Client, operator: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile(password: str) -> str:
+        end_other_sessions(user=User.objects.get(pk=operator.pk))
+        return make_password(password)
+
+    client.force_login(operator, backend=BACKEND)
+    monkeypatch.setattr("accounts.services.make_password", meanwhile)
+    form = {"old_password": PASSWORD, "new_password1": "a brand new secret", "new_password2": "a brand new secret"}
+
+    response = client.post("/admin/password_change/", form)
+
+    assert (response.status_code, response["Location"]) == (302, "/admin/")
+    assert User.objects.get(pk=operator.pk).password == operator.password
 
 
 def test_nobody_asks_admin_about_a_stored_password(client: Client, operator: User, manager: User) -> None:

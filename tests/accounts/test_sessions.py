@@ -14,8 +14,9 @@ from django.utils import timezone
 
 from accounts.devices import device_of
 from accounts.models import User
+from accounts.sessions import end_other_sessions, end_session
 from audit.models import AuditEvent
-from tenants.services import set_enabled
+from tenants.services import delete_member, set_enabled
 from tests.accounts.authenticator import give_password
 
 pytestmark = pytest.mark.django_db
@@ -57,9 +58,41 @@ def test_one_session_is_signed_out(member: User) -> None:
 
     assert is_in(desk) and not is_in(phone)
     assert AuditEvent.objects.get(kind="session.ended").before == {
-        "device": "Safari on iPhone",
+        "device": "Safari, iPhone",
         "address": "203.0.113.9",
     }
+
+
+def test_what_the_trail_keeps_of_a_device_is_in_no_language(member: User) -> None:
+    desk, phone = signed_in("jun"), signed_in("jun", agent=IPHONE)
+
+    desk.post(f"/me/sessions/{row_of(phone).pk}/end/", headers={"Accept-Language": "zh-hans"})
+
+    assert AuditEvent.objects.get(kind="session.ended").before["device"] == "Safari, iPhone"
+
+
+def test_a_session_that_is_ended_twice_at_once_is_recorded_once(member: User) -> None:
+    signed_in("jun")
+    first, second = UserSession.objects.get(), UserSession.objects.get()
+
+    assert [end_session(user=member, session=one) for one in (first, second)] == [True, False]
+
+    assert AuditEvent.objects.filter(kind="session.ended").count() == 1
+
+
+def test_who_is_deleted_while_signing_out_elsewhere_is_signed_out(
+    member: User, manager: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def after_the_deletion(*, user: User) -> None:
+        delete_member(member=member, actor=manager)
+        end_other_sessions(user=user)
+
+    desk = signed_in("jun")
+    monkeypatch.setattr("accounts.session_views.end_other_sessions", after_the_deletion)
+
+    assert desk.post("/me/sessions/end-others/").status_code == 303
+
+    assert not is_in(desk) and not AuditEvent.objects.filter(kind="session.others_ended").exists()
 
 
 def test_everywhere_else_is_signed_out_and_this_one_stays(member: User) -> None:

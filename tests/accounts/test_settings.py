@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.contrib.auth.hashers import make_password
 from django.test import Client
 
 from accounts.models import User
+from accounts.services import change_own_password, edit_self
+from accounts.sessions import end_other_sessions
 from audit.models import AuditEvent
+from tenants.services import MemberChanges, delete_member, edit_member, set_enabled
 from tests.factories import PASSWORD
 
 pytestmark = pytest.mark.django_db
@@ -71,3 +76,79 @@ def test_a_strange_display_name_is_refused(signed_in: Client, member: User, name
 
     assert response.status_code == 422 and response.context["profile_form"].errors["display_name"]
     assert User.objects.get(pk=member.pk).display_name == "Jun Sato"
+
+
+# -- What others did between the request's beginning and the lock -----------------------------------------------------
+
+
+def loaded(user: User) -> User:
+    """As a request has them that began now."""
+    return User.objects.get(pk=user.pk)
+
+
+def test_what_was_before_is_what_was_stored(member: User, manager: User) -> None:
+    mine = loaded(member)
+    edit_member(member=member, changes=MemberChanges(display_name="Jun S."), actor=manager)
+
+    edit_self(user=mine, display_name="Jun Sato")
+
+    assert loaded(member).display_name == "Jun Sato"
+    assert AuditEvent.objects.get(kind="self.edited").before == {"display_name": "Jun S."}
+
+
+def test_the_same_change_twice_at_once_is_recorded_once(member: User) -> None:
+    for mine in (loaded(member), loaded(member)):
+        edit_self(user=mine, theme="dark")
+
+    assert AuditEvent.objects.filter(kind="self.edited").count() == 1
+
+
+def test_nobody_changes_themself_after_they_were_deleted(member: User, manager: User) -> None:
+    mine = loaded(member)
+    delete_member(member=member, actor=manager)
+
+    with pytest.raises(User.DoesNotExist):
+        edit_self(user=mine, display_name="Late")
+
+    assert User.everyone.get(pk=member.pk).display_name == "Jun Sato"
+    assert AuditEvent.objects.latest("id").kind == "member.deleted"
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda member, manager: delete_member(member=member, actor=manager),
+        lambda member, manager: set_enabled(member=member, is_enabled=False, actor=manager),
+        lambda member, manager: edit_member(member=member, changes=MemberChanges(password="a new one"), actor=manager),
+        lambda member, manager: end_other_sessions(user=loaded(member)),
+    ],
+    ids=["deleted", "disabled", "given another password", "signed out elsewhere"],
+)
+def test_no_password_is_changed_by_a_session_that_is_over(
+    member: User, manager: User, end: Callable[[User, User], Any]
+) -> None:
+    mine = loaded(member)
+    end(member, manager)
+    kept = User.everyone.get(pk=member.pk).password
+
+    with pytest.raises(User.DoesNotExist):
+        change_own_password(user=mine, password="brand new secret")
+
+    assert User.everyone.get(pk=member.pk).password == kept
+    assert not AuditEvent.objects.filter(kind="self.password_changed").exists()
+
+
+def test_who_is_deleted_while_changing_their_password_is_asked_to_sign_in(
+    signed_in: Client, member: User, manager: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile(password: str) -> str:
+        delete_member(member=member, actor=manager)
+        return make_password(password)
+
+    monkeypatch.setattr("accounts.services.make_password", meanwhile)
+
+    response = change_password(signed_in, PASSWORD, "brand new secret")
+
+    assert (response.status_code, response["Location"]) == (303, "/me/settings/")
+    assert signed_in.get("/me/settings/").status_code == 302
+    assert not User.everyone.get(pk=member.pk).has_usable_password()

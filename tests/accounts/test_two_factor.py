@@ -26,6 +26,7 @@ from accounts.models import User
 from accounts.throttle import ADDRESS_LIMIT, NAME_LIMIT
 from audit.models import AuditEvent
 from tenants.models import Space
+from tenants.services import delete_member
 from tests.accounts.authenticator import App, code_of, give_password, secret_on
 from tests.factories import PASSWORD, MemberFactory
 
@@ -573,7 +574,7 @@ def test_the_command_resets_an_operators(operator: User) -> None:
 
     assert not second_factor.has_second_factor(operator)
     assert out.getvalue().splitlines() == ["operator signs in with the password alone.", "operator had none."]
-    assert AuditEvent.objects.get(kind="member.two_factor_reset").actor_name == "system"
+    assert AuditEvent.objects.get(kind="member.two_factor_reset").actor_name == "reset_two_factor"
     with pytest.raises(CommandError):
         call_command("reset_two_factor", username="nobody")
 
@@ -584,6 +585,22 @@ def test_deleting_a_member_forgets_their_secrets(client: Client, manager: User, 
     client.post(f"/space/users/{member.number}/delete/", {"confirm": "jun"})
 
     assert not Authenticator.objects.exists()
+
+
+def test_who_is_deleted_while_changing_their_factors_is_asked_to_sign_in(
+    confirmed: Client, manager: User, member: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def after_the_deletion(*, user: User) -> list[str]:
+        delete_member(member=member, actor=manager)
+        return renewed(user=user)
+
+    renewed = second_factor.renew_codes
+    monkeypatch.setattr(second_factor, "renew_codes", after_the_deletion)
+
+    response = confirmed.post("/me/two-factor/codes/")
+
+    assert (response.status_code, response["Location"]) == (303, "/me/two-factor/")
+    assert not is_in(confirmed) and "self.recovery_codes_renewed" not in kinds()
 
 
 # -- Many at once ------------------------------------------------------------------------------------------------------

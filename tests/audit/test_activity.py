@@ -18,6 +18,7 @@ from django.utils import timezone
 from accounts.models import User
 from audit.models import AuditEvent
 from audit.origin import acting
+from audit.sentences import line_of
 from audit.services import record, record_refusal
 from quotas.money import NANOS_PER_USD as USD
 from quotas.services import grant, set_remaining
@@ -73,6 +74,13 @@ def test_a_row_reads_as_a_sentence(manager: User, member: User, admin_member: Us
     ]
     assert "<bdi>amara</bdi> changed the remaining quota" in response.content.decode()
     assert text.count("Request ID") > 4
+
+
+def test_the_session_that_was_ended_is_told_in_words(member: User) -> None:
+    was = {"device": "Safari, iPhone", "address": "203.0.113.9"}
+    event = record("session.ended", space=member.space, actor=member, target=member, before=was)
+
+    assert [change.label for change in line_of(event, member).changes] == ["Device", "Address"]
 
 
 def test_managers_and_admins_see_the_same_and_no_other_space(
@@ -226,7 +234,8 @@ def test_a_member_sees_what_concerns_them_and_nothing_of_the_pool(
         "mira changed the remaining quota of jun from $0.00 to $5.00",
         "mira added jun",
     ]
-    for forbidden in ("415", "203.0.113.5", "stranger", "Halcyon Labs created"):
+    # With its sign: request ids are digits, too.
+    for forbidden in ("$415", "203.0.113.5", "stranger", "Halcyon Labs created"):
         assert forbidden not in text
 
 

@@ -7,9 +7,10 @@ from django.core.management.base import BaseCommand, CommandError
 
 from accounts.models import User
 from accounts.second_factor import reset_second_factor
+from audit.origin import RecordedCommand
 
 
-class Command(BaseCommand):
+class Command(RecordedCommand, BaseCommand):
     help = "Take away somebody's second factor, when app, passkeys and recovery codes are lost. Their sessions end."
 
     def add_arguments(self, parser: ArgumentParser) -> None:

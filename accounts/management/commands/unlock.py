@@ -7,9 +7,10 @@ from django.core.management.base import BaseCommand, CommandError
 
 from accounts.models import User
 from accounts.throttle import unlock
+from audit.origin import RecordedCommand
 
 
-class Command(BaseCommand):
+class Command(RecordedCommand, BaseCommand):
     help = "Let a name in again at once that was locked out after too many tries."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
