@@ -12,6 +12,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.db import connection
 from django.http import QueryDict
 from django.test.utils import CaptureQueriesContext
@@ -419,6 +420,54 @@ def test_reconcile_names_a_quarter_that_is_wrong(space: Space, manager: User) ->
     assert [str(difference) for difference in reconcile(space)] == [
         f"closed usage of a: cost is {2 * CENT + 1}, the records come to {2 * CENT}"
     ]
+
+
+@pytest.fixture
+def spent_by_a_late_clock(space: Space, manager: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cent in a quarter that was closed, and four more there by a process whose clock was a day behind."""
+    spend(manager, at=AUTUMN)
+    close_quarters(now=AUTUMN + timedelta(days=1))
+    late = AUTUMN + timedelta(minutes=5)
+    with monkeypatch.context() as patched:
+        patched.setattr("audit.origin.timezone.now", lambda: late)
+        call = Call(model="a")
+        request_id = id_at(late)
+        hold(request_id=request_id, user=manager, amount_nanos=4 * CENT, call=call)
+        settle(space_id=space.pk, request_id=request_id, cost_nanos=4 * CENT, call=call)
+
+
+@pytest.mark.usefixtures("spent_by_a_late_clock")
+def test_what_came_into_closed_quarters_is_counted_once_they_are_reopened(space: Space, manager: User) -> None:
+    assert UsageLog(manager, QueryDict("from=2026-10-25&to=2026-10-25")).totals.cost_nanos == CENT
+    assert reconcile(space) != []
+
+    assert (
+        reopened("--space", space.name.upper(), "--since", f"{AUTUMN:%Y-%m-%d}") == f"{space.name}: the books balance."
+    )
+
+    assert UsageLog(manager, QueryDict("from=2026-10-25&to=2026-10-25")).totals.cost_nanos == 5 * CENT
+    close_quarters(now=AUTUMN + timedelta(days=1))
+    assert SpaceQuarter.objects.get().cost == 5 * CENT and reconcile(space) == []
+
+
+@pytest.mark.usefixtures("spent_by_a_late_clock")
+def test_reopening_too_little_tells_what_still_differs(space: Space) -> None:
+    with pytest.raises(CommandError, match=f"closed usage of a: cost is {CENT}, the records come to {5 * CENT}"):
+        reopened("--space", space.name, "--since", f"{AUTUMN + timedelta(hours=12):%Y-%m-%dT%H:%M+00:00}")
+
+
+@pytest.mark.parametrize("since", ["yesterday", "2026-13-45", "2026-02-30T10:00", ""])
+def test_reopening_names_the_argument_that_is_wrong(space: Space, since: str) -> None:
+    with pytest.raises(CommandError, match="--since"):
+        reopened("--space", space.name, "--since", since)
+    with pytest.raises(CommandError, match="there is no space “nowhere”"):
+        reopened("--space", "nowhere", "--since", "2026-11-27")
+
+
+def reopened(*arguments: str) -> str:
+    said = io.StringIO()
+    call_command("reopen_quarters", *arguments, stdout=said)
+    return said.getvalue().strip()
 
 
 def test_a_closed_space_is_summed_without_its_rows(manager: User) -> None:

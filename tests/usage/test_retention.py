@@ -230,6 +230,16 @@ def test_no_history_is_told_of_a_time_that_is_pruned(history: Space, member: Use
     assert reconcile(history) == []
 
 
+def test_what_is_pruned_is_not_reopened(history: Space) -> None:
+    prune()
+    kept = list(SpaceQuarter.objects.values())
+
+    since = f"{OLD:%Y-%m-%d}"
+    with pytest.raises(CommandError, match=f"the rows before {OLD_MONTH.plus(2).start:%Y-%m-%d} are no longer kept"):
+        call_command("reopen_quarters", "--space", history.name, "--since", since)
+    assert list(SpaceQuarter.objects.values()) == kept and reconcile(history) == []
+
+
 def test_quarters_are_closed_before_their_rows_go_and_stay(history: Space) -> None:
     assert not QuarterMark.objects.exists()
 

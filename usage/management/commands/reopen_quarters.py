@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from datetime import UTC, datetime
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import transaction
+from django.utils.dateparse import parse_date, parse_datetime
+from django.utils.translation import gettext as _
+
+from quotas.reconcile import reconcile
+from tenants.models import Space
+from usage.quarters import PrunedError, reopen
+
+
+class Command(BaseCommand):
+    help = (
+        "Forget what was closed of a space's usage since a moment, where reconcile tells that rows came later: sums "
+        "are read from the rows again, and the worker closes them anew. Exits 1 when the books differ all the same."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--space", required=True, metavar="NAME")
+        parser.add_argument(
+            "--since", required=True, metavar="MOMENT", help="like 2026-11-27 or 2026-11-27T09:00+01:00"
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        space = Space.objects.filter(name__iexact=options["space"]).first()
+        if space is None:
+            raise CommandError(_("--space: there is no space “%(name)s”") % {"name": options["space"]})
+        since = _moment(options["since"])
+        try:
+            with transaction.atomic():
+                reopen(space_id=space.pk, at=since)
+        except PrunedError as error:
+            _at, pruned = error.args
+            words = _("--since: the rows before %(moment)s are no longer kept")
+            raise CommandError(words % {"moment": f"{pruned:%Y-%m-%d}"}) from error
+        if differing := reconcile(space):
+            raise CommandError("\n".join(str(difference) for difference in differing))
+        self.stdout.write(_("%(name)s: the books balance.") % {"name": space.name})
+
+
+def _moment(text: str) -> datetime:
+    """A day or a moment; without an offset it is UTC's."""
+    try:
+        day, moment = parse_date(text), parse_datetime(text)
+    except ValueError:
+        day = moment = None
+    if day is not None:
+        moment = datetime(day.year, day.month, day.day)  # noqa: DTZ001  its zone follows
+    if moment is None:
+        raise CommandError(_("--since: a day or a moment, like 2026-11-27 or 2026-11-27T09:00+01:00"))
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
