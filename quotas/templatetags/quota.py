@@ -8,7 +8,7 @@ from django import template
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from quotas.money import format_balance, format_cost, format_exact
+from quotas.money import format_alike, format_balance, format_cost, format_exact
 
 if TYPE_CHECKING:
     from quotas.models import Wallet
@@ -26,6 +26,12 @@ register.filter("exact", format_exact)
 def signed(nanos: int) -> str:
     """`+$15.00` or `−$15.00`: what a movement did to a balance."""
     return f"{'+' if nanos > 0 else ''}{format_balance(nanos)}"
+
+
+@register.filter
+def signed_exact(nanos: int) -> str:
+    """`+$15.00` or `−$1.749575`: as signed, with every digit."""
+    return f"{'+' if nanos > 0 else ''}{format_alike(nanos)[0]}"
 
 
 @register.inclusion_tag("quotas/_quota.html")

@@ -274,7 +274,7 @@ def test_a_member_is_told_each_step(client: Client, manager: User, member: User)
     assert "Reclaimed −$1.749575 Returned to the pool $0.000000 Charges −$1.250425 Closing balance $2.000000" in text
     assert "gpt-4o-mini 2 $1.250425" in text
     assert "Without a token 1 $1.250000" in text and "laptop 1 $0.000425" in text
-    assert "Received mira +5.00" in text and "Reclaimed mira -1.749575" in text
+    assert "Received mira +$5.00" in text and "Reclaimed mira −$1.749575" in text
     assert "in flight" not in text
 
 
