@@ -29,11 +29,12 @@ class Series(NamedTuple):
 
 
 class Column(NamedTuple):
-    """One hour, day or week, and what each series came to in it."""
+    """One hour, day or week, and what each series came to in it; `url` shows it in smaller ones, where there are."""
 
     label: str
     tick: str
     costs_nanos: list[int]
+    url: str = ""
 
     @property
     def cost_nanos(self) -> int:

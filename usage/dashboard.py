@@ -26,7 +26,7 @@ from tenants.models import Space
 from usage import figures
 from usage.chart import Chart, Column, Series, stacked
 from usage.figures import HOUR, Figures, Scope, floor
-from usage.log import FIRST_DAY, Link, Period, UsageLog, first_moment, sees_whole_space
+from usage.log import FIRST_DAY, TICK, Link, Period, UsageLog, first_moment, sees_whole_space
 from usage.models import HourlyUsage
 
 ADDRESS = "/console/"
@@ -229,12 +229,13 @@ class Dashboard:
         today = self._today.isoformat()
         return f"{UsageLog.address}?{urlencode({'from': today, 'to': today, 'type': 'error'})}"
 
-    def url(self, *, scope: str = "", name: str = "") -> str:
-        """This view with some of it changed; what is as usual is left out."""
+    def url(self, *, scope: str = "", name: str = "", period: Period | None = None) -> str:
+        """This view with some of it changed; what is as usual is left out. A period goes before a name."""
         scope, name = scope or self.asked.scope, name or self.asked.name
         said = {"scope": "me"} if scope == "me" and sees_whole_space(self._user) else {}
-        if not name:
-            said |= {"from": self.period.start.isoformat(), "to": self.period.end.isoformat()}
+        if period or not name:
+            shown = period or self.period
+            said |= {"from": shown.start.isoformat(), "to": shown.end.isoformat()}
         elif name != USUAL:
             said["period"] = name
         return f"{ADDRESS}?{urlencode(said)}" if said else ADDRESS
@@ -440,7 +441,14 @@ class Dashboard:
         if self.unit.name == "hour":
             # An hour comes twice when clocks go back; Django's own format says nothing of it then.
             label = f"{label} {at.tzname()}"
-        return Column(label, date_format(at, self.unit.tick), costs)
+        return Column(label, date_format(at, self.unit.tick), costs, self._closer_url(place))
+
+    def _closer_url(self, place: int) -> str:
+        """A day by its hours, a week by its days."""
+        if self.unit.name == "hour":
+            return ""
+        first, after = (cut.astimezone(self.zone) for cut in self._cuts[place : place + 2])
+        return self.url(period=Period(first.date(), (after - TICK).date()))
 
 
 def dearest(scope: Scope, first: datetime, after: datetime, *, most: int) -> list[tuple[int, Figures]]:

@@ -10,6 +10,8 @@ from django.db import connection
 from django.http import QueryDict
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from django.utils.html import escape
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -243,6 +245,32 @@ def test_bars_are_hours_days_or_weeks(manager: User, query: str, bars: int, titl
     dashboard = shown(manager, query)
 
     assert (len(dashboard.chart.bars), dashboard.unit.title) == (bars, title)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kathmandu", "America/New_York"])
+def test_a_bar_leads_to_its_own_in_smaller_ones(manager: User, zone: str) -> None:
+    """A week to its days, a day to its hours, in the viewer's zone and scope; each comes to what the bar did."""
+    for hours in (0, 5, 30, 40 * 24):
+        spend(manager, cost=(hours + 1) * CENT, at=NOW - timedelta(hours=hours))
+
+    with timezone.override(zone):
+        for query, unit in (("scope=me&from=2026-02-01&to=2026-05-13", "day"), ("scope=me&period=30d", "hour")):
+            bars = [bar.column for bar in shown(manager, query).chart.bars]
+            for column in bars:
+                closer = shown(manager, column.url.partition("?")[2])
+                assert (closer.unit.name, closer.figures.cost_nanos) == (unit, column.cost_nanos)
+                assert not closer.is_whole_space
+            assert any(column.cost_nanos for column in bars)
+        assert not any(bar.column.url for bar in shown(manager, "period=today").chart.bars)
+
+
+def test_the_table_of_the_chart_leads_to_each_bar_in_smaller_ones(client: Client, manager: User) -> None:
+    spend(manager, at=NOW)
+    weeks = [bar.column.url for bar in shown(manager, "from=2026-02-01&to=2026-05-13").chart.bars]
+
+    response, _text = page(client, manager, "?from=2026-02-01&to=2026-05-13")
+
+    assert weeks and all(f'href="{escape(url)}"' in response.content.decode() for url in weeks)
 
 
 def test_today_and_this_month_do_not_depend_on_the_period(manager: User) -> None:
