@@ -56,7 +56,7 @@ def test_the_file_follows_the_filter(sign_in: SignIn, manager: User, spent: None
     with page.expect_download() as downloading:
         page.get_by_role("link", name="CSV for Excel").click()
 
-    assert [line[0] for line in lines_of(downloading.value)] == ["\ufeffTime", "Total"]
+    assert [line[0] for line in lines_of(downloading.value)] == ["\ufeffTime (UTC)", "Total"]
 
 
 def test_progress_is_told_and_can_be_cancelled(sign_in: SignIn, manager: User, spent: None) -> None:
