@@ -19,6 +19,7 @@ from django.db import transaction
 from django.db.models import Max, Q
 
 from accounts.models import ApiKey, User
+from accounts.sessions import locked
 from audit import origin
 from audit.services import record, refusals_recorded
 from quotas.money import format_exact
@@ -83,7 +84,7 @@ def create_key(*, owner: User, terms: KeyTerms) -> tuple[ApiKey, str]:
     text = _mint(owner)
     with transaction.atomic():
         # The owner's row makes numbers unique; deleted keys keep theirs.
-        User.objects.select_for_update(no_key=True).get(pk=owner.pk)
+        locked(owner)
         theirs = ApiKey.with_deleted.filter(space=owner.space_id, user=owner)
         last = theirs.aggregate(last=Max("number", default=0))["last"]
         at = origin.now()

@@ -12,7 +12,7 @@ from django_htmx.http import HttpResponseClientRedirect
 
 from accounts.locales import zone_of
 from accounts.second_factor import has_second_factor, is_required_of
-from accounts.sessions import note_seen
+from accounts.sessions import SignedOutError, note_seen
 
 Handler = Callable[[HttpRequest], HttpResponseBase]
 
@@ -57,6 +57,13 @@ class SignInRequiredMiddleware(LoginRequiredMiddleware):
         except ValueError:  # a header can say anything
             came_from = "/"
         return HttpResponseClientRedirect(f"{settings.LOGIN_URL}?{urlencode({'next': came_from})}")
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponseBase | None:
+        """Who is signed out while their request is served is answered as if it had come after."""
+        if not isinstance(error, SignedOutError):
+            return None
+        match = request.resolver_match
+        return self.handle_no_permission(request, match.func if match else None)
 
 
 SETTING_UP = "/me/two-factor/"

@@ -27,6 +27,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from accounts.models import User
+from accounts.sessions import locked
 from audit.services import record
 from tenants.policies import can_reset_second_factor
 
@@ -103,7 +104,7 @@ def open_app_secret(sealed: str) -> str:
 @transaction.atomic
 def enable_app(*, user: User, sealed_secret: str, code: str) -> list[str]:
     """Returns the recovery codes when these are the first. Raises WrongCodeError."""
-    _lock(user)
+    locked(user)
     counter = _counter_of(open_app_secret(sealed_secret), code)
     if counter is None or _mine(user, Kind.TOTP).exists():
         raise WrongCodeError
@@ -132,7 +133,7 @@ def add_passkey(request: HttpRequest, *, user: User, name: str, answer: str) -> 
     if not _can_verify(made.credential_data.public_key):
         raise PasskeyUnusableError
     with transaction.atomic():
-        _lock(user)
+        locked(user)
         if _mine(user, Kind.WEBAUTHN).count() >= PASSKEYS_MAX:
             raise PasskeyRefusedError
         codes = _first_codes(user)
@@ -144,14 +145,14 @@ def add_passkey(request: HttpRequest, *, user: User, name: str, answer: str) -> 
 
 @transaction.atomic
 def remove_app(*, user: User) -> None:
-    _lock(user)
+    locked(user)
     if _mine(user, Kind.TOTP).delete()[0]:
         _removed(user, {"method": "app"})
 
 
 @transaction.atomic
 def remove_passkey(*, user: User, passkey: Any) -> None:
-    _lock(user)
+    locked(user)
     if _mine(user, Kind.WEBAUTHN).filter(pk=passkey.pk).delete()[0]:
         _removed(user, {"method": "passkey", "name": str(passkey)})
 
@@ -159,7 +160,7 @@ def remove_passkey(*, user: User, passkey: Any) -> None:
 @transaction.atomic
 def renew_codes(*, user: User) -> list[str]:
     """New recovery codes in place of the old; none without anything that they could stand in for."""
-    _lock(user)
+    locked(user)
     if not has_second_factor(user):
         return []
     _mine(user, Kind.RECOVERY_CODES).delete()
@@ -175,10 +176,10 @@ def reset_second_factor(*, target: User, actor: User | None) -> bool:
     """
     if actor is not None and not can_reset_second_factor(actor, target):
         raise PermissionDenied
-    locked = _lock(target)
+    stored = locked(target)
     if not forget_second_factor(target):
         return False
-    _end_sessions(target, locked)
+    _end_sessions(target, stored)
     record("member.two_factor_reset", space=target.space, actor=actor, target=target)
     return True
 
@@ -281,17 +282,12 @@ def _mine(user: User, kind: str) -> QuerySet[Any]:
     return Authenticator.objects.filter(user=user, type=kind)  # type: ignore[no-any-return]  # allauth ships no types
 
 
-def _lock(user: User) -> User:
-    """One change at a time to what a person signs in with."""
-    return User.objects.select_for_update(no_key=True).get(pk=user.pk)
-
-
 def _first_codes(user: User) -> list[str]:
     """With the first factor come recovery codes, and the end of what was signed in with the password alone."""
     if has_second_factor(user):
         return []
     _mine(user, Kind.RECOVERY_CODES).delete()
-    _end_sessions(user, _lock(user))
+    _end_sessions(user, locked(user))
     return _shown(RecoveryCodes.activate(user).generate_codes())
 
 

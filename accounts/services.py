@@ -7,6 +7,7 @@ from django.db import transaction
 from django.db.models.functions import Lower
 
 from accounts.models import User
+from accounts.sessions import locked
 from audit.services import record, record_refusal
 
 
@@ -14,9 +15,9 @@ from audit.services import record, record_refusal
 def edit_self(*, user: User, **changes: str) -> None:
     """Their display name, language, time zone or theme; what is as it was writes nothing.
 
-    Raises User.DoesNotExist when they were deleted or disabled meanwhile.
+    Raises SignedOutError when they were deleted or disabled meanwhile.
     """
-    stored = _locked(user)
+    stored = locked(user, is_active=True)
     before = {name: getattr(stored, name) for name, value in changes.items() if getattr(stored, name) != value}
     for name, value in changes.items():
         setattr(user, name, value)
@@ -29,21 +30,16 @@ def edit_self(*, user: User, **changes: str) -> None:
 def change_own_password(*, user: User, password: str) -> None:
     """Every session of the user ends; the caller keeps its own with update_session_auth_hash.
 
-    Raises User.DoesNotExist when they were deleted, disabled, signed out or given another password meanwhile.
+    Raises SignedOutError when they were deleted, disabled, signed out or given another password meanwhile.
     """
     was = {"password": user.password, "session_epoch": user.session_epoch}
     # Hashed before the transaction: slow on purpose, and a lock should be short.
     hashed = make_password(password)
     with transaction.atomic():
-        _locked(user, **was)
+        locked(user, is_active=True, **was)
         user.password = hashed
         user.save(update_fields=["password"])
         record("self.password_changed", space=user.space, actor=user, target=user)
-
-
-def _locked(user: User, **as_it_was: object) -> User:
-    """As they are stored now. Between the request's beginning and here others may have changed them."""
-    return User.objects.select_for_update(no_key=True).get(pk=user.pk, is_active=True, **as_it_was)
 
 
 def record_sign_in(user: User) -> None:

@@ -10,7 +10,6 @@ from django.shortcuts import get_object_or_404
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 
-from accounts.models import User
 from accounts.sessions import end_other_sessions, end_session
 from tenants.answers import see_other
 from tenants.guards import space_view
@@ -30,11 +29,7 @@ def session_end(request: SpaceRequest, key_number: int) -> HttpResponse:
 @require_POST
 @space_view
 def sessions_end_others(request: SpaceRequest) -> HttpResponse:
-    try:
-        end_other_sessions(user=request.user)
-    except User.DoesNotExist:
-        # Deleted meanwhile: the next page asks for a sign-in.
-        return see_other("/me/settings/")
+    end_other_sessions(user=request.user)
     update_session_auth_hash(request, request.user)
     messages.success(request, _("You are signed out everywhere else."))
     return see_other("/me/settings/#sessions-title")

@@ -25,6 +25,10 @@ AGENT_MAX = 200
 NOWHERE = "0.0.0.0"  # noqa: S104  # where the server tells no address; the table wants one
 
 
+class SignedOutError(User.DoesNotExist):
+    """Whoever asked was deleted, disabled or signed out meanwhile; the middleware has them sign in."""
+
+
 @dataclass(frozen=True)
 class OwnSession:
     pk: int
@@ -65,21 +69,30 @@ def sessions_of(user: User, *, this_key: str | None) -> list[OwnSession]:
     return [_shown(row, is_this=row.session_key == this_key) for row in rows]
 
 
+def locked(user: User, **as_it_was: object) -> User:
+    """As they are stored now, until the transaction's end: others may have changed them since the request began.
+
+    Raises SignedOutError where there is no such user any more.
+    """
+    try:
+        return User.objects.select_for_update(no_key=True).get(pk=user.pk, **as_it_was)
+    except User.DoesNotExist as error:
+        raise SignedOutError from error
+
+
 @transaction.atomic
-def end_session(*, user: User, session: Any) -> bool:
-    """False when it was over already: of two clicks at once the database takes one."""
-    if not UserSession.objects.filter(pk=session.pk).delete()[0]:
-        return False
-    session.end()
-    before = {"device": device_of(session.user_agent).names, "address": session.ip}
-    record("session.ended", space=user.space, actor=user, target=user, before=before)
-    return True
+def end_session(*, user: User, session: Any) -> None:
+    # Of two clicks at once one deletes the row.
+    if UserSession.objects.filter(pk=session.pk).delete()[0]:
+        session.end()
+        before = {"device": device_of(session.user_agent).names, "address": session.ip}
+        record("session.ended", space=user.space, actor=user, target=user, before=before)
 
 
 @transaction.atomic
 def end_other_sessions(*, user: User) -> None:
     """Every session of the user ends, known here or not; the caller keeps its own with update_session_auth_hash."""
-    fresh = User.objects.select_for_update(no_key=True).get(pk=user.pk)
+    fresh = locked(user)
     fresh.session_epoch += 1
     fresh.save(update_fields=["session_epoch"])
     user.session_epoch = fresh.session_epoch

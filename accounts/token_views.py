@@ -65,10 +65,7 @@ def token_list(request: SpaceRequest) -> HttpResponse:
 def token_add(request: SpaceRequest) -> HttpResponse:
     form = TokenForm(request.POST if request.method == "POST" else None)
     if form.is_valid():
-        try:
-            key, text = create_key(owner=request.user, terms=form.terms())
-        except User.DoesNotExist:
-            raise Http404 from None
+        key, text = create_key(owner=request.user, terms=form.terms())
         return _key_shown(request, key, text, _("%(name)s added.") % {"name": key.name})
     return dialog(request, "accounts/_token_add", "accounts/token_add.html", {"form": form})
 

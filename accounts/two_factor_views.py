@@ -88,11 +88,7 @@ def own_view(view: View) -> View:
 
     @wraps(view)
     def guarded(request: SpaceRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        try:
-            response = view(request, *args, **kwargs)
-        except User.DoesNotExist:
-            # Deleted meanwhile: the next page asks for a sign-in.
-            return see_other(OVERVIEW)
+        response = view(request, *args, **kwargs)
         add_never_cache_headers(response)
         return response
 

@@ -71,11 +71,7 @@ def settings(request: SpaceRequest) -> HttpResponse:
     if request.method == "POST" and sent in forms:
         forms[sent] = _own_forms(request, request.POST)[sent]
         if forms[sent].is_valid():
-            try:
-                return _SAVES[sent](request, forms[sent].cleaned_data)
-            except User.DoesNotExist:
-                # Deleted, disabled or signed out meanwhile: the next page asks for a sign-in.
-                return see_other("/me/settings/")
+            return _SAVES[sent](request, forms[sent].cleaned_data)
     context = {f"{name}_form": form for name, form in forms.items()}
     return render(request, "accounts/settings.html", context, status=422 if request.method == "POST" else 200)
 

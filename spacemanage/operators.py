@@ -9,7 +9,7 @@ from django.contrib.admin import AdminSite
 from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.views import PasswordChangeView, redirect_to_login
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.decorators import method_decorator
 from django.utils.translation import gettext_lazy as _
 
@@ -30,7 +30,6 @@ class OperatorsSite(AdminSite):
     ) -> HttpResponseBase:
         """Django's page with our form: under the limits of sign-in, and in the trail."""
         from accounts.forms import OperatorPasswordForm
-        from accounts.models import User
 
         page = PasswordChangeView.as_view(
             form_class=partial(OperatorPasswordForm, request=request),
@@ -38,11 +37,7 @@ class OperatorsSite(AdminSite):
             template_name="registration/password_change_form.html",
             extra_context={**self.each_context(request), **(extra_context or {})},
         )
-        try:
-            return page(request)
-        except User.DoesNotExist:
-            # Signed out or given another password meanwhile: the next page asks for a sign-in.
-            return HttpResponseRedirect("/admin/")
+        return page(request)
 
     @method_decorator(login_not_required)
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:

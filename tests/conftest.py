@@ -42,6 +42,13 @@ def empty_tables(_: TransactionTestCase) -> None:
 TransactionTestCase._fixture_teardown = empty_tables  # type: ignore[attr-defined]  # Django's, without a type
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """On PostgreSQL itself nothing marked is skipped, whatever it says."""
+    marker = item.get_closest_marker("postgresql")
+    if marker and connection.vendor != "postgresql":
+        pytest.skip(marker.args[0])
+
+
 @pytest.fixture(autouse=True)
 def triggers_stand_aside(request: pytest.FixtureRequest) -> Iterator[None]:
     """Transactional tests empty all tables in the end, which append-only ones refuse: their triggers stand aside."""

@@ -42,7 +42,7 @@ def test_an_append_only_row_can_be_neither_changed_nor_deleted(
     assert list(model._default_manager.values()) == before
 
 
-@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="SQLite has no TRUNCATE")
+@pytest.mark.postgresql("SQLite has no TRUNCATE")
 def test_the_journal_cannot_be_truncated(member: User) -> None:
     with pytest.raises(IntegrityError, match="append-only"):
         _change(Transfer, "TRUNCATE {table}")

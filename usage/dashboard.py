@@ -87,6 +87,11 @@ class Share(NamedTuple):
     look: int
     percent: str
 
+    @property
+    def name(self) -> str:
+        """A request may be refused before it named a model."""
+        return self.model or _("Unknown model")
+
 
 class Failures(NamedTuple):
     errors: int
@@ -418,9 +423,7 @@ class Dashboard:
     @cached_property
     def _series(self) -> list[Series]:
         shares, others = self.shares[:COLOURED], self.shares[COLOURED:]
-        series = [
-            Series(one.model or _("Unknown model"), one.figures.cost_nanos, one.percent, one.look) for one in shares
-        ]
+        series = [Series(one.name, one.figures.cost_nanos, one.percent, one.look) for one in shares]
         rest = sum(one.figures.cost_nanos for one in others)
         percent = _percent(rest, self.figures.cost_nanos)
         return [*series, Series(_("Other"), rest, percent, OTHERS_LOOK)] if others else series

@@ -186,7 +186,7 @@ def test_an_operator_who_was_signed_out_meanwhile_changes_no_password(
 
     response = client.post("/admin/password_change/", form)
 
-    assert (response.status_code, response["Location"]) == (302, "/admin/")
+    assert (response.status_code, response["Location"]) == (302, "/admin/login/?next=/admin/password_change/")
     assert User.objects.get(pk=operator.pk).password == operator.password
 
 

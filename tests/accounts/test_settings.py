@@ -9,7 +9,7 @@ from django.test import Client
 
 from accounts.models import User
 from accounts.services import change_own_password, edit_self
-from accounts.sessions import end_other_sessions
+from accounts.sessions import SignedOutError, end_other_sessions
 from audit.models import AuditEvent
 from tenants.services import MemberChanges, delete_member, edit_member, set_enabled
 from tests.factories import PASSWORD
@@ -107,7 +107,7 @@ def test_nobody_changes_themself_after_they_were_deleted(member: User, manager: 
     mine = loaded(member)
     delete_member(member=member, actor=manager)
 
-    with pytest.raises(User.DoesNotExist):
+    with pytest.raises(SignedOutError):
         edit_self(user=mine, display_name="Late")
 
     assert User.everyone.get(pk=member.pk).display_name == "Jun Sato"
@@ -131,7 +131,7 @@ def test_no_password_is_changed_by_a_session_that_is_over(
     end(member, manager)
     kept = User.everyone.get(pk=member.pk).password
 
-    with pytest.raises(User.DoesNotExist):
+    with pytest.raises(SignedOutError):
         change_own_password(user=mine, password="brand new secret")
 
     assert User.everyone.get(pk=member.pk).password == kept
@@ -149,6 +149,6 @@ def test_who_is_deleted_while_changing_their_password_is_asked_to_sign_in(
 
     response = change_password(signed_in, PASSWORD, "brand new secret")
 
-    assert (response.status_code, response["Location"]) == (303, "/me/settings/")
+    assert (response.status_code, response["Location"]) == (302, "/login/?next=/me/settings/")
     assert signed_in.get("/me/settings/").status_code == 302
     assert not User.everyone.get(pk=member.pk).has_usable_password()

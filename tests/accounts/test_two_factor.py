@@ -599,7 +599,7 @@ def test_who_is_deleted_while_changing_their_factors_is_asked_to_sign_in(
 
     response = confirmed.post("/me/two-factor/codes/")
 
-    assert (response.status_code, response["Location"]) == (303, "/me/two-factor/")
+    assert (response.status_code, response["Location"]) == (302, "/login/?next=/me/two-factor/codes/")
     assert not is_in(confirmed) and "self.recovery_codes_renewed" not in kinds()
 
 

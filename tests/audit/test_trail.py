@@ -228,7 +228,7 @@ def test_a_403_of_admin_is_kept_though_its_transaction_went(member: User, operat
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="SQLite's pages write one after the other")
+@pytest.mark.postgresql("SQLite's pages write one after the other")
 @pytest.mark.parametrize(
     ("path", "kind"),
     [("/admin/tenants/space/add/", "space.created"), ("/admin/accounts/user/{pk}/change/", "manager.reset")],

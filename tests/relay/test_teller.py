@@ -125,7 +125,7 @@ def test_deeds_go_beside_sets_and_bugs_come_back_to_who_asked(key: str, member: 
     assert isinstance(rolled_back, QuotaError) and Wallet.objects.get(user=member).total == 5 * USD
 
 
-@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no session that could hang")
+@pytest.mark.postgresql("SQLite has no session that could hang")
 def test_a_session_that_hangs_is_given_up_and_what_is_owed_is_written_by_another(
     key: str, member: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,7 +150,7 @@ def test_a_session_that_hangs_is_given_up_and_what_is_owed_is_written_by_another
     assert Wallet.objects.get(user=member).spent == USD and reconcile(member.space) == []
 
 
-@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite prepares nothing")
+@pytest.mark.postgresql("SQLite prepares nothing")
 def test_a_pooler_that_keeps_no_prepared_statements_is_got_along_with(key: str, member: User) -> None:
     """One that gives each transaction to another session: that one has not prepared what this one has."""
 

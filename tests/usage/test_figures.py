@@ -456,7 +456,7 @@ def test_reopening_too_little_tells_what_still_differs(space: Space) -> None:
         reopened("--space", space.name, "--since", f"{AUTUMN + timedelta(hours=12):%Y-%m-%dT%H:%M+00:00}")
 
 
-@pytest.mark.parametrize("since", ["yesterday", "2026-13-45", "2026-02-30T10:00", ""])
+@pytest.mark.parametrize("since", ["yesterday", "2026-13-45", "2026-02-30T10:00", "0001-01-01T00:00+14:00", ""])
 def test_reopening_names_the_argument_that_is_wrong(space: Space, since: str) -> None:
     with pytest.raises(CommandError, match="--since"):
         reopened("--space", space.name, "--since", since)

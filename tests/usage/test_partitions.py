@@ -22,7 +22,7 @@ from tests.relay.test_tasks import work_once
 from usage.models import UsageRecord
 from usage.partitions import LOCK, MONTHS_AHEAD, REST, TABLE, Month, make_ahead, make_months, months_from, months_made
 
-on_postgresql = pytest.mark.skipif("connection.vendor != 'postgresql'", reason="SQLite keeps one table")
+on_postgresql = pytest.mark.postgresql("SQLite keeps one table")
 LONG_AGO = datetime(2021, 2, 28, 23, 59, 59, 999_999, tzinfo=UTC)
 
 

@@ -10,7 +10,7 @@ from quotas.errors import InsufficientPool, KeyReused, PoolLimit
 from quotas.money import AmountError, format_balance, parse_usd
 from quotas.pool import pool_of
 from quotas.services import grant, revoke
-from tenants.models import Space
+from tenants.commands import space_called
 
 
 class Command(RecordedCommand, BaseCommand):
@@ -23,9 +23,7 @@ class Command(RecordedCommand, BaseCommand):
         parser.add_argument("--key", default="", help="repeating a grant with the same key moves nothing")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        space = Space.objects.filter(name__iexact=options["space"]).first()
-        if space is None:
-            raise CommandError(f"--space: there is no space “{options['space']}”")
+        space = space_called(options["space"])
         amount: str = options["amount"]
         move = revoke if amount.startswith("-") else grant
         try:

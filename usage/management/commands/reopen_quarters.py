@@ -6,11 +6,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
-from django.utils.dateparse import parse_date, parse_datetime
 from django.utils.translation import gettext as _
 
 from quotas.reconcile import reconcile
-from tenants.models import Space
+from tenants.commands import space_called
 from usage.quarters import PrunedError, reopen
 
 
@@ -27,9 +26,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        space = Space.objects.filter(name__iexact=options["space"]).first()
-        if space is None:
-            raise CommandError(_("--space: there is no space “%(name)s”") % {"name": options["space"]})
+        space = space_called(options["space"])
         since = _moment(options["since"])
         try:
             with transaction.atomic():
@@ -46,11 +43,7 @@ class Command(BaseCommand):
 def _moment(text: str) -> datetime:
     """A day or a moment; without an offset it is UTC's."""
     try:
-        day, moment = parse_date(text), parse_datetime(text)
-    except ValueError:
-        day = moment = None
-    if day is not None:
-        moment = datetime(day.year, day.month, day.day)  # noqa: DTZ001  its zone follows
-    if moment is None:
-        raise CommandError(_("--since: a day or a moment, like 2026-11-27 or 2026-11-27T09:00+01:00"))
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        moment = datetime.fromisoformat(text)
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise CommandError(_("--since: a day or a moment, like 2026-11-27 or 2026-11-27T09:00+01:00")) from None
