@@ -89,6 +89,17 @@ def test_names_beside_figures_are_not_broken_into_letters(sign_in: SignIn, manag
     assert name.evaluate(LINES) == 1
 
 
+@pytest.mark.parametrize("width", [320, 390, 700])
+@pytest.mark.parametrize("path", ["/console/usage/", "/console/tasks/", "/me/credits/"])
+def test_what_else_can_be_exported_is_seen_whole(sign_in: SignIn, manager: User, path: str, width: int) -> None:
+    page = sign_in(manager, path, viewport={"width": width, "height": 844})
+    page.locator("summary", has_text="Other forms of the export").click()
+
+    box = page.get_by_role("link", name="CSV for Excel").bounding_box()
+
+    assert box and box["x"] >= 0 and box["x"] + box["width"] <= width
+
+
 def test_every_field_of_a_dialog_is_reached_on_a_magnified_screen(
     sign_in: SignIn, manager: User, people: list[User]
 ) -> None:
