@@ -26,7 +26,7 @@ def relay(upstream: str, database: Database, *, members: int = 64) -> Iterator[G
     with served(database) as (base, pid):
         headers = [{"authorization": f"Bearer {spender.key}"} for spender in spenders]
         wait_for("The relay", lambda: MODEL in requests.get(f"{base}/v1/models", headers=headers[0], timeout=5).text)
-        about = f"one worker of granian {version('granian')}, {members} members, PostgreSQL {database.version}, durable"
+        about = f"one worker of uvicorn {version('uvicorn')}, {members} members, PostgreSQL {database.version}, durable"
         yield Gateway("Space Manage", about, f"{base}/v1/chat/completions", headers, (pid,), (database.pid,))
 
 
@@ -34,9 +34,7 @@ def relay(upstream: str, database: Database, *, members: int = 64) -> Iterator[G
 def served(database: Database) -> Iterator[tuple[str, int]]:
     """(address, pid) of the product, served on that database by the command in `./run`."""
     port = free_port()
-    listening = ["--interface", "asgi", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--no-ws"]
-    quiet = ["--log-level", "warning", "--workers-kill-timeout", "10"]
-    command = [sys.executable, "-m", "granian", *listening, *quiet, "spacemanage.asgi:application"]
+    command = [sys.executable, "-m", "spacemanage.serve", "--port", str(port)]
     with running("relay", *command, env={"DATABASE_URL": database.url, "DEMO": "true"}) as pid:
         base = f"http://127.0.0.1:{port}"
         wait_for("The relay", lambda: requests.get(f"{base}/healthz", timeout=5).status_code == 200)

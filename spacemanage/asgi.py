@@ -17,6 +17,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "spacemanage.settings")
 
 from a2wsgi import WSGIMiddleware
 from django.core.wsgi import get_wsgi_application
+from django.db import connection
 
 django_pages: Any = get_wsgi_application()
 
@@ -61,7 +62,6 @@ async def application(scope: Message, receive: Receive, send: Send) -> None:
 
 
 async def _pages(scope: Message, receive: Receive, send: Send) -> None:
-    """a2wsgi wants coroutines from another thread; what granian's receive and send give are awaitables only."""
     has_left = scope["has_left"] = Event()
     # From the beginning: a server may tell only those who are waiting. What comes with a GET is nobody's to read.
     leaving = asyncio.ensure_future(_leave(receive, has_left)) if scope.get("method") == "GET" else None
@@ -69,11 +69,8 @@ async def _pages(scope: Message, receive: Receive, send: Send) -> None:
     async def receive_message() -> Message:
         return NO_BODY if leaving else await receive()
 
-    async def send_message(message: Message) -> None:
-        await send(message)
-
     try:
-        await pages(scope, receive_message, send_message)
+        await pages(scope, receive_message, send)
     finally:
         if leaving is not None:
             leaving.cancel()
@@ -85,11 +82,19 @@ async def _leave(receive: Receive, has_left: Event) -> None:
     has_left.set()
 
 
+def _check() -> None:
+    """In a thread, whose connection nobody needs again."""
+    try:
+        refuse_published_passwords()
+    finally:
+        connection.close()
+
+
 async def _lifespan(receive: Receive, send: Send) -> None:
     """Teller, catalogue, worker and client sessions start before the first request and drain after the last."""
     await receive()
     try:
-        refuse_published_passwords()
+        await asyncio.to_thread(_check)
         await relay.start()
         working = asyncio.ensure_future(worker.run())
     except Exception as error:

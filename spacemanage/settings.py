@@ -337,5 +337,5 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     # Every refused sign-in is a line already; the rest of what axes tells is its own housekeeping.
     # A refusal is the client's business; a 5xx is ours.
-    "loggers": {"axes": {"level": "WARNING"}, "django.request": {"level": "ERROR"}},
+    "loggers": {"axes": {"level": "WARNING"}, "django.request": {"level": "ERROR"}, "uvicorn": {"level": "ERROR"}},
 }

@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
+from cryptography.fernet import Fernet
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
 from django.test import Client
 
 from spacemanage.boot import refuse_published_passwords
 from tenants.models import Space
+from tests.postgres import free_port
+from tests.relay.conftest import Process, database_url, wait_for
 
 ROOT = Path(__file__).parent.parent
 SECRET = "q8Zr2mXw7Lk4Vb9Nc3Jt6Hg1Fd5Sa0Py-Ue_Io7Tr4Wq2Ez8Xv6Cb1N"
@@ -79,6 +83,40 @@ def test_production_starts_on_a_database_of_its_own(space: Space, settings: Any)
     settings.DEMO = False
 
     refuse_published_passwords()
+
+
+@pytest.fixture
+def production() -> dict[str, str]:
+    keys = {"SECRET_KEY": SECRET, "CREDENTIAL_KEYS": Fernet.generate_key().decode()}
+    return keys | {"DEMO": "false", "ALLOWED_HOSTS": "127.0.0.1", "DATABASE_URL": database_url()}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_server_answers_in_production_and_not_on_the_demos_database(
+    space: Space, production: dict[str, str]
+) -> None:
+    port = free_port()
+    served = [sys.executable, "-m", "spacemanage.serve", "--port", str(port)]
+    process = Process(*served, env=production)
+    wait_for(lambda: requests.get(f"http://127.0.0.1:{port}/healthz", timeout=5).status_code == 200)
+    process.stop()
+
+    Space.objects.update(is_demo=True)
+    done = subprocess.run(
+        served, cwd=ROOT, env=os.environ | production, capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert done.returncode == 3 and "whose passwords are published" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [(["--port", "99999"], "99999 is not a port"), (["--host", "192.0.2.1"], "Cannot assign")]
+)
+def test_an_address_that_cannot_be_listened_on_is_told(options: list[str], said: str) -> None:
+    served = [sys.executable, "-m", "spacemanage.serve", *options]
+    done = subprocess.run(served, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+
+    assert done.returncode != 0 and said in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.django_db

@@ -15,8 +15,6 @@ from benchmarks.drills.stage import BY_TOKEN, FIXED, Stage, mixed
 RENEWED_S = 7.0
 RESPAWN_WITHIN_S = 20.0
 TOKENS = 500
-# The server takes a worker that dies sooner after its start for one that cannot start.
-RESPAWN_PAUSE_S = 7.0
 
 
 def run(stage: Stage, times: int) -> None:
@@ -37,12 +35,12 @@ def _alone(stage: Stage, keys: list[str], models: list[str], times: int) -> list
     with Load(mixed(relay.base, keys, *models)) as load:
         for _ in range(times):
             _warm_up(load)
-            relay.restart_after_kill()
+            relay.kill_worker()
         # A server that lives for seconds only cannot be blamed for what it did not sweep.
         time.sleep(SWEEP_S)
         late = overdue(stage.space)
     relay.close()
-    stage.report.say(f"one worker, killed and started again {times} times, 64 in flight: {tally(load.answers)}")
+    stage.report.say(f"one worker, killed and replaced {times} times, 64 in flight: {tally(load.answers)}")
     stage.report.check(f"{SWEEP_S} s after the last no hold has outlived its expiry", late)
     return load.answers
 
@@ -69,11 +67,10 @@ def _renewed(stage: Stage, key: str, model: str) -> list[Answer]:
 
 
 def _beside_another(stage: Stage, keys: list[str], models: list[str], times: int) -> list[Answer]:
-    relay = stage.relay(workers=2, respawns=True)
+    relay = stage.relay(workers=2)
     silent: list[str] = []
     with Load(mixed(relay.base, keys, *models)) as load:
         for number in range(1, times + 1):
-            time.sleep(RESPAWN_PAUSE_S)
             _warm_up(load)
             relay.kill_worker()
             tries = [_try_later(Ask(base=relay.base, key=keys[0], model=models[0])) for _ in range(4)]

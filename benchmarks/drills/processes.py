@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]  # it ships no types
 import requests
 
 from tests.postgres import free_port
@@ -83,36 +84,24 @@ class Process:
 
 
 class Relay(Process):
-    """granian with the product; `respawns` lets it replace a worker that died, where it would end otherwise."""
+    """The product as it is served: a supervisor and its workers."""
 
-    def __init__(self, home: Path, *, workers: int = 1, respawns: bool = False) -> None:
+    def __init__(self, home: Path, *, workers: int = 1) -> None:
         port = free_port()
-        options = ["--host", "127.0.0.1", "--port", str(port), "--workers", str(workers), "--no-ws"]
-        options += ["--log-level", "warning", "--workers-kill-timeout", "10"]
-        options += ["--respawn-failed-workers"] if respawns else []
-        arguments = ["-m", "granian", "--interface", "asgi", *options, "spacemanage.asgi:application"]
+        arguments = ["-m", "spacemanage.serve", "--port", str(port), "--workers", str(workers)]
         variables = {"DEMO": "true", "CATALOGUE_REFRESH_S": "0.5"}
         super().__init__(arguments, variables, port=port, probe="/healthz", log=home / f"relay-{port}.log")
 
     def workers(self) -> list[int]:
+        """Without the helper that Python starts beside them."""
         assert self._started is not None
-        pid = self._started.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children")
-        return [int(child) for child in children.read_text().split()] if children.exists() else []
+        children = psutil.Process(self._started.pid).children()
+        return [child.pid for child in children if "spawn_main" in " ".join(child.cmdline())]
 
     def kill_worker(self) -> None:
-        """SIGKILL for the first worker, if there still is one."""
+        """SIGKILL for the first worker, if there still is one; the supervisor puts another in its place."""
         for victim in self.workers()[:1]:
             os.kill(victim, signal.SIGKILL)
-
-    def restart_after_kill(self) -> None:
-        """SIGKILL for the worker; without it the server ends by itself, and is started again on its port."""
-        assert self._started is not None
-        self.kill_worker()
-        with suppress(subprocess.TimeoutExpired):
-            self._started.wait(ENDING_TIMEOUT_S)
-        self.kill()
-        self.start()
 
 
 class DemoUpstream(Process):

@@ -1,4 +1,4 @@
-"""The relay as it is served: granian in a process of its own, the demo upstream behind it, real HTTP on both sides."""
+"""The relay as it is served: in a process of its own, the demo upstream behind it, real HTTP on both sides."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil  # type: ignore[import-untyped]  # it ships no types
 import pytest
 import requests
 from django.conf import settings
@@ -68,10 +69,24 @@ class Process:
             os.killpg(self._started.pid, signal.SIGKILL)
         self._started.wait()
 
+    def workers(self) -> list[int]:
+        """Of the server, without the helper that Python starts beside them."""
+        children = psutil.Process(self._started.pid).children()
+        return [child.pid for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+    def signal(self, number: int) -> None:
+        self._started.send_signal(number)
+
+    def has_ended_within(self, seconds: float) -> bool:
+        try:
+            self._started.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
     def stop(self) -> None:
-        self._started.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            self._started.wait(timeout=15)
+        self.signal(signal.SIGTERM)
+        self.has_ended_within(15)
         self.kill()
 
 
@@ -87,12 +102,11 @@ def upstream_url() -> Iterator[str]:
         process.stop()
 
 
-def start_relay() -> tuple[str, Process]:
+def start_relay(*options: str) -> tuple[str, Process]:
     """A relay on the tests' own database."""
     port = free_port()
-    granian = [sys.executable, "-m", "granian", "--interface", "asgi", "spacemanage.asgi:application"]
     env = {"DATABASE_URL": database_url(), "DEMO": "true", "CATALOGUE_REFRESH_S": "0.1", "LOG_LEVEL": "ERROR"}
-    process = Process(*granian, "--host", "127.0.0.1", "--port", str(port), env=env)
+    process = Process(sys.executable, "-m", "spacemanage.serve", "--port", str(port), *options, env=env)
     url = f"http://127.0.0.1:{port}"
     wait_for(lambda: requests.get(f"{url}/healthz", timeout=5).status_code == 200)
     return f"{url}/v1", process
@@ -115,7 +129,7 @@ def relay_url(shared_relay: str, offered: Model, key: str) -> str:
 @pytest.fixture
 def own_relay(offered: Model, key: str) -> Iterator[tuple[str, Process]]:
     """A relay of the test's own, to be killed."""
-    url, process = start_relay()
+    url, process = start_relay("--grace-s", "3")
     wait_until_offered(url, key)
     yield url, process
     process.kill()

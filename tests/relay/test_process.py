@@ -1,18 +1,25 @@
-"""The two doors of one process: pages answer beside the relay, forms and all."""
+"""The process that is served: pages answer beside the relay, forms and all; workers end, and are replaced."""
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import socket
 import time
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
 
 from accounts.models import User
+from quotas.models import Wallet
 from tests.factories import PASSWORD
-from tests.relay.conftest import wait_for
+from tests.relay.conftest import MODEL, Process, wait_for
 from tests.usage.test_export import many
 from usage.export import AT_ONCE
+from usage.models import UsageRecord
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -77,3 +84,69 @@ def _left(session: requests.Session, url: str) -> int:
     with session.get(url, stream=True, timeout=30) as answer:
         next(answer.iter_content(1000))
         return answer.status_code
+
+
+# Ends of workers.
+
+
+def streamed(url: str, key: str, *, tokens: int) -> requests.Response:
+    """A stream of which the first bytes are there; so many tokens, one each twentieth of a second."""
+    content = f"demo:pace=0.05 demo:tokens={tokens}"
+    body: Any = {"model": MODEL, "stream": True, "messages": [{"role": "user", "content": content}]}
+    headers = {"Authorization": f"Bearer {key}"}
+    answer = requests.post(f"{url}/chat/completions", json=body, headers=headers, stream=True, timeout=30)
+    assert answer.status_code == 200, answer.text
+    return answer
+
+
+def test_a_worker_that_died_is_replaced(own_relay: tuple[str, Process], key: str) -> None:
+    url, process = own_relay
+    [died] = process.workers()
+    os.kill(died, signal.SIGKILL)
+
+    with streamed(url, key, tokens=2) as answer:
+        assert b"[DONE]" in answer.content
+    assert process.workers() != [died]
+
+
+def test_what_is_under_way_ends_before_the_server_does(own_relay: tuple[str, Process], key: str, member: User) -> None:
+    url, process = own_relay
+    with streamed(url, key, tokens=40) as answer:
+        process.signal(signal.SIGTERM)
+        assert b"[DONE]" in answer.content
+
+    assert process.has_ended_within(5)
+    assert UsageRecord.objects.get().status == 200 and Wallet.objects.get(user=member).held == 0
+
+
+def test_new_workers_take_the_place_of_the_old_and_nobody_is_refused(
+    own_relay: tuple[str, Process], key: str, member: User
+) -> None:
+    url, process = own_relay
+    old = process.workers()
+    with streamed(url, key, tokens=40) as answer:
+        process.signal(signal.SIGHUP)
+        asked = 0
+        while process.workers() == old or len(process.workers()) > 1:
+            with streamed(url, key, tokens=1) as another:
+                assert b"[DONE]" in another.content
+            asked += 1
+        assert b"[DONE]" in answer.content
+
+    assert asked > 1 and UsageRecord.objects.filter(status=200).count() == asked + 1
+
+
+def test_a_client_that_does_not_read_keeps_no_server_from_ending(own_relay: tuple[str, Process], member: User) -> None:
+    url, process = own_relay
+    many(member, 30_000)
+    session = signed_in(url.removesuffix("/v1"), "jun")
+    cookies = "; ".join(f"{name}={value}" for name, value in session.cookies.items())
+
+    with socket.socket() as client:
+        # Whatever the kernels keep between the two must not be enough for the whole file.
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", urlsplit(url).port))
+        client.sendall(f"GET /console/usage.csv HTTP/1.1\r\nHost: localhost\r\nCookie: {cookies}\r\n\r\n".encode())
+        assert client.recv(100).startswith(b"HTTP/1.1 200 ")
+        process.signal(signal.SIGTERM)
+        assert process.has_ended_within(8)

@@ -1,0 +1,126 @@
+"""One client's connection to the server: uvicorn's, with an end to its patience, and with answers in one piece.
+
+By itself uvicorn waits for ever for the rest of a head or of a body and for a client that does not read its answer, and
+reads a head of any length.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEAD_MOST = 64 * 1024
+# What is longer gains nothing from being sent together.
+JOINED_MOST = 16 * 1024
+
+
+class Connection(HttpToolsProtocol):
+    """One request after another. httptools calls the `on_…` methods."""
+
+    # For a whole head; for the next piece of a body; for any of what waits to be read.
+    HEAD_S = 30.0
+    BODY_S = 60.0
+    UNREAD_S = 60.0
+    # How often it is looked whether one of them is over: so much later it may be noticed.
+    LOOK_S = 10.0
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._is_in_head = True
+        self._head_bytes = 0
+        # Since when the client owes us something; None while it does not.
+        self._owes_since: float | None = None
+        self._unread_bytes = 0
+        self._unread_since = 0.0
+        self._looking: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(cast("asyncio.Transport", Joining(transport, self.loop)))
+        self._owes_since = self.loop.time()
+        self._looking = self.loop.call_later(self.LOOK_S, self._look)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._is_in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_MOST and not self.transport.is_closing():
+                self.send_400_response(f"The head of the request is longer than {HEAD_MOST} bytes.")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._is_in_head = True
+        self._head_bytes = 0
+        self._owes_since = self.loop.time()
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self._is_in_head = False
+        self._owes_since = self.loop.time()
+
+    def on_body(self, body: bytes) -> None:
+        super().on_body(body)
+        self._owes_since = self.loop.time()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._owes_since = None
+
+    def _look(self) -> None:
+        now = self.loop.time()
+        if self._is_overdue(now) or self._is_unread(now):
+            self.transport.abort()
+        else:
+            self._looking = self.loop.call_later(self.LOOK_S, self._look)
+
+    def _is_overdue(self, now: float) -> bool:
+        if self._owes_since is None:
+            return False
+        if self.flow.read_paused:
+            # It is we who do not read.
+            self._owes_since = now
+        return now - self._owes_since >= (self.HEAD_S if self._is_in_head else self.BODY_S)
+
+    def _is_unread(self, now: float) -> bool:
+        waiting_bytes = self.transport.get_write_buffer_size()
+        if not self.flow.write_paused or waiting_bytes != self._unread_bytes:
+            self._unread_bytes, self._unread_since = waiting_bytes, now
+        return now - self._unread_since >= self.UNREAD_S
+
+
+class Joining:
+    """A transport that sends what is written in one turn of the loop in one piece.
+
+    Head and body of an answer are written one after the other: sent apart, each would wake whoever reads them.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._pieces: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        self._pieces.append(data)
+        if len(data) >= JOINED_MOST:
+            self._send()
+        elif len(self._pieces) == 1:
+            self._loop.call_soon(self._send)
+
+    def close(self) -> None:
+        self._send()
+        self._transport.close()
+
+    def _send(self) -> None:
+        # Who has left meanwhile is not written to.
+        if self._pieces and not self._transport.is_closing():
+            self._transport.write(b"".join(self._pieces))
+        self._pieces.clear()

@@ -1,0 +1,84 @@
+"""The product's server: python -m spacemanage.serve --host 127.0.0.1 --port 8000
+
+One worker has all of it: pages, relay, and the work in the background. A worker that dies is replaced. SIGTERM ends the
+server when what is under way has ended, after the grace at the latest; SIGHUP puts new workers in the place of the old.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+import uvicorn
+from django.core.exceptions import ImproperlyConfigured
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
+
+log = logging.getLogger("spacemanage.serve")
+
+# Longer than the minute for which proxies and load balancers keep theirs: it must not be us who close first.
+KEEP_ALIVE_S = 75
+
+
+class Supervisor(Multiprocess):
+    """uvicorn's, which replaces a worker without a word to whoever reads errors."""
+
+    def keep_subprocess_alive(self) -> None:
+        before = list(self.processes)
+        super().keep_subprocess_alive()
+        for old, new in zip(before, self.processes, strict=True):
+            if new is not old:
+                log.error("worker_replaced pid=%s exit=%s by=%s", old.pid, old.exitcode, new.pid)
+
+
+def main() -> None:
+    options = read_options()
+    # Here and not in each worker, which would be started again and again.
+    try:
+        import spacemanage.settings  # noqa: F401
+    except ImproperlyConfigured as error:
+        sys.exit(str(error))
+    config = uvicorn.Config(
+        "spacemanage.asgi:application",
+        host=options.host,
+        port=options.port,
+        workers=options.workers,
+        http="spacemanage.connections:Connection",
+        ws="none",
+        loop="uvloop",
+        interface="asgi3",
+        lifespan="on",
+        # Django's settings say what is logged, audit/address.py whose word is taken for an address.
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=options.grace_s,
+    )
+    supervisor = Supervisor(config, sockets=[config.bind_socket()])
+    supervisor.run()
+    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+        sys.exit(STARTUP_FAILURE)
+
+
+def read_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=_port, default=8000)
+    parser.add_argument("--workers", type=int, default=1, help="processes; more than one wants PostgreSQL")
+    parser.add_argument(
+        "--grace-s", type=int, default=10, metavar="SECONDS", help="that requests under way have, once it is to end"
+    )
+    return parser.parse_args()
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"{text} is not a port: give a number from 1 to 65535")
+    return int(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,237 @@
+"""The server's connections over real sockets: what a client may leave undone, how long, and how answers are sent."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import uvicorn
+
+from spacemanage.connections import HEAD_MOST, Connection
+from tests.relay.conftest import wait_for
+
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+PATIENCE_S = 0.3
+# More than the kernel keeps for a client that asks it not to keep much.
+LONG = 10_000_000
+
+
+class Impatient(Connection):
+    HEAD_S = BODY_S = UNREAD_S = PATIENCE_S
+    LOOK_S = 0.05
+
+
+class Application:
+    """Reads the body, waits as long as the path says, answers `read N` or LONG; and keeps what it saw."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        wait_s = float(scope["path"].strip("/") or 0)
+        if scope["query_string"] == b"late":
+            await asyncio.sleep(wait_s)
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                self.seen.append("left")
+                return
+            size += len(message["body"])
+            if not message["more_body"]:
+                break
+        body = b"x" * LONG if scope["query_string"] == b"long" else b"read %d" % size
+        headers = [(b"content-length", b"%d" % len(body))]
+        if scope["query_string"] == b"head":
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await asyncio.sleep(wait_s)
+        if scope["query_string"] != b"head":
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for at in range(0, len(body), 100_000):
+            await send({"type": "http.response.body", "body": body[at : at + 100_000], "more_body": True})
+        await send({"type": "http.response.body"})
+        self.seen.append("sent")
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[tuple[Application, int]]:
+    application = Application()
+    config = uvicorn.Config(application, port=0, http=Impatient, ws="none", lifespan="off", log_config=None)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    wait_for(lambda: server.started, seconds=10)
+    yield application, server.servers[0].sockets[0].getsockname()[1]
+    server.should_exit = True
+    thread.join(10)
+
+
+@pytest.fixture
+def application(served: tuple[Application, int]) -> Application:
+    served[0].seen.clear()
+    return served[0]
+
+
+@pytest.fixture
+def client(served: tuple[Application, int]) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", served[1]), timeout=10) as client:
+        yield client
+
+
+def is_closed_within(client: socket.socket, seconds: float) -> bool:
+    """Whether the server closes without another byte."""
+    client.settimeout(seconds)
+    try:
+        return client.recv(1000) == b""
+    except TimeoutError:
+        return False
+
+
+def is_refused_within(client: socket.socket, seconds: float) -> bool:
+    """Whether the server closes on someone who goes on sending a byte now and then."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            client.sendall(b"x")
+        except OSError:
+            return True
+        time.sleep(PATIENCE_S / 8)
+    return False
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\n"])
+def test_a_head_that_does_not_come_is_not_waited_for(
+    client: socket.socket, application: Application, sent: bytes
+) -> None:
+    begun = time.monotonic()
+    client.sendall(sent)
+
+    assert is_closed_within(client, 5)
+    assert time.monotonic() - begun >= PATIENCE_S and application.seen == []
+
+
+def test_a_head_is_due_as_a_whole_however_steadily_it_trickles(client: socket.socket) -> None:
+    client.sendall(b"GET / HTTP/1.1\r\nHost: ")
+
+    assert is_refused_within(client, 5)
+
+
+def test_a_body_that_stops_is_not_waited_for_and_its_request_ends(
+    client: socket.socket, application: Application
+) -> None:
+    client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf")
+
+    assert is_closed_within(client, 5)
+    wait_for(lambda: application.seen == ["left"], seconds=5)
+
+
+def test_a_body_may_take_its_time_as_long_as_it_comes(client: socket.socket) -> None:
+    client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\n")
+    for _ in range(8):
+        time.sleep(PATIENCE_S / 3)
+        client.sendall(b"x")
+
+    assert client.recv(1000).endswith(b"read 8")
+
+
+def test_a_body_that_nobody_reads_yet_is_not_held_against_its_client(client: socket.socket) -> None:
+    size = 20 * HEAD_MOST
+    client.sendall(b"POST /0.7?late HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size)
+    client.sendall(b"x" * size)
+
+    assert client.recv(1000).endswith(b"read %d" % size)
+
+
+def test_neither_a_long_answer_nor_the_time_between_requests_is_a_debt(client: socket.socket) -> None:
+    for _ in range(2):
+        client.sendall(GET.replace(b"/ ", b"/0.7 ", 1))
+        assert client.recv(1000).endswith(b"read 0")
+        assert not is_closed_within(client, 2 * PATIENCE_S)
+        client.settimeout(10)
+
+
+def test_a_head_that_is_too_long_is_told_so(client: socket.socket, application: Application) -> None:
+    client.sendall(b"GET / HTTP/1.1\r\nX: " + b"x" * HEAD_MOST)
+    answer = client.recv(1000)
+
+    assert answer.startswith(b"HTTP/1.1 400 ") and b"longer than 65536 bytes" in answer
+    assert is_closed_within(client, 5) and application.seen == []
+
+
+def test_a_long_body_right_behind_its_head_is_none(client: socket.socket) -> None:
+    size = 3 * HEAD_MOST
+    client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (size, b"x" * size))
+
+    assert client.recv(1000).endswith(b"read %d" % size)
+
+
+def test_head_and_body_are_sent_in_one_piece(client: socket.socket) -> None:
+    client.sendall(GET)
+
+    assert client.recv(1000).endswith(b"\r\n\r\nread 0")
+
+
+def test_a_head_does_not_wait_for_a_body_that_comes_later(client: socket.socket) -> None:
+    client.sendall(GET.replace(b"/ ", b"/0.3?head ", 1))
+
+    assert client.recv(1000).endswith(b"\r\n\r\n")
+    assert client.recv(1000) == b"read 0"
+
+
+def test_what_was_written_before_the_end_is_sent(client: socket.socket) -> None:
+    client.sendall(GET.replace(b"Host", b"Connection: close\r\nHost", 1))
+
+    assert client.recv(1000).endswith(b"read 0")
+    assert is_closed_within(client, 5)
+
+
+def test_requests_sent_at_once_are_answered_in_their_order(client: socket.socket) -> None:
+    client.sendall(GET.replace(b"/ ", b"/0.1 ", 1) + GET)
+    answers = b""
+    while answers.count(b"read") < 2:
+        answers += client.recv(1000)
+
+    assert answers.count(b"HTTP/1.1 200") == 2
+
+
+@pytest.fixture
+def slow_reader(served: tuple[Application, int]) -> Iterator[socket.socket]:
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(10)
+        client.connect(("127.0.0.1", served[1]))
+        client.sendall(GET.replace(b"/ ", b"/?long ", 1))
+        yield client
+
+
+def test_an_answer_that_nobody_reads_is_broken_off(slow_reader: socket.socket, application: Application) -> None:
+    wait_for(lambda: application.seen == ["sent"], seconds=5)
+
+    assert _read(slow_reader, pause_s=0) < LONG
+
+
+def test_an_answer_that_is_read_slowly_is_sent_to_its_end(slow_reader: socket.socket) -> None:
+    assert _read(slow_reader, pause_s=PATIENCE_S / 2) > LONG
+
+
+def _read(client: socket.socket, *, pause_s: float) -> int:
+    """How many bytes there are until the end or the first byte after LONG, read with eight pauses."""
+    got, pauses = 0, 0
+    while got <= LONG and (piece := _received(client)):
+        got += len(piece)
+        if got > pauses * LONG // 8:
+            pauses += 1
+            time.sleep(pause_s)
+    return got
+
+
+def _received(client: socket.socket) -> bytes:
+    try:
+        return client.recv(65536)
+    except ConnectionResetError:
+        return b""
