@@ -55,7 +55,7 @@ def parse_usd(text: str) -> int:
 
 def format_exact(nanos: int) -> str:
     """`12.50` or `0.000425`: every digit, at least two decimals, no sign of currency. What an edited field holds."""
-    whole, decimals = _every_digit(nanos * PARTS_PER_NANO)
+    whole, decimals = _every_digit(nanos, 9)
     return f"{'-' if nanos < 0 else ''}{whole}.{decimals}"
 
 
@@ -74,7 +74,7 @@ def format_cost(nanos: int) -> str:
 
 def format_parts(parts: int) -> str:
     """`$0.0000000001125` of millionths of a nano-dollar: every digit, never rounded."""
-    whole, decimals = _every_digit(parts)
+    whole, decimals = _every_digit(parts, 15)
     return f"{MINUS if parts < 0 else ''}${whole:,}.{decimals}"
 
 
@@ -92,10 +92,10 @@ def format_alike(*nanos: int) -> list[str]:
     return [f"{MINUS if value < 0 else ''}${_fixed(abs(value), decimals)}" for value in nanos]
 
 
-def _every_digit(parts: int) -> tuple[int, str]:
-    """Whole dollars and the decimals behind them, two at least."""
-    whole, part = divmod(abs(parts), NANOS_PER_USD * PARTS_PER_NANO)
-    return whole, f"{part:015d}".rstrip("0").ljust(2, "0")
+def _every_digit(amount: int, digits: int) -> tuple[int, str]:
+    """Whole dollars and the decimals behind them, two at least, of an amount with so many digits below a dollar."""
+    whole, part = divmod(abs(amount), 10**digits)
+    return whole, f"{part:0{digits}d}".rstrip("0").ljust(2, "0")
 
 
 def _fixed(nanos: int, decimals: int) -> str:

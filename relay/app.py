@@ -10,7 +10,6 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -44,16 +43,14 @@ ANSWER_MOST = 64 * 1024 * 1024
 LOOK_AFTER_S = 0.5
 
 
-@dataclass
 class Request:
-    """One HTTP exchange: what was sent, and the way to answer."""
+    """One HTTP exchange: what was sent, and the way to answer. Made in the task that serves it."""
 
-    scope: Scope
-    receive: Receive
-    send: Send
-    _looking: asyncio.TimerHandle | None = None
-    _leaving: asyncio.Task[None] | None = None
-    _inside: WhileThere | None = None
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.send = send
+        self._there = WhileThere(receive)
 
     def header(self, name: bytes) -> str:
         """All its lines in one, since a proxy may have added one below those it was sent; empty where there is none."""
@@ -80,43 +77,12 @@ class Request:
                 return b"".join(parts)
 
     def while_there(self, *, look_after_s: float = 0.0) -> WhileThere:
-        """Cancels what is done inside when the client leaves: ClientGoneError. Only after the body was read.
-
-        Servers tell it by `receive` alone, which costs a task: short work looks only when it turned out long.
-        """
-        return WhileThere(self, look_after_s)
-
-    def watch(self, inside: WhileThere | None, look_after_s: float = 0.0) -> None:
-        """Tell the one that is inside when the client leaves; one timer and one task for the whole exchange.
-
-        Raises ClientGoneError when it has left already.
-        """
-        self._inside = inside
-        if inside is None:
-            return
-        if self._leaving is not None:
-            if self._leaving.done():
-                raise ClientGoneError
-        elif not look_after_s:
-            self._look()
-        elif self._looking is None:
-            self._looking = asyncio.get_running_loop().call_later(look_after_s, self._look)
-
-    def _look(self) -> None:
-        # Never cancelled before the end: some servers lose what a cancelled one heard.
-        if self._leaving is None:
-            self._leaving = asyncio.ensure_future(_disconnected(self.receive))
-            self._leaving.add_done_callback(self._left)
-
-    def _left(self, _: object) -> None:
-        if self._inside is not None:
-            self._inside.leave()
+        """Cancels what is done inside when the client leaves: ClientGoneError. Only after the body was read."""
+        self._there.look_after(look_after_s)
+        return self._there
 
     def end(self) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
-        if self._leaving is not None:
-            self._leaving.cancel()
+        self._there.end()
 
     async def start(self, status: int, headers: dict[str, str]) -> None:
         listed = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
@@ -135,34 +101,60 @@ class Request:
 
 
 class WhileThere:
-    """What Request.while_there gives."""
+    """What Request.while_there gives: one timer and one task for a whole exchange, which may enter it again and again.
 
-    def __init__(self, request: Request, look_after_s: float) -> None:
-        self._request = request
-        self._look_after_s = look_after_s
+    Servers tell that a client has left by `receive` alone, which costs a task: short work looks only when it turned out
+    long.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._loop = asyncio.get_running_loop()
+        self._looking: asyncio.TimerHandle | None = None
+        self._leaving: asyncio.Task[None] | None = None
+        # The task that is inside; None while none is.
         self._task: asyncio.Task[Any] | None = None
         self._cancelled_before = 0
         self._has_left = False
 
+    def look_after(self, seconds: float) -> None:
+        if not seconds:
+            self._look()
+        elif self._looking is None:
+            self._looking = self._loop.call_later(seconds, self._look)
+
+    def end(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+        if self._leaving is not None:
+            self._leaving.cancel()
+
     def __enter__(self) -> None:
-        self._task = asyncio.current_task()
+        if self._leaving is not None and self._leaving.done():
+            raise ClientGoneError
+        self._task = asyncio.current_task(self._loop)
         assert self._task is not None
         self._cancelled_before = self._task.cancelling()
-        self._request.watch(self, self._look_after_s)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """As asyncio.timeout does it: our own cancellation is told from another's by their number."""
-        self._request.watch(None)
-        if not self._has_left or self._task is None:
+        task, self._task = self._task, None
+        if not self._has_left or task is None:
             return
-        is_ours_alone = self._task.uncancel() <= self._cancelled_before
+        is_ours_alone = task.uncancel() <= self._cancelled_before
         if is_ours_alone and kind is not None and issubclass(kind, asyncio.CancelledError):
             raise ClientGoneError from None
 
-    def leave(self) -> None:
-        if self._task is not None and not self._has_left:
+    def _look(self) -> None:
+        # Never cancelled before the end: some servers lose what a cancelled one heard.
+        if self._leaving is None:
+            self._leaving = self._loop.create_task(_disconnected(self._receive))
+            self._leaving.add_done_callback(self._leave)
+
+    def _leave(self, _: object) -> None:
+        if self._task is not None:
             self._has_left = True
             self._task.cancel()
 

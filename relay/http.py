@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from types import TracebackType
-from typing import Self, cast
+from typing import NamedTuple, Self, cast
 from urllib.parse import urlsplit
 
 import httptools
@@ -32,15 +32,14 @@ class StaleError(HttpError):
     """A kept connection turned out to be closed before a byte of the answer."""
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(NamedTuple):
     """Where a connection leads: two requests of one origin can share it."""
 
     is_secure: bool
     host: str
     port: int
 
-    @cached_property
+    @property
     def header(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == (443 if self.is_secure else 80) else f"{host}:{self.port}"
@@ -292,8 +291,8 @@ class Client:
 
         `is_fresh` asks for a connection of its own; a kept one may turn out stale, and the request is then repeated.
         """
-        origin, path = _located(url)
-        head = _head_begun(method, path, origin.header, headers) + b"content-length: %d\r\n\r\n" % len(body)
+        origin, begun = _begun(method, url, headers)
+        head = begun + b"content-length: %d\r\n\r\n" % len(body)
         if not is_fresh and (kept := self._take(origin)):
             try:
                 return await self._exchange(origin, kept, head, body, timeout_s)
@@ -332,7 +331,7 @@ class Client:
 
     def _take(self, origin: Origin) -> Connection | None:
         idle = self._idle[origin]
-        earliest = asyncio.get_running_loop().time() - IDLE_MOST_S
+        earliest = time.monotonic() - IDLE_MOST_S
         while idle:
             connection = idle.pop()
             if not connection.is_lost and connection.idle_since > earliest:
@@ -344,7 +343,7 @@ class Client:
         if not connection.end():
             return
         idle = self._idle[origin]
-        connection.idle_since = asyncio.get_running_loop().time()
+        connection.idle_since = time.monotonic()
         idle.append(connection)
         if len(idle) > IDLE_MOST:
             idle.popleft().abort()
@@ -357,18 +356,19 @@ class Client:
 
 
 @lru_cache(maxsize=1024)
-def _located(url: str) -> tuple[Origin, str]:
+def _begun(method: str, url: str, headers: tuple[tuple[str, str], ...]) -> tuple[Origin, bytes]:
+    """Where to, and the head but for the length of the body: the same for every request to one upstream's path."""
     parts = urlsplit(url)
     is_secure = parts.scheme == "https"
     origin = Origin(is_secure, parts.hostname or "", parts.port or (443 if is_secure else 80))
-    return origin, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-
-
-@lru_cache(maxsize=1024)
-def _head_begun(method: str, path: str, host: str, headers: tuple[tuple[str, str], ...]) -> bytes:
-    """All of it but the length of the body: the same for every request to one upstream's path."""
-    lines = [f"{method} {path} HTTP/1.1", f"host: {host}", *[f"{name}: {value}" for name, value in headers], ""]
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    lines = [
+        f"{method} {path} HTTP/1.1",
+        f"host: {origin.header}",
+        *[f"{name}: {value}" for name, value in headers],
+        "",
+    ]
     head = "\r\n".join(lines)
     if head.count("\n") != len(lines) - 1 or head.count("\r") != len(lines) - 1:
         raise HttpError("a line break in the head")
-    return head.encode("latin-1")
+    return origin, head.encode("latin-1")

@@ -65,7 +65,8 @@ class Usage(msgspec.Struct, frozen=True):
     seconds: int = 0
 
     def __post_init__(self) -> None:
-        _refuse_negative(msgspec.structs.asdict(self))
+        if min(self.input_tokens, self.cached_tokens, self.output_tokens, self.images, self.seconds) < 0:
+            _refuse_negative(msgspec.structs.asdict(self))
         if self.cached_tokens > self.input_tokens:
             raise ValueError("cached_tokens are among the input_tokens")
 

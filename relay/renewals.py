@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Protocol
 
 RENEW_S = 5.0
@@ -21,7 +22,7 @@ class Renewals:
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, member: Renewing) -> None:
-        self._due[member] = asyncio.get_running_loop().time() + RENEW_S
+        self._due[member] = time.monotonic() + RENEW_S
         self._wait()
 
     def drop(self, member: Renewing) -> None:
@@ -30,11 +31,11 @@ class Renewals:
     def _wait(self) -> None:
         if self._timer is None and self._due:
             first = next(iter(self._due.values()))
-            self._timer = asyncio.get_running_loop().call_at(first, self._renew)
+            self._timer = asyncio.get_running_loop().call_later(first - time.monotonic(), self._renew)
 
     def _renew(self) -> None:
         self._timer = None
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         while (member := self._first_due_by(now)) is not None:
             self.drop(member)
             self.add(member)

@@ -62,6 +62,7 @@ class Teller:
         self._queue: deque[_Asked] = deque()
         self._is_waiting = asyncio.Event()
         self._is_closing = False
+        self._loop: asyncio.AbstractEventLoop
         self._working: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="teller")
         self._connection: psycopg.AsyncConnection[Any] | None = None
@@ -69,7 +70,8 @@ class Teller:
         self._prepares = True
 
     def start(self) -> None:
-        self._working = asyncio.ensure_future(self._run())
+        self._loop = asyncio.get_running_loop()
+        self._working = self._loop.create_task(self._run())
 
     async def close(self) -> None:
         self._is_closing = True
@@ -85,7 +87,7 @@ class Teller:
 
         Raises the QuotaError that refused it, or DatabaseError when nothing was written.
         """
-        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[T] = self._loop.create_future()
         self._put(_Asked(order, answer, time.monotonic()))
         return await answer
 
@@ -159,7 +161,7 @@ class Teller:
             return bug
 
     async def _in_thread(self, work: Callable[..., Any], *args: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, _in_database, work, *args)
+        return await self._loop.run_in_executor(self._thread, _in_database, work, *args)
 
     def _later(self, asked: _Asked, error: BaseException) -> Any:
         words = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -167,7 +169,7 @@ class Teller:
             log.error("order_failed", error=words, owed=asked.order.is_owed)
             return error if isinstance(error, DatabaseError) else DatabaseError(words)
         log.warning("database_away", error=words)
-        asyncio.get_running_loop().call_later(PAUSE_S, self._put, asked)
+        self._loop.call_later(PAUSE_S, self._put, asked)
         return _LATER
 
     async def _hang_up(self) -> None:
