@@ -75,21 +75,26 @@ class CheckOrder(Order[list[str]], frozen=True, kw_only=True):
 
 
 class SettleOrder(Order[Settled], frozen=True, kw_only=True):
-    """Charge a request what it cost and let go of the rest of its hold, as charging.settle does."""
+    """Charge a request what it cost and let go of the rest of its hold, as charging.settle does.
+
+    `presented` is the key that held, where that is known: its wallet is found sooner.
+    """
 
     space_id: int
     request_id: UUID
     cost_nanos: int
     call: Call
+    presented: Presented | None = None
     is_owed: ClassVar[bool] = True
 
 
 class ReleaseOrder(Order[bool], frozen=True, kw_only=True):
-    """Let go of a hold without a charge and log why, as charging.release does."""
+    """Let go of a hold without a charge and log why, as charging.release does. `presented` as of a SettleOrder."""
 
     space_id: int
     request_id: UUID
     call: Call
+    presented: Presented | None = None
     is_owed: ClassVar[bool] = True
 
 
@@ -103,13 +108,14 @@ class RenewOrder(Order[bool], frozen=True, kw_only=True):
     lifetime_s: int = HOLD_LIFETIME_S
 
 
-def write_set(orders: Sequence[Order[Any]]) -> list[Any]:
+def write_set(orders: Sequence[Order[Any]], wallets: Wallets | None = None) -> list[Any]:
     """The outcome of each order, in their order: its result, or the QuotaError that refused it and wrote nothing.
 
-    Durable when it returns. Raises DatabaseError when the set was not written; write_one then tells which.
+    Durable when it returns. `wallets` is what earlier sets have learnt, and learns from this one. Raises DatabaseError
+    when the set was not written; write_one then tells which.
     """
     if connection.vendor == "postgresql":
-        gathered = Set(orders)
+        gathered = Set(orders, {} if wallets is None else wallets)
         with connection.cursor() as cursor:
             cursor.execute(Set.STATEMENT, gathered.values)
             outcomes = gathered.outcomes(cursor.fetchall())
@@ -189,25 +195,49 @@ def _log_refusal(order: HoldOrder | CheckOrder, code: str, status: int) -> None:
 # What the function left to be done one by one.
 LEFT = object()
 
+OfAKey = HoldOrder | CheckOrder | SettleOrder | ReleaseOrder
+# From which wallet a key was seen to spend: what a set need not look for before it locks. Never believed beyond that.
+Wallets = dict[Presented, str]
+WALLETS_MOST = 20_000
+
 
 class Set:
     """Orders as one call of PostgreSQL's function: its statement and values, and its rows as outcomes."""
 
     # How many columns the function takes of settlements, asks and renewals.
     COLUMNS = (16, 12, 6)
-    STATEMENT = f"SELECT * FROM quotas_charge_set(%s{', %s' * sum(COLUMNS)})"  # noqa: S608
+    STATEMENT = f"SELECT * FROM quotas_charge_set(%s, %s, %s{', %s' * sum(COLUMNS)})"  # noqa: S608
 
-    def __init__(self, orders: Sequence[Order[Any]]) -> None:
+    def __init__(self, orders: Sequence[Order[Any]], wallets: Wallets) -> None:
         self.orders = orders
+        self._wallets = wallets
         at = origin.now()
         self._records = hex_ids_at(at, len(orders))
         kinds = zip(self._sorted(), self.COLUMNS, strict=True)
-        self.values: list[Any] = [at, *(column for rows, width in kinds for column in _columns(rows, width))]
+        columns = (column for rows, width in kinds for column in _columns(rows, width))
+        self.values: list[Any] = [at, *self._known(), *columns]
+
+    def _known(self) -> tuple[str, bool]:
+        """The wallets to lock that need not be looked for, and whether they are all."""
+        keys = {order.presented for order in self.orders if isinstance(order, OfAKey)}
+        known = [wallet for key in keys if key is not None and (wallet := self._wallets.get(key))]
+        return f"{{{','.join(known)}}}", len(known) == len(keys)
 
     def outcomes(self, rows: Iterable[tuple[Any, ...]]) -> list[Any]:
         """As of write_set, with LEFT where the function did nothing."""
         by_place = {row[0]: _Row(*row) for row in rows}
+        for place, order in enumerate(self.orders):
+            if isinstance(order, HoldOrder | CheckOrder):
+                self._learn(order.presented, by_place.get(place))
         return [_outcome(order, by_place.get(place)) for place, order in enumerate(self.orders)]
+
+    def _learn(self, presented: Presented, row: _Row | None) -> None:
+        if row is None:
+            self._wallets.pop(presented, None)
+        elif row.wallet is not None:
+            if len(self._wallets) >= WALLETS_MOST:
+                self._wallets.clear()
+            self._wallets[presented] = row.wallet
 
     def _sorted(self) -> tuple[Rows, Rows, Rows]:
         settlements: dict[UUID, tuple[Any, ...]] = {}
@@ -295,6 +325,7 @@ class _Row(NamedTuple):
     spent_nanos: int
     limit_nanos: int
     models: str
+    wallet: str | None
 
     def refusal(self) -> QuotaError:
         error = {"insufficient_quota": InsufficientQuota, "key_limit_reached": KeyLimitReached}.get(self.outcome)

@@ -40,7 +40,7 @@ class Charge:
     teller: Teller
     ask: Ask
     offer: Offer
-    space_id: int
+    presented: Presented
     request_id: UUID
     held_nanos: int
     output_limit: int
@@ -63,10 +63,11 @@ class Charge:
         self._end()
         cost = cost_nanos(self.offer.rate, usage)
         order = SettleOrder(
-            space_id=self.space_id,
+            space_id=self.presented.space_id,
             request_id=self.request_id,
             cost_nanos=min(cost, self.held_nanos) if is_estimated else cost,
             call=self._call(status=status, code=code, usage=usage, is_estimated=is_estimated),
+            presented=self.presented,
         )
         return await self.teller.ask(order)
 
@@ -76,7 +77,9 @@ class Charge:
             return
         self._end()
         call = self._call(status=max(status, 400), code=code, usage=Usage(), is_estimated=False)
-        order = ReleaseOrder(space_id=self.space_id, request_id=self.request_id, call=call)
+        order = ReleaseOrder(
+            space_id=self.presented.space_id, request_id=self.request_id, call=call, presented=self.presented
+        )
         await self.teller.ask(order)
 
     def keep_alive(self) -> None:
@@ -94,7 +97,10 @@ class Charge:
             usage = self.events.usage or self.estimate(delivered)
             accrued = min(cost_nanos(self.offer.rate, usage), self.held_nanos)
         order = RenewOrder(
-            space_id=self.space_id, request_id=self.request_id, delivered_bytes=delivered, accrued_nanos=accrued
+            space_id=self.presented.space_id,
+            request_id=self.request_id,
+            delivered_bytes=delivered,
+            accrued_nanos=accrued,
         )
         with suppress(DatabaseError, InterfaceError):
             await self.teller.ask(order)
@@ -156,7 +162,7 @@ async def open_charge(teller: Teller, presented: Presented, address: str | None,
     held = await teller.ask(order)
     if limit and held.amount_nanos < most:
         limit = min(limit, _affordable(ask, offer, held.amount_nanos, weight))
-    charge = Charge(teller, ask, offer, presented.space_id, order.request_id, held.amount_nanos, limit)
+    charge = Charge(teller, ask, offer, presented, order.request_id, held.amount_nanos, limit)
     charge.keep_alive()
     return charge
 

@@ -4,10 +4,14 @@
 -- Two steps, because what is decided in the statement that locks is decided by a snapshot older than the lock: first
 -- every wallet of the set is locked, in one order for all tellers; each later statement then sees what is there now.
 --
--- A settlement without an answer (its hold is gone, its member deleted, its cost beyond the hold) was left as it is.
+-- `wallets` are those that the caller has seen these keys spend from; with `are_all` they stand for every order, and none
+-- is looked for. What turns out to spend from another wallet was not locked, and is left.
+--
+-- An order without an answer was left as it is: a settlement whose hold is gone, whose member was deleted, whose cost is
+-- beyond the hold.
 -- Orders come as arrays, one for each column: to read one as JSON took as long as to write it.
 CREATE OR REPLACE FUNCTION quotas_charge_set(
-    moment timestamptz,
+    moment timestamptz, wallets uuid[], are_all boolean,
 
     settled_places int[], settled_records uuid[], settled_spaces bigint[], settled_requests uuid[],
     settled_costs bigint[], settled_input_tokens bigint[], settled_cached_tokens bigint[],
@@ -22,7 +26,11 @@ CREATE OR REPLACE FUNCTION quotas_charge_set(
     renewed_places int[], renewed_spaces bigint[], renewed_requests uuid[], renewed_delivered_bytes bigint[],
     renewed_accrued bigint[], renewed_lifetimes_s int[]
 )
-RETURNS TABLE (place int, outcome text, nanos bigint, free_nanos bigint, spent_nanos bigint, limit_nanos bigint, models text)
+RETURNS TABLE (
+    place int, outcome text, nanos bigint, free_nanos bigint, spent_nanos bigint, limit_nanos bigint, models text,
+    -- Of an order whose key was not known to the caller.
+    spent_from text
+)
 LANGUAGE plpgsql
 -- A set is small and every look-up has its index: by statistics of a moment when a table was small, a plan would read
 -- through all of it, and through all dead holds. For the same reason a look-up is a subquery with a LIMIT, which is not
@@ -48,7 +56,7 @@ DECLARE
     -- What is granted, one place for each hold.
     requests uuid[] := '{}';
     spaces bigint[] := '{}';
-    wallets uuid[] := '{}';
+    wallets_held uuid[] := '{}';
     users bigint[] := '{}';
     key_ids uuid[] := '{}';
     key_names text[] := '{}';
@@ -57,34 +65,37 @@ DECLARE
     lifetimes int[] := '{}';
     refused uuid[] := '{}';
 BEGIN
+    IF NOT are_all THEN
+        wallets := wallets || ARRAY(
+            SELECT h.wallet_id
+            FROM unnest(settled_spaces, settled_requests) AS s(space, request)
+            CROSS JOIN LATERAL (SELECT * FROM quotas_hold h WHERE h.id = s.request LIMIT 1) h
+            WHERE h.space_id = s.space
+            UNION ALL
+            SELECT own.id
+            FROM unnest(asked_spaces, asked_hashes) AS a(space, hash)
+            CROSS JOIN LATERAL (
+                SELECT k.space_id, k.user_id FROM accounts_apikey k
+                WHERE k.space_id = a.space AND k.hash = a.hash AND k.deleted_at IS NULL
+                UNION ALL
+                SELECT k.space_id, k.user_id FROM accounts_apikey k
+                WHERE k.space_id = a.space AND k.old_hash = a.hash AND k.old_hash <> '' AND k.old_until > moment
+                    AND k.deleted_at IS NULL
+                LIMIT 1
+            ) k
+            JOIN accounts_user u ON u.id = k.user_id
+            CROSS JOIN LATERAL (
+                SELECT w.id FROM quotas_wallet w
+                WHERE u.role <> 'manager' AND w.user_id = u.id AND w.space_id IS NOT DISTINCT FROM k.space_id
+                UNION ALL
+                SELECT w.id FROM quotas_wallet w
+                WHERE u.role = 'manager' AND w.kind = 'pool' AND w.space_id = k.space_id
+                LIMIT 1
+            ) own
+        );
+    END IF;
     PERFORM FROM quotas_wallet w
-    WHERE w.id IN (
-        SELECT h.wallet_id
-        FROM unnest(settled_spaces, settled_requests) AS s(space, request)
-        CROSS JOIN LATERAL (SELECT * FROM quotas_hold h WHERE h.id = s.request LIMIT 1) h
-        WHERE h.space_id = s.space
-        UNION ALL
-        SELECT own.id
-        FROM unnest(asked_spaces, asked_hashes) AS a(space, hash)
-        CROSS JOIN LATERAL (
-            SELECT k.space_id, k.user_id FROM accounts_apikey k
-            WHERE k.space_id = a.space AND k.hash = a.hash AND k.deleted_at IS NULL
-            UNION ALL
-            SELECT k.space_id, k.user_id FROM accounts_apikey k
-            WHERE k.space_id = a.space AND k.old_hash = a.hash AND k.old_hash <> '' AND k.old_until > moment
-                AND k.deleted_at IS NULL
-            LIMIT 1
-        ) k
-        JOIN accounts_user u ON u.id = k.user_id
-        CROSS JOIN LATERAL (
-            SELECT w.id FROM quotas_wallet w
-            WHERE u.role <> 'manager' AND w.user_id = u.id AND w.space_id IS NOT DISTINCT FROM k.space_id
-            UNION ALL
-            SELECT w.id FROM quotas_wallet w
-            WHERE u.role = 'manager' AND w.kind = 'pool' AND w.space_id = k.space_id
-            LIMIT 1
-        ) own
-    )
+    WHERE w.id = ANY (wallets)
     ORDER BY w.space_id, w.id
     FOR NO KEY UPDATE;
 
@@ -107,7 +118,7 @@ BEGIN
             CROSS JOIN LATERAL (SELECT * FROM quotas_hold h WHERE h.id = s.request LIMIT 1) h
             JOIN quotas_wallet w ON w.id = h.wallet_id AND w.space_id IS NOT DISTINCT FROM h.space_id
             JOIN accounts_user u ON u.id = h.user_id
-            WHERE h.space_id = s.space AND NOT w.is_closed AND s.cost <= h.amount
+            WHERE h.space_id = s.space AND w.id = ANY (wallets) AND NOT w.is_closed AND s.cost <= h.amount
         ), logged AS (
             INSERT INTO usage_usagerecord (
                 id, space_id, wallet_id, user_id, username, key_id, key_name, model, kind, request_id, input_tokens,
@@ -152,7 +163,7 @@ BEGIN
             FROM (SELECT space, key_id, sum(amount) AS amount, sum(cost) AS cost FROM ended GROUP BY 1, 2) due
             WHERE k.id = due.key_id AND k.space_id IS NOT DISTINCT FROM due.space
         )
-        SELECT place, 'settled', cost, free, NULL::bigint, NULL::bigint, NULL::text FROM ended;
+        SELECT place, 'settled', cost, free, NULL::bigint, NULL::bigint, NULL::text, NULL::text FROM ended;
     END IF;
 
     IF renewed_places <> '{}' THEN
@@ -166,7 +177,7 @@ BEGIN
             renewed_lifetimes_s
         ) AS r(place, space, request, delivered_bytes, accrued, lifetime_s)
         WHERE h.id = r.request AND h.space_id IS NOT DISTINCT FROM r.space
-        RETURNING r.place, 'renewed', h.amount, NULL::bigint, NULL::bigint, NULL::bigint, NULL::text;
+        RETURNING r.place, 'renewed', h.amount, NULL::bigint, NULL::bigint, NULL::bigint, NULL::text, NULL::text;
     END IF;
 
     IF asked_places = '{}' THEN
@@ -216,6 +227,7 @@ BEGIN
         ) w ON true
         ORDER BY w.space_id, w.id, a.place
     LOOP
+        CONTINUE WHEN ask.wallet_id <> ALL (wallets);
         IF ask.wallet_id IS DISTINCT FROM wallet THEN
             wallet := ask.wallet_id;
             free := ask.free;
@@ -244,6 +256,7 @@ BEGIN
         outcome := coalesce(refusal, 'allowed');
         nanos := granted;
         models := ask.models_allowed::text;
+        spent_from := CASE WHEN NOT are_all THEN ask.wallet_id::text END;
         IF refusal = 'key_limit_reached' THEN
             free_nanos := greatest(key_free, 0);
             spent_nanos := ask.key_spent;
@@ -260,7 +273,7 @@ BEGIN
             key_frees[at] := key_free - granted;
             requests := requests || ask.request;
             spaces := spaces || ask.space;
-            wallets := wallets || ask.wallet_id;
+            wallets_held := wallets_held || ask.wallet_id;
             users := users || ask.user_id;
             key_ids := key_ids || ask.key_id;
             key_names := key_names || ask.key_name;
@@ -297,14 +310,14 @@ BEGIN
             request, space, wallet_id, user_id, key_id, key_name, model, amount, 0, 0,
             moment, moment + make_interval(secs => lifetime_s)
         FROM unnest(
-            requests, spaces, wallets, users, key_ids, key_names, model_names, amounts, lifetimes
+            requests, spaces, wallets_held, users, key_ids, key_names, model_names, amounts, lifetimes
         ) AS made(request, space, wallet_id, user_id, key_id, key_name, model, amount, lifetime_s);
 
         UPDATE quotas_wallet w
         SET held = w.held + due.amount
         FROM (
             SELECT space, wallet_id, sum(amount) AS amount
-            FROM unnest(spaces, wallets, amounts) AS made(space, wallet_id, amount)
+            FROM unnest(spaces, wallets_held, amounts) AS made(space, wallet_id, amount)
             GROUP BY 1, 2
         ) due
         WHERE w.id = due.wallet_id AND w.space_id IS NOT DISTINCT FROM due.space;

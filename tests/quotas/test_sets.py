@@ -29,6 +29,7 @@ from quotas.sets import (
     RenewOrder,
     Settled,
     SettleOrder,
+    Wallets,
     _array,
     write_one,
     write_set,
@@ -60,11 +61,13 @@ def hold_order(presented: Presented, most: int, *, least: int | None = None, **f
 
 
 def settle_order(held: HoldOrder, cost: int, call: Call = CALL) -> SettleOrder:
-    return SettleOrder(space_id=held.presented.space_id, request_id=held.request_id, cost_nanos=cost, call=call)
+    key = held.presented
+    return SettleOrder(space_id=key.space_id, request_id=held.request_id, cost_nanos=cost, call=call, presented=key)
 
 
 def release_order(held: HoldOrder) -> ReleaseOrder:
-    return ReleaseOrder(space_id=held.presented.space_id, request_id=held.request_id, call=FAILED)
+    key = held.presented
+    return ReleaseOrder(space_id=key.space_id, request_id=held.request_id, call=FAILED, presented=key)
 
 
 def renew_order(held: HoldOrder, accrued: int) -> RenewOrder:
@@ -73,8 +76,17 @@ def renew_order(held: HoldOrder, accrued: int) -> RenewOrder:
     )
 
 
+# Learnt from the first set of a test, used by those after it.
+WALLETS: Wallets = {}
+
+
+@pytest.fixture(autouse=True)
+def nothing_learnt() -> None:
+    WALLETS.clear()
+
+
 def write(*orders: Order[Any]) -> list[Any]:
-    return write_set(orders)
+    return write_set(orders, WALLETS)
 
 
 def told(outcome: Any) -> Any:
@@ -247,6 +259,28 @@ def test_a_check_logs_what_was_refused_before_it(member: User) -> None:
 
     assert outcomes == [[]]
     assert rows() == [("error", "model_not_found", 404, 0, 5 * USD)]
+
+
+def test_what_was_learnt_of_wallets_is_not_believed_where_it_is_wrong(member: User, stranger: User) -> None:
+    mine, order = key_of(member), hold_order(key_of(stranger), USD)
+    write(order)
+    WALLETS.update(dict.fromkeys([mine, order.presented], str(Wallet.objects.filter(kind="pool")[0].pk)))
+
+    assert write(hold_order(mine, 2 * USD), settle_order(order, 1)) == [Held(2 * USD), Settled(1, 7 * USD - 1)]
+    assert (figures(member)[3], figures(stranger)[2:]) == (2 * USD, (1, 0))
+
+
+@pytest.mark.postgresql("SQLite writes one by one")
+def test_a_set_learns_the_wallets_of_its_keys_and_forgets_those_that_are_wrong(member: User, manager: User) -> None:
+    keys = [key_of(member), key_of(manager), Presented(member.space_id or 0, "0" * 64)]
+    write(*[hold_order(key, 1) for key in keys])
+
+    pool = Wallet.objects.get(kind="pool")
+    assert {keys[0]: str(member.wallet.pk), keys[1]: str(pool.pk)} == WALLETS
+
+    WALLETS[keys[0]] = str(pool.pk)
+    assert write(hold_order(keys[0], 1), hold_order(keys[1], 1)) == [Held(1), Held(1)]
+    assert {keys[1]: str(pool.pk)} == WALLETS
 
 
 # Settlements.
