@@ -162,20 +162,33 @@ def litellm_environment(key: str) -> dict[str, str | None]:
     }
 
 
+def portkey(upstream: str) -> AbstractContextManager[Gateway]:
+    """Portkey's gateway on the Node.js of the wheel, a new one: forwards, and enforces no budget."""
+    return _portkey(upstream, node("node"))
+
+
+def portkey_here(upstream: str) -> AbstractContextManager[Gateway]:
+    """The same on the Node.js that this machine came with."""
+    elsewhere = [folder for folder in os.get_exec_path() if not folder.startswith(str(PEERS))]
+    found = shutil.which("node", path=os.pathsep.join(elsewhere))
+    if found is None:
+        raise MissingError("this machine has no Node.js of its own: on Debian, apt-get install nodejs")
+    return _portkey(upstream, Path(found))
+
+
 @contextmanager
-def portkey(upstream: str) -> Iterator[Gateway]:
-    """Portkey's gateway on Node.js: forwards, and enforces no budget."""
+def _portkey(upstream: str, program: Path) -> Iterator[Gateway]:
     script = installed("portkey", "node_modules/@portkey-ai/gateway/build/start-server.js")
-    port = free_port()
-    with running("portkey", node("node"), script, f"--port={port}", "--headless") as pid:
+    port, runtime = free_port(), f"Node.js {_output(program, '--version').removeprefix('v')}"
+    with running("portkey", program, script, f"--port={port}", "--headless") as pid:
         base = f"http://127.0.0.1:{port}"
         wait_until_answering("Portkey's gateway", f"{base}/")
         package = json.loads((script.parent.parent / "package.json").read_text())
-        about = f"{package['version']} on Node.js {_version_of_node()}, one process, no budgets"
         headers = [
             {"authorization": "Bearer sk-bench", "x-portkey-provider": "openai", "x-portkey-custom-host": upstream}
         ]
-        yield Gateway("Portkey gateway", about, f"{base}/v1/chat/completions", headers, (pid,))
+        name, about = f"Portkey gateway, {runtime}", f"{package['version']}, one process, no budgets"
+        yield Gateway(name, about, f"{base}/v1/chat/completions", headers, (pid,))
 
 
 @contextmanager
@@ -217,6 +230,7 @@ Runner = Callable[[str], AbstractContextManager[Gateway]]
 RUNNERS: dict[str, Runner] = {
     "litellm": litellm,
     "portkey": portkey,
+    "portkey-here": portkey_here,
     "hardcap": hardcap,
 }
 
@@ -231,10 +245,6 @@ def config(name: str, content: dict[str, object]) -> Path:
 def _version(package: str) -> str:
     asked = f"from importlib.metadata import version; print(version('{package}'))"
     return _output(PEERS / package / "bin" / "python", "-c", asked)
-
-
-def _version_of_node() -> str:
-    return _output(node("node"), "--version").removeprefix("v")
 
 
 def _version_of_redis(server: str) -> str:
