@@ -52,13 +52,13 @@ relay = Relay()
 worker = Worker(relay.upstreams)
 
 
-async def application(scope: Message, receive: Receive, send: Send) -> None:
+def application(scope: Message, receive: Receive, send: Send) -> Awaitable[None]:
+    """Awaited by the server, like what it hands on to: a coroutine of its own would be one more for each request."""
     if scope["type"] == "lifespan":
-        await _lifespan(receive, send)
-    elif scope["path"] == "/v1" or scope["path"].startswith("/v1/"):
-        await relay(scope, receive, send)
-    else:
-        await _pages(scope, receive, send)
+        return _lifespan(receive, send)
+    if scope["path"] == "/v1" or scope["path"].startswith("/v1/"):
+        return relay(scope, receive, send)
+    return _pages(scope, receive, send)
 
 
 async def _pages(scope: Message, receive: Receive, send: Send) -> None:

@@ -7,6 +7,7 @@ reads a head of any length.
 from __future__ import annotations
 
 import asyncio
+from enum import Enum, auto
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -14,6 +15,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 HEAD_MOST = 64 * 1024
 # What is longer gains nothing from being sent together.
 JOINED_MOST = 16 * 1024
+
+
+class Owed(Enum):
+    """What of a request has not come yet."""
+
+    HEAD = auto()
+    BODY = auto()
 
 
 class Connection(HttpToolsProtocol):
@@ -28,10 +36,10 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
-        self._is_in_head = True
+        # What the client owes us, and since when.
+        self._owes: Owed | None = Owed.HEAD
+        self._owes_since = 0.0
         self._head_bytes = 0
-        # Since when the client owes us something; None while it does not.
-        self._owes_since: float | None = None
         self._unread_bytes = 0
         self._unread_since = 0.0
         self._looking: asyncio.TimerHandle | None = None
@@ -47,30 +55,23 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._owes is not Owed.HEAD:
+            self._owes_since = self.loop.time()
+            if self._owes is None:
+                self._owes, self._head_bytes = Owed.HEAD, 0
         super().data_received(data)
-        if self._is_in_head:
+        if self._owes is Owed.HEAD:
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_MOST and not self.transport.is_closing():
                 self.send_400_response(f"The head of the request is longer than {HEAD_MOST} bytes.")
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._is_in_head = True
-        self._head_bytes = 0
-        self._owes_since = self.loop.time()
-
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
-        self._is_in_head = False
-        self._owes_since = self.loop.time()
-
-    def on_body(self, body: bytes) -> None:
-        super().on_body(body)
-        self._owes_since = self.loop.time()
+        self._owes, self._owes_since = Owed.BODY, self.loop.time()
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
-        self._owes_since = None
+        self._owes = None
 
     def _look(self) -> None:
         now = self.loop.time()
@@ -80,12 +81,12 @@ class Connection(HttpToolsProtocol):
             self._looking = self.loop.call_later(self.LOOK_S, self._look)
 
     def _is_overdue(self, now: float) -> bool:
-        if self._owes_since is None:
+        if self._owes is None:
             return False
         if self.flow.read_paused:
             # It is we who do not read.
             self._owes_since = now
-        return now - self._owes_since >= (self.HEAD_S if self._is_in_head else self.BODY_S)
+        return now - self._owes_since >= (self.HEAD_S if self._owes is Owed.HEAD else self.BODY_S)
 
     def _is_unread(self, now: float) -> bool:
         waiting_bytes = self.transport.get_write_buffer_size()
