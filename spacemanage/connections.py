@@ -1,18 +1,23 @@
 """One client's connection to the server: uvicorn's, with an end to its patience, and with answers in one piece.
 
-By itself uvicorn waits for ever for the rest of a head or of a body and for a client that does not read its answer, and
-reads a head of any length.
+By itself uvicorn waits for ever for the rest of a head or of a body and for a client that does not read its answer; it
+reads a head of any length, and loses the body of a request that asks for HTTP/2 by the way.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
+from collections.abc import Iterator
 from enum import Enum, auto
 from typing import Any, cast
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_MOST = 64 * 1024
+# Of one read: each has what follows it read again.
+WISHES_MOST = 8
 # What is longer gains nothing from being sent together.
 JOINED_MOST = 16 * 1024
 
@@ -40,6 +45,8 @@ class Connection(HttpToolsProtocol):
         self._owes: Owed | None = Owed.HEAD
         self._owes_since = 0.0
         self._head_bytes = 0
+        self._data = b""
+        self._wishes = 0
         self._unread_bytes = 0
         self._unread_since = 0.0
         self._looking: asyncio.TimerHandle | None = None
@@ -59,11 +66,34 @@ class Connection(HttpToolsProtocol):
             self._owes_since = self.loop.time()
             if self._owes is None:
                 self._owes, self._head_bytes = Owed.HEAD, 0
+        self._data, self._wishes = data, 0
         super().data_received(data)
+        self._data = b""
         if self._owes is Owed.HEAD:
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_MOST and not self.transport.is_closing():
                 self.send_400_response(f"The head of the request is longer than {HEAD_MOST} bytes.")
+
+    def _should_upgrade(self) -> bool:
+        """Asked of a request that wants another protocol; uvicorn then leaves it to the method below."""
+        return True
+
+    def handle_websocket_upgrade(self) -> None:
+        """There is none here, and a server may pass over the wish (RFC 9110, 7.8): it is read again without it.
+
+        The parser leaves what follows such a head alone, and Java's client, for one, sends a body behind it.
+        """
+        wish = sys.exception()
+        assert isinstance(wish, httptools.HttpParserUpgrade)
+        self._wishes += 1
+        method = self.parser.get_method()
+        if method == b"CONNECT" or self._wishes > WISHES_MOST:
+            self.send_400_response("There is no other protocol and no tunnel here.")
+            return
+        lines = [method + b" " + self.url + b" HTTP/1.1", *_without_wish(self.headers), b"\r\n"]
+        self.parser = httptools.HttpRequestParser(self)
+        self._data = b"\r\n".join(lines) + self._data[wish.args[0] :]
+        super().data_received(self._data)
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
@@ -93,6 +123,15 @@ class Connection(HttpToolsProtocol):
         if not self.flow.write_paused or waiting_bytes != self._unread_bytes:
             self._unread_bytes, self._unread_since = waiting_bytes, now
         return now - self._unread_since >= self.UNREAD_S
+
+
+def _without_wish(headers: list[tuple[bytes, bytes]]) -> Iterator[bytes]:
+    for name, value in headers:
+        if name == b"connection":
+            tokens = [token for token in value.split(b",") if token.strip().lower() in (b"close", b"keep-alive")]
+            yield b"connection: " + b",".join(tokens)
+        elif name not in (b"upgrade", b"http2-settings"):
+            yield name + b": " + value
 
 
 class Joining:

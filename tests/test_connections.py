@@ -170,6 +170,51 @@ def test_a_long_body_right_behind_its_head_is_none(client: socket.socket) -> Non
     assert client.recv(1000).endswith(b"read %d" % size)
 
 
+H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n"
+WEBSOCKET = b"Upgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n"
+
+
+@pytest.mark.parametrize("wish", [H2C, WEBSOCKET])
+@pytest.mark.parametrize("pause_s", [0, 0.1])
+def test_a_wish_for_another_protocol_is_passed_over(client: socket.socket, wish: bytes, pause_s: float) -> None:
+    for _ in range(2):
+        client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\n%sContent-Length: 9\r\n\r\nfirst" % wish)
+        time.sleep(pause_s)
+        client.sendall(b"next")
+
+        assert client.recv(1000).endswith(b"read 9")
+
+
+def test_who_wishes_for_another_protocol_and_then_says_nothing_is_not_waited_for(client: socket.socket) -> None:
+    client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\n%sContent-Length: 9\r\n\r\n" % H2C)
+
+    assert is_closed_within(client, 5)
+
+
+def test_wishes_among_requests_sent_at_once_lose_none_of_them(client: socket.socket) -> None:
+    wishing = GET.replace(b"\r\n\r\n", b"\r\n" + H2C + b"\r\n")
+    client.sendall(GET + wishing + GET + wishing + GET)
+    answers = b""
+    while answers.count(b"read 0") < 5:
+        answers += client.recv(1000)
+
+
+def test_a_thousand_wishes_at_once_are_refused(client: socket.socket) -> None:
+    client.sendall(GET.replace(b"\r\n\r\n", b"\r\n" + H2C + b"\r\n") * 1000)
+    answers = b""
+    while piece := _received(client):
+        answers += piece
+
+    assert b"HTTP/1.1 400 " in answers
+
+
+def test_a_tunnel_is_refused(client: socket.socket, application: Application) -> None:
+    client.sendall(b"CONNECT example.org:443 HTTP/1.1\r\nHost: example.org:443\r\n\r\n")
+
+    assert client.recv(1000).startswith(b"HTTP/1.1 400 ")
+    assert is_closed_within(client, 5) and application.seen == []
+
+
 def test_head_and_body_are_sent_in_one_piece(client: socket.socket) -> None:
     client.sendall(GET)
 
