@@ -21,8 +21,14 @@ log = logging.getLogger("spacemanage.serve")
 KEEP_ALIVE_S = 75
 
 
+# What is owed is written for a minute after the grace (relay/teller.py); who is there still hangs.
+OWED_S = 70
+# A worker that says nothing for so long is replaced; one that is merely busy says something.
+SILENT_S = 30
+
+
 class Supervisor(Multiprocess):
-    """uvicorn's, which replaces a worker without a word to whoever reads errors."""
+    """uvicorn's, which replaces a worker without a word to whoever reads errors, and waits for ever for one to end."""
 
     def keep_subprocess_alive(self) -> None:
         before = list(self.processes)
@@ -30,6 +36,15 @@ class Supervisor(Multiprocess):
         for old, new in zip(before, self.processes, strict=True):
             if new is not old:
                 log.error("worker_replaced pid=%s exit=%s by=%s", old.pid, old.exitcode, new.pid)
+
+    def join_all(self) -> None:
+        patience_s = (self.config.timeout_graceful_shutdown or 0) + OWED_S
+        for worker in self.processes:
+            worker.process.join(patience_s)
+            if worker.process.is_alive():
+                log.error("worker_killed pid=%s", worker.pid)
+                worker.process.kill()
+                worker.process.join()
 
 
 def main() -> None:
@@ -56,6 +71,7 @@ def main() -> None:
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=options.grace_s,
+        timeout_worker_healthcheck=SILENT_S,
     )
     supervisor = Supervisor(config, sockets=[config.bind_socket()])
     supervisor.run()
