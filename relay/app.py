@@ -44,13 +44,13 @@ LOOK_AFTER_S = 0.5
 
 
 class Request:
-    """One HTTP exchange: what was sent, and the way to answer. Made in the task that serves it."""
+    """One HTTP exchange: what was sent, and the way to answer."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
         self.receive = receive
         self.send = send
-        self._there = WhileThere(receive)
+        self._there: WhileThere | None = None
 
     def header(self, name: bytes) -> str:
         """All its lines in one, since a proxy may have added one below those it was sent; empty where there is none."""
@@ -78,11 +78,14 @@ class Request:
 
     def while_there(self, *, look_after_s: float = 0.0) -> WhileThere:
         """Cancels what is done inside when the client leaves: ClientGoneError. Only after the body was read."""
+        if self._there is None:
+            self._there = WhileThere(self.receive)
         self._there.look_after(look_after_s)
         return self._there
 
     def end(self) -> None:
-        self._there.end()
+        if self._there is not None:
+            self._there.end()
 
     async def start(self, status: int, headers: dict[str, str]) -> None:
         listed = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
