@@ -95,6 +95,11 @@ class Connection(HttpToolsProtocol):
         self._data = b"\r\n".join(lines) + self._data[wish.args[0] :]
         super().data_received(self._data)
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # What follows a body is no part of the head: it could name another address, and there is no end to it.
+        if self._owes is not Owed.BODY:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
         self._owes, self._owes_since = Owed.BODY, self.loop.time()

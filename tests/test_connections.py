@@ -27,35 +27,41 @@ class Impatient(Connection):
 
 
 class Application:
-    """Reads the body, waits as long as the path says, answers `read N` or LONG; and keeps what it saw."""
+    """Reads the body, waits as long as the path says, answers what the query asks for; and keeps what it saw.
+
+    `?late` waits before it reads, `?head` after the head of its answer; `?long` answers LONG, `?names` the names of the
+    headers, all others `read N`.
+    """
 
     def __init__(self) -> None:
         self.seen: list[str] = []
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        wait_s = float(scope["path"].strip("/") or 0)
-        if scope["query_string"] == b"late":
+        wait_s, how = float(scope["path"].strip("/") or 0), scope["query_string"]
+        await asyncio.sleep(wait_s if how == b"late" else 0)
+        size = await self._read(receive)
+        if size is None:
+            self.seen.append("left")
+            return
+        names = b",".join(name for name, _ in scope["headers"])
+        body = {b"long": b"x" * LONG, b"names": names}.get(how, b"read %d" % size)
+        await asyncio.sleep(0 if how == b"head" else wait_s)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+        if how == b"head":
             await asyncio.sleep(wait_s)
-        size = 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                self.seen.append("left")
-                return
-            size += len(message["body"])
-            if not message["more_body"]:
-                break
-        body = b"x" * LONG if scope["query_string"] == b"long" else b"read %d" % size
-        headers = [(b"content-length", b"%d" % len(body))]
-        if scope["query_string"] == b"head":
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await asyncio.sleep(wait_s)
-        if scope["query_string"] != b"head":
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
         for at in range(0, len(body), 100_000):
             await send({"type": "http.response.body", "body": body[at : at + 100_000], "more_body": True})
         await send({"type": "http.response.body"})
         self.seen.append("sent")
+
+    async def _read(self, receive: Any) -> int | None:
+        """How many bytes; None when the client has left."""
+        size = 0
+        while (message := await receive())["type"] == "http.request":
+            size += len(message["body"])
+            if not message["more_body"]:
+                return size
+        return None
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +167,14 @@ def test_a_head_that_is_too_long_is_told_so(client: socket.socket, application: 
 
     assert answer.startswith(b"HTTP/1.1 400 ") and b"longer than 65536 bytes" in answer
     assert is_closed_within(client, 5) and application.seen == []
+
+
+def test_what_follows_a_body_is_not_taken_for_its_head(client: socket.socket) -> None:
+    chunked = b"POST /?names HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n"
+    for _ in range(2):
+        client.sendall(chunked + b"X-Forwarded-For: 192.0.2.1\r\n\r\n")
+
+        assert client.recv(1000).endswith(b"\r\n\r\nhost,transfer-encoding")
 
 
 def test_a_long_body_right_behind_its_head_is_none(client: socket.socket) -> None:
