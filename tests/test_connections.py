@@ -16,7 +16,7 @@ from spacemanage.connections import HEAD_MOST, Connection
 from tests.relay.conftest import wait_for
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-PATIENCE_S = 0.3
+PATIENCE_S = 0.5
 # More than the kernel keeps for a client that asks it not to keep much.
 LONG = 10_000_000
 
@@ -114,11 +114,11 @@ def is_refused_within(client: socket.socket, seconds: float) -> bool:
 def test_a_head_that_does_not_come_is_not_waited_for(
     client: socket.socket, application: Application, sent: bytes
 ) -> None:
-    begun = time.monotonic()
     client.sendall(sent)
 
-    assert is_closed_within(client, 5)
-    assert time.monotonic() - begun >= PATIENCE_S and application.seen == []
+    # The clock began with the connection, a little before.
+    assert not is_closed_within(client, PATIENCE_S / 3)
+    assert is_closed_within(client, 5) and application.seen == []
 
 
 def test_a_head_is_due_as_a_whole_however_steadily_it_trickles(client: socket.socket) -> None:
@@ -139,7 +139,7 @@ def test_a_body_that_stops_is_not_waited_for_and_its_request_ends(
 def test_a_body_may_take_its_time_as_long_as_it_comes(client: socket.socket) -> None:
     client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\n")
     for _ in range(8):
-        time.sleep(PATIENCE_S / 3)
+        time.sleep(PATIENCE_S / 5)
         client.sendall(b"x")
 
     assert client.recv(1000).endswith(b"read 8")
@@ -275,7 +275,7 @@ def test_an_answer_that_nobody_reads_is_broken_off(slow_reader: socket.socket, a
 
 
 def test_an_answer_that_is_read_slowly_is_sent_to_its_end(slow_reader: socket.socket) -> None:
-    assert _read(slow_reader, pause_s=PATIENCE_S / 2) > LONG
+    assert _read(slow_reader, pause_s=PATIENCE_S / 4) > LONG
 
 
 def _read(client: socket.socket, *, pause_s: float) -> int:
