@@ -81,7 +81,7 @@ class Connection(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         """There is none here, and a server may pass over the wish (RFC 9110, 7.8): it is read again without it.
 
-        The parser leaves what follows such a head alone, and Java's client, for one, sends a body behind it.
+        The parser leaves what follows such a head alone, and `curl --http2`, for one, sends a body behind it.
         """
         wish = sys.exception()
         assert isinstance(wish, httptools.HttpParserUpgrade)
@@ -90,8 +90,11 @@ class Connection(HttpToolsProtocol):
         if method == b"CONNECT" or self._wishes > WISHES_MOST:
             self.send_400_response("There is no other protocol and no tunnel here.")
             return
-        lines = [method + b" " + self.url + b" HTTP/1.1", *_without_wish(self.headers), b"\r\n"]
+        version = self.parser.get_http_version().encode()
+        lines = [method + b" " + self.url + b" HTTP/" + version, *_without_wish(self.headers), b"\r\n"]
         self.parser = httptools.HttpRequestParser(self)
+        # As uvicorn's own.
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self._data = b"\r\n".join(lines) + self._data[wish.args[0] :]
         super().data_received(self._data)
 
@@ -133,8 +136,8 @@ class Connection(HttpToolsProtocol):
 def _without_wish(headers: list[tuple[bytes, bytes]]) -> Iterator[bytes]:
     for name, value in headers:
         if name == b"connection":
-            tokens = [token for token in value.split(b",") if token.strip().lower() in (b"close", b"keep-alive")]
-            yield b"connection: " + b",".join(tokens)
+            if tokens := [token for token in value.split(b",") if token.strip().lower() in (b"close", b"keep-alive")]:
+                yield b"connection: " + b",".join(tokens)
         elif name not in (b"upgrade", b"http2-settings"):
             yield name + b": " + value
 

@@ -6,13 +6,14 @@ import asyncio
 import socket
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import pytest
 import uvicorn
 
-from spacemanage.connections import HEAD_MOST, Connection
+from spacemanage.connections import HEAD_MOST, WISHES_MOST, Connection
 from tests.relay.conftest import wait_for
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -21,27 +22,50 @@ PATIENCE_S = 0.5
 LONG = 10_000_000
 
 
+class Counted:
+    """A real transport that keeps how often it was written to."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self.writes = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        self.writes += 1
+        self._transport.write(data)
+
+
 class Impatient(Connection):
     HEAD_S = BODY_S = UNREAD_S = PATIENCE_S
     LOOK_S = 0.05
+    # By the client's port.
+    transports: ClassVar[dict[int, Counted]] = {}
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        counted = self.transports[transport.get_extra_info("peername")[1]] = Counted(transport)
+        super().connection_made(cast("asyncio.Transport", counted))
 
 
 class Application:
-    """Reads the body, waits as long as the path says, answers what the query asks for; and keeps what it saw.
+    """Reads the body, waits as long as the path says, answers what the query asks for; and keeps what each client did.
 
     `?late` waits before it reads, `?head` after the head of its answer; `?long` answers LONG, `?names` the names of the
     headers, all others `read N`.
     """
 
     def __init__(self) -> None:
-        self.seen: list[str] = []
+        # By the client's port: what a client of the test before still has under way is not this one's.
+        self.seen: dict[int, list[str]] = defaultdict(list)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         wait_s, how = float(scope["path"].strip("/") or 0), scope["query_string"]
+        seen = self.seen[scope["client"][1]]
         await asyncio.sleep(wait_s if how == b"late" else 0)
         size = await self._read(receive)
         if size is None:
-            self.seen.append("left")
+            seen.append("left")
             return
         names = b",".join(name for name, _ in scope["headers"])
         body = {b"long": b"x" * LONG, b"names": names}.get(how, b"read %d" % size)
@@ -52,7 +76,7 @@ class Application:
         for at in range(0, len(body), 100_000):
             await send({"type": "http.response.body", "body": body[at : at + 100_000], "more_body": True})
         await send({"type": "http.response.body"})
-        self.seen.append("sent")
+        seen.append("sent")
 
     async def _read(self, receive: Any) -> int | None:
         """How many bytes; None when the client has left."""
@@ -78,15 +102,15 @@ def served() -> Iterator[tuple[Application, int]]:
 
 
 @pytest.fixture
-def application(served: tuple[Application, int]) -> Application:
-    served[0].seen.clear()
-    return served[0]
-
-
-@pytest.fixture
 def client(served: tuple[Application, int]) -> Iterator[socket.socket]:
     with socket.create_connection(("127.0.0.1", served[1]), timeout=10) as client:
         yield client
+
+
+@pytest.fixture
+def seen(served: tuple[Application, int], client: socket.socket) -> list[str]:
+    """What the application has seen of this client."""
+    return served[0].seen[client.getsockname()[1]]
 
 
 def is_closed_within(client: socket.socket, seconds: float) -> bool:
@@ -111,14 +135,12 @@ def is_refused_within(client: socket.socket, seconds: float) -> bool:
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\n"])
-def test_a_head_that_does_not_come_is_not_waited_for(
-    client: socket.socket, application: Application, sent: bytes
-) -> None:
+def test_a_head_that_does_not_come_is_not_waited_for(client: socket.socket, seen: list[str], sent: bytes) -> None:
     client.sendall(sent)
 
     # The clock began with the connection, a little before.
     assert not is_closed_within(client, PATIENCE_S / 3)
-    assert is_closed_within(client, 5) and application.seen == []
+    assert is_closed_within(client, 5) and seen == []
 
 
 def test_a_head_is_due_as_a_whole_however_steadily_it_trickles(client: socket.socket) -> None:
@@ -127,13 +149,11 @@ def test_a_head_is_due_as_a_whole_however_steadily_it_trickles(client: socket.so
     assert is_refused_within(client, 5)
 
 
-def test_a_body_that_stops_is_not_waited_for_and_its_request_ends(
-    client: socket.socket, application: Application
-) -> None:
+def test_a_body_that_stops_is_not_waited_for_and_its_request_ends(client: socket.socket, seen: list[str]) -> None:
     client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf")
 
     assert is_closed_within(client, 5)
-    wait_for(lambda: application.seen == ["left"], seconds=5)
+    wait_for(lambda: seen == ["left"], seconds=5)
 
 
 def test_a_body_may_take_its_time_as_long_as_it_comes(client: socket.socket) -> None:
@@ -161,12 +181,12 @@ def test_neither_a_long_answer_nor_the_time_between_requests_is_a_debt(client: s
         client.settimeout(10)
 
 
-def test_a_head_that_is_too_long_is_told_so(client: socket.socket, application: Application) -> None:
+def test_a_head_that_is_too_long_is_told_so(client: socket.socket, seen: list[str]) -> None:
     client.sendall(b"GET / HTTP/1.1\r\nX: " + b"x" * HEAD_MOST)
     answer = client.recv(1000)
 
     assert answer.startswith(b"HTTP/1.1 400 ") and b"longer than 65536 bytes" in answer
-    assert is_closed_within(client, 5) and application.seen == []
+    assert is_closed_within(client, 5) and seen == []
 
 
 def test_what_follows_a_body_is_not_taken_for_its_head(client: socket.socket) -> None:
@@ -199,6 +219,23 @@ def test_a_wish_for_another_protocol_is_passed_over(client: socket.socket, wish:
         assert client.recv(1000).endswith(b"read 9")
 
 
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+def test_without_the_wish_a_head_says_what_it_said(client: socket.socket, version: bytes) -> None:
+    head = b"POST /?names HTTP/%s\r\nHost: x\r\nAuthorization: y\r\n%sContent-Length: 4\r\n\r\n"
+    client.sendall(head % (version, H2C) + b"body")
+
+    assert client.recv(1000).endswith(b"\r\n\r\nhost,authorization,content-length")
+    assert is_closed_within(client, 0.3) == (version == b"1.0")
+
+
+def test_what_comes_behind_the_last_request_is_passed_over_with_a_wish_as_without(client: socket.socket) -> None:
+    last = H2C.replace(b"Upgrade,", b"close, Upgrade,", 1)
+    client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\n%sContent-Length: 4\r\n\r\nbody and more" % last)
+
+    assert client.recv(1000).endswith(b"read 4")
+    assert is_closed_within(client, 5)
+
+
 def test_who_wishes_for_another_protocol_and_then_says_nothing_is_not_waited_for(client: socket.socket) -> None:
     client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\n%sContent-Length: 9\r\n\r\n" % H2C)
 
@@ -213,26 +250,28 @@ def test_wishes_among_requests_sent_at_once_lose_none_of_them(client: socket.soc
         answers += client.recv(1000)
 
 
-def test_a_thousand_wishes_at_once_are_refused(client: socket.socket) -> None:
-    client.sendall(GET.replace(b"\r\n\r\n", b"\r\n" + H2C + b"\r\n") * 1000)
+@pytest.mark.parametrize(("wishes", "refused"), [(WISHES_MOST, 0), (WISHES_MOST + 1, 1), (1000, 1)])
+def test_wishes_without_end_are_refused(client: socket.socket, wishes: int, refused: int) -> None:
+    client.sendall(GET.replace(b"\r\n\r\n", b"\r\n" + H2C + b"\r\n") * wishes)
     answers = b""
-    while piece := _received(client):
+    while (answers.count(b"read 0") < wishes or refused) and (piece := _received(client)):
         answers += piece
 
-    assert b"HTTP/1.1 400 " in answers
+    assert answers.count(b"There is no other protocol") == refused
 
 
-def test_a_tunnel_is_refused(client: socket.socket, application: Application) -> None:
+def test_a_tunnel_is_refused(client: socket.socket, seen: list[str]) -> None:
     client.sendall(b"CONNECT example.org:443 HTTP/1.1\r\nHost: example.org:443\r\n\r\n")
 
     assert client.recv(1000).startswith(b"HTTP/1.1 400 ")
-    assert is_closed_within(client, 5) and application.seen == []
+    assert is_closed_within(client, 5) and seen == []
 
 
 def test_head_and_body_are_sent_in_one_piece(client: socket.socket) -> None:
     client.sendall(GET)
 
     assert client.recv(1000).endswith(b"\r\n\r\nread 0")
+    assert Impatient.transports[client.getsockname()[1]].writes == 1
 
 
 def test_a_head_does_not_wait_for_a_body_that_comes_later(client: socket.socket) -> None:
@@ -268,8 +307,9 @@ def slow_reader(served: tuple[Application, int]) -> Iterator[socket.socket]:
         yield client
 
 
-def test_an_answer_that_nobody_reads_is_broken_off(slow_reader: socket.socket, application: Application) -> None:
-    wait_for(lambda: application.seen == ["sent"], seconds=5)
+def test_an_answer_that_nobody_reads_is_broken_off(slow_reader: socket.socket, served: tuple[Application, int]) -> None:
+    port = slow_reader.getsockname()[1]
+    wait_for(lambda: served[0].seen[port] == ["sent"], seconds=5)
 
     assert _read(slow_reader, pause_s=0) < LONG
 
