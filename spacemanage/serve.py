@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from functools import partial
 
 import uvicorn
 from django.core.exceptions import ImproperlyConfigured
@@ -19,8 +20,6 @@ log = logging.getLogger("spacemanage.serve")
 
 # Longer than the minute for which proxies and load balancers keep theirs: it must not be us who close first.
 KEEP_ALIVE_S = 75
-
-
 # What is owed is written for a minute after the grace (relay/teller.py); who is there still hangs.
 OWED_S = 70
 # A worker that says nothing for so long is replaced; one that is merely busy says something.
@@ -83,17 +82,27 @@ def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=_port, default=8000)
-    parser.add_argument("--workers", type=int, default=1, help="processes; more than one wants PostgreSQL")
+    parser.add_argument("--workers", type=_workers, default=1, help="processes; more than one wants PostgreSQL")
     parser.add_argument(
-        "--grace-s", type=int, default=10, metavar="SECONDS", help="that requests under way have, once it is to end"
+        "--grace-s",
+        type=_grace_s,
+        default=10,
+        metavar="SECONDS",
+        help="that requests under way have, once it is to end",
     )
     return parser.parse_args()
 
 
-def _port(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise argparse.ArgumentTypeError(f"{text} is not a port: give a number from 1 to 65535")
+def _whole(text: str, what: str, least: int, most: int) -> int:
+    # Before int(), which refuses texts of thousands of digits in an error of its own.
+    if not text.isdecimal() or len(text) > 9 or not least <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text} is not {what}: give a number from {least} to {most}")
     return int(text)
+
+
+_port = partial(_whole, what="a port", least=1, most=65535)
+_workers = partial(_whole, what="a number of workers", least=1, most=64)
+_grace_s = partial(_whole, what="a number of seconds", least=0, most=3600)
 
 
 if __name__ == "__main__":

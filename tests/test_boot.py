@@ -110,9 +110,15 @@ def test_the_server_answers_in_production_and_not_on_the_demos_database(
 
 
 @pytest.mark.parametrize(
-    ("options", "said"), [(["--port", "99999"], "99999 is not a port"), (["--host", "192.0.2.1"], "Cannot assign")]
+    ("options", "said"),
+    [
+        (["--port", "99999"], "99999 is not a port: give a number from 1 to 65535"),
+        (["--workers", "0"], "0 is not a number of workers"),
+        (["--grace-s", "-1"], "-1 is not a number of seconds"),
+        (["--host", "192.0.2.1"], "Cannot assign"),
+    ],
 )
-def test_an_address_that_cannot_be_listened_on_is_told(options: list[str], said: str) -> None:
+def test_an_option_that_cannot_be_is_told(options: list[str], said: str) -> None:
     served = [sys.executable, "-m", "spacemanage.serve", *options]
     done = subprocess.run(served, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
 
