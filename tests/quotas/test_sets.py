@@ -21,12 +21,14 @@ from quotas.errors import InsufficientQuota, KeyLimitReached, KeyRefused, QuotaE
 from quotas.models import Hold, Wallet
 from quotas.reconcile import reconcile
 from quotas.sets import (
+    LEFT,
     CheckOrder,
     Held,
     HoldOrder,
     Order,
     ReleaseOrder,
     RenewOrder,
+    Set,
     Settled,
     SettleOrder,
     Wallets,
@@ -281,6 +283,19 @@ def test_a_set_learns_the_wallets_of_its_keys_and_forgets_those_that_are_wrong(m
     WALLETS[keys[0]] = str(pool.pk)
     assert write(hold_order(keys[0], 1), hold_order(keys[1], 1)) == [Held(1), Held(1)]
     assert {keys[1]: str(pool.pk)} == WALLETS
+
+
+@pytest.mark.postgresql("SQLite writes one by one")
+def test_what_spends_from_a_wallet_that_was_not_locked_is_left_as_it_is(member: User, manager: User) -> None:
+    order = hold_order(key_of(member), USD)
+    write(order)
+    wrong = {order.presented: str(Wallet.objects.get(kind="pool").pk)}
+    gathered = Set([hold_order(order.presented, 1), settle_order(order, 1)], wrong)
+
+    with connection.cursor() as cursor:
+        cursor.execute(Set.STATEMENT, gathered.values)
+        assert gathered.outcomes(cursor.fetchall()) == [LEFT, LEFT]
+    assert figures(member) == (5 * USD, 0, 0, USD) and rows() == []
 
 
 # Settlements.
