@@ -9,25 +9,27 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import time
 from functools import partial
 
 import uvicorn
 from django.core.exceptions import ImproperlyConfigured
 from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
 log = logging.getLogger("spacemanage.serve")
 
 # Longer than the minute for which proxies and load balancers keep theirs: it must not be us who close first.
 KEEP_ALIVE_S = 75
-# What is owed is written for a minute after the grace (relay/teller.py); who is there still hangs.
-OWED_S = 70
 # A worker that says nothing for so long is replaced; one that is merely busy says something.
 SILENT_S = 30
 
 
 class Supervisor(Multiprocess):
     """uvicorn's, which replaces a worker without a word to whoever reads errors, and waits for ever for one to end."""
+
+    # What is owed is written for a minute after the grace (relay/teller.py); who is there still hangs.
+    OWED_S = 70
 
     def keep_subprocess_alive(self) -> None:
         before = list(self.processes)
@@ -36,10 +38,26 @@ class Supervisor(Multiprocess):
             if new is not old:
                 log.error("worker_replaced pid=%s exit=%s by=%s", old.pid, old.exitcode, new.pid)
 
+    def restart_all(self) -> None:
+        for at, old in enumerate(self.processes):
+            new = Process(self.config, self.sockets)
+            new.start()
+            if not new.wait_until_ready(SILENT_S, self.should_exit):
+                new.kill()
+                new.join()
+                log.error("worker_not_ready pid=%s exit=%s kept=%s", new.pid, new.exitcode, old.pid)
+                return
+            self.processes[at] = new
+            old.terminate()
+            self._await([old])
+
     def join_all(self) -> None:
-        patience_s = (self.config.timeout_graceful_shutdown or 0) + OWED_S
-        for worker in self.processes:
-            worker.process.join(patience_s)
+        self._await(self.processes)
+
+    def _await(self, ending: list[Process]) -> None:
+        deadline = time.monotonic() + (self.config.timeout_graceful_shutdown or 0) + self.OWED_S
+        for worker in ending:
+            worker.process.join(max(deadline - time.monotonic(), 0))
             if worker.process.is_alive():
                 log.error("worker_killed pid=%s", worker.pid)
                 worker.process.kill()

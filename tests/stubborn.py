@@ -1,0 +1,36 @@
+"""A server whose worker will not end: python -m tests.stubborn PORT. The product's supervisor, with less patience."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from typing import Any
+
+import uvicorn
+
+from spacemanage.serve import Supervisor
+
+
+class Hasty(Supervisor):
+    OWED_S = 1
+
+
+async def application(scope: Any, receive: Any, send: Any) -> None:
+    """Answers with the worker's process id."""
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        time.sleep(600)
+    pid = b"%d" % os.getpid()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(pid))]})
+    await send({"type": "http.response.body", "body": pid})
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.ERROR)
+    config = uvicorn.Config("tests.stubborn:application", port=int(sys.argv[1]), log_config=None, workers=2)
+    config.timeout_graceful_shutdown = 1
+    Hasty(config, sockets=[config.bind_socket()]).run()
