@@ -210,6 +210,7 @@ class ApiKey(models.Model):
     with_deleted = models.Manager["ApiKey"]()
 
     class Meta:
+        verbose_name = "API key"
         base_manager_name = "with_deleted"
         constraints = [
             models.UniqueConstraint(fields=["space", "hash"], name="key_hash_unique"),

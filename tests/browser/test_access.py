@@ -522,9 +522,10 @@ def look_at_a_members_keys(reader: Reader) -> None:
     page = reader.page
     page.goto("/space/users/")
     form = open_dialog(page, "Edit jun", "Edit User")
-    form.get_by_role("button", name="Revoke ci").scroll_into_view_if_needed()
+    form.get_by_label("Revoke ci", exact=True).click()
+    form.get_by_role("button", name="Revoke ci for good").scroll_into_view_if_needed()
     reader.look("edit, keys")
-    form.get_by_role("button", name="Revoke ci").click()
+    form.get_by_role("button", name="Revoke ci for good").click()
     expect(form.get_by_text("None.")).to_be_visible()
     reader.look("edit, key revoked")
     page.keyboard.press("Escape")

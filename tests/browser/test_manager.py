@@ -8,6 +8,7 @@ import pytest
 from django.contrib.sessions.models import Session
 from playwright.sync_api import Page, expect
 
+from accounts.keys import KeyTerms, create_key
 from accounts.models import User
 from quotas.models import Transfer, Wallet
 from quotas.money import NANOS_PER_USD
@@ -238,6 +239,24 @@ def test_delete_asks_for_the_name_and_returns_the_money(users: Page) -> None:
     expect(toast(users)).to_contain_text("jun deleted. $5.00 returned to the pool.")
     expect(button(users, "Edit kai")).to_be_focused()
     assert usernames(users) == ["amara", "kai", "lea"]
+
+
+def test_a_key_is_revoked_by_a_second_button_and_never_by_a_double_click(users: Page, people: list[User]) -> None:
+    owner = people[0]
+    for name in ("old", "ci", "laptop"):
+        create_key(owner=owner, terms=KeyTerms(name=name))
+    form = open_dialog(users, f"Edit {owner.username}", "Edit User")
+    form.get_by_label("Revoke ci", exact=True).dblclick()
+    form.get_by_label("Revoke laptop", exact=True).click()
+    form.get_by_label("Revoke ci", exact=True).click()
+    expect(form.get_by_text("This cannot be undone.").locator("visible=true")).to_have_count(1)
+    assert owner.keys.count() == 3
+
+    button(users, "Revoke ci for good").dblclick()
+
+    expect(form.get_by_text("is revoked.")).to_be_visible()
+    expect(form.locator("#member-keys li")).to_have_count(2)
+    assert [key.name for key in owner.keys.order_by("pk")] == ["old", "laptop"]
 
 
 def test_after_the_last_row_is_deleted_focus_goes_to_the_one_before(users: Page) -> None:
