@@ -78,6 +78,14 @@ class ModelForm(forms.ModelForm[Model]):
             "audio_minute_nanos_ceiling",
             "task_timeout_s",
         )
+        labels = {"is_enabled": gettext_lazy("Enabled"), "task_timeout_s": gettext_lazy("Time for a task (seconds)")}
+        help_texts = {
+            "name": gettext_lazy("As programs name it in their requests."),
+            "default_output_tokens": gettext_lazy("Held for when a request sets no limit of its own."),
+            "max_output_tokens": gettext_lazy("No request gets more, whatever it asks for."),
+            "context_tokens": gettext_lazy("Held for when a request refers to what the upstream keeps."),
+            "task_timeout_s": gettext_lazy("A task that has not ended by then fails and costs nothing."),
+        }
 
     def rate(self) -> Rate | None:
         """The price that was entered; None when none was."""
@@ -187,6 +195,17 @@ class UpstreamForm(forms.ModelForm[Upstream]):
     class Meta:
         model = Upstream
         fields = ("name", "base_url", "models", "priority", "weight", "timeout_s", "is_enabled")
+        labels = {
+            "base_url": gettext_lazy("Base URL"),
+            "timeout_s": gettext_lazy("Timeout (seconds)"),
+            "is_enabled": gettext_lazy("Enabled"),
+        }
+        help_texts = {
+            "base_url": gettext_lazy("What comes before /chat/completions, like https://api.openai.com/v1."),
+            "priority": gettext_lazy("The lowest is asked first, the next when it fails."),
+            "weight": gettext_lazy("Its share of the requests among those of the same priority."),
+            "timeout_s": gettext_lazy("An upstream that says nothing for so long is given up."),
+        }
 
     def clean_new_credential(self) -> str:
         """Already encrypted, so that nothing later sees it in clear."""
