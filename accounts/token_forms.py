@@ -16,6 +16,7 @@ from django.utils.formats import date_format
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from accounts.first_call import models_on_offer
 from accounts.keys import GRACES, KeyTerms
 from accounts.models import ApiKey
 from accounts.names import validate_display_name
@@ -26,6 +27,8 @@ NAME_MAX = 80
 ITEMS_MAX = 50
 # As long as a usage record's model.
 MODEL_MAX = 100
+# Of the models on offer; /v1/models lists them all.
+NAMED_MOST = 8
 LIST_ECHO_MAX = ITEMS_MAX * (MODEL_MAX + 2)
 
 NEVER, KEEP, ON_DATE = "never", "keep", "date"
@@ -155,6 +158,16 @@ class TokenForm(forms.Form):
     def expiry_date(self) -> str:
         said = str(self["expires"].value() or "")
         return said if said not in dict(self.expiry_choices) else str(self["expires_on"].value() or "")
+
+    @property
+    def models_help(self) -> str:
+        """How to list models, and the names of some that there are."""
+        parts = [gettext("With commas or line breaks between them. Leave blank for all.")]
+        names = list(models_on_offer().values_list("name", flat=True)[: NAMED_MOST + 1])
+        if names:
+            named = ", ".join(names[:NAMED_MOST]) + (" …" if len(names) > NAMED_MOST else "")
+            parts.append(gettext("On offer: %(models)s") % {"models": named})
+        return " ".join(parts)
 
     @property
     def first_date(self) -> date:

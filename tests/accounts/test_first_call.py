@@ -86,3 +86,14 @@ def test_the_new_keys_page_has_this_servers_address_in_it(client: Client, member
 
     assert "<code>http://localhost:8123/v1</code>" in page
     assert "curl http://localhost:8123/v1/chat/completions" in page
+
+
+def test_the_form_of_a_key_names_the_models_on_offer(client: Client, member: User, upstream: Upstream) -> None:
+    client.force_login(member)
+    assert "On offer" not in client.get("/console/tokens/add/").content.decode()
+
+    for name in ("small", "<b>", *"cdefghi"):
+        offer(upstream, name)
+    offer(upstream, "a-disabled", is_enabled=False)
+
+    assert "On offer: &lt;b&gt;, c, d, e, f, g, h, i …" in client.get("/console/tokens/add/").content.decode()
