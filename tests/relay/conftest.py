@@ -71,8 +71,12 @@ class Process:
 
     def workers(self) -> list[int]:
         """Of the server, without the helper that Python starts beside them."""
-        children = psutil.Process(self._started.pid).children()
-        return [child.pid for child in children if "spawn_main" in " ".join(child.cmdline())]
+        found = []
+        for child in psutil.Process(self._started.pid).children():
+            with suppress(psutil.NoSuchProcess):
+                if "spawn_main" in " ".join(child.cmdline()):
+                    found.append(child.pid)
+        return found
 
     def signal(self, number: int) -> None:
         self._started.send_signal(number)
