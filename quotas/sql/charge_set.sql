@@ -227,7 +227,8 @@ BEGIN
         ) w ON true
         ORDER BY w.space_id, w.id, a.place
     LOOP
-        CONTINUE WHEN ask.wallet_id <> ALL (wallets);
+        -- A key of nobody's has no wallet, and needs none to be refused.
+        CONTINUE WHEN ask.wallet_id IS NOT NULL AND ask.wallet_id <> ALL (wallets);
         IF ask.wallet_id IS DISTINCT FROM wallet THEN
             wallet := ask.wallet_id;
             free := ask.free;

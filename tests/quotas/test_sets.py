@@ -298,6 +298,18 @@ def test_what_spends_from_a_wallet_that_was_not_locked_is_left_as_it_is(member: 
     assert figures(member) == (5 * USD, 0, 0, USD) and rows() == []
 
 
+@pytest.mark.postgresql("SQLite writes one by one")
+def test_strangers_are_refused_in_the_set_whatever_it_knows_of_wallets(member: User) -> None:
+    """Else each would be asked about by itself, and keep all others waiting."""
+    nobodys = Presented(member.space_id or 0, "0" * 64)
+    gathered = Set([hold_order(nobodys, 1), CheckOrder(request_id=new_id(), presented=nobodys, address=None)], {})
+
+    with connection.cursor() as cursor:
+        cursor.execute(Set.STATEMENT, gathered.values)
+        outcomes = gathered.outcomes(cursor.fetchall())
+    assert [outcome.code for outcome in outcomes] == ["invalid_api_key"] * 2
+
+
 # Settlements.
 
 
