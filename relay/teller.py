@@ -55,13 +55,15 @@ class _Asked:
 
 
 class Teller:
-    """Start it in the loop that asks; `close` writes what is still queued."""
+    """Start it in the loop that asks; `close` writes what is still queued, and what waits for the database."""
 
     def __init__(self) -> None:
         self.renewals = Renewals()
         self._queue: deque[_Asked] = deque()
         self._is_waiting = asyncio.Event()
         self._is_closing = False
+        # Owed, and waiting for the database.
+        self._put_off = 0
         self._loop: asyncio.AbstractEventLoop
         self._working: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="teller")
@@ -96,8 +98,12 @@ class Teller:
         self._queue.append(asked)
         self._is_waiting.set()
 
+    def _put_again(self, asked: _Asked) -> None:
+        self._put_off -= 1
+        self._put(asked)
+
     async def _run(self) -> None:
-        while self._queue or not self._is_closing:
+        while self._queue or self._put_off or not self._is_closing:
             if not self._queue:
                 self._is_waiting.clear()
                 await self._is_waiting.wait()
@@ -130,7 +136,7 @@ class Teller:
             return [LEFT] * len(asked)
         except Exception as bug:
             log.exception("set_failed")
-            return [bug] * len(asked)
+            return [bug] if len(asked) == 1 else [LEFT] * len(asked)
 
     async def _call(self, gathered: Set) -> list[Any]:
         async with asyncio.timeout(SET_TIMEOUT_S):
@@ -170,7 +176,8 @@ class Teller:
             log.error("order_failed", error=words, owed=asked.order.is_owed)
             return error if isinstance(error, DatabaseError) else DatabaseError(words)
         log.warning("database_away", error=words)
-        self._loop.call_later(PAUSE_S, self._put, asked)
+        self._put_off += 1
+        self._loop.call_later(PAUSE_S, self._put_again, asked)
         return _LATER
 
     async def _hang_up(self) -> None:

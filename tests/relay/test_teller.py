@@ -8,6 +8,7 @@ import signal
 
 import pytest
 from django.db import connection
+from msgspec.structs import replace
 
 from accounts.keys import Presented, present
 from accounts.models import User
@@ -39,6 +40,12 @@ def settle_order(held: HoldOrder, nanos: int) -> SettleOrder:
     return SettleOrder(
         space_id=held.presented.space_id, request_id=held.request_id, cost_nanos=nanos, call=Call(model="m")
     )
+
+
+def execute(sql: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+    connection.close()
 
 
 def test_a_crowd_is_answered_each_with_its_own(key: str, member: User) -> None:
@@ -78,6 +85,46 @@ def test_what_is_queued_when_it_closes_is_still_written(key: str, member: User) 
 
     run_async(scene())
     assert UsageRecord.objects.get().cost == USD
+
+
+def test_what_waits_for_the_database_when_it_closes_is_still_written(key: str, member: User) -> None:
+    async def scene() -> None:
+        teller = Teller()
+        teller.start()
+        order = hold_order(key, USD)
+        await teller.ask(order)
+        await asyncio.to_thread(execute, "ALTER TABLE quotas_hold RENAME TO away")
+        asking = asyncio.ensure_future(teller.ask(settle_order(order, USD)))
+        await asyncio.sleep(tellers.PAUSE_S / 2)
+        closing = asyncio.ensure_future(teller.close())
+        await asyncio.sleep(2 * tellers.PAUSE_S)
+        assert not closing.done()
+        await asyncio.to_thread(execute, "ALTER TABLE away RENAME TO quotas_hold")
+        await closing
+        assert await asking == Settled(USD, 4 * USD)
+
+    run_async(scene())
+    assert UsageRecord.objects.get().cost == USD and reconcile(member.space) == []
+
+
+def test_an_order_that_cannot_be_written_keeps_no_other(key: str, member: User) -> None:
+    """Half of a character is no text to a database."""
+
+    async def scene() -> list[object]:
+        teller = Teller()
+        teller.start()
+        orders = [hold_order(key, USD) for _ in range(3)]
+        await asyncio.gather(*map(teller.ask, orders))
+        settlements = [settle_order(order, USD) for order in orders]
+        settlements[1] = replace(settlements[1], call=Call(model="m", code="\ud800"))
+        outcomes = await asyncio.gather(*map(teller.ask, settlements), return_exceptions=True)
+        await teller.close()
+        return outcomes
+
+    first, second, third = run_async(scene())
+
+    assert isinstance(second, UnicodeEncodeError) and isinstance(first, Settled) and isinstance(third, Settled)
+    assert UsageRecord.objects.count() == 2 and reconcile(member.space) == []
 
 
 def test_who_is_cancelled_loses_the_answer_and_not_the_order(key: str, member: User) -> None:
