@@ -16,6 +16,7 @@ from typing import Any
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "spacemanage.settings")
 
 from a2wsgi import WSGIMiddleware
+from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 from django.db import connection
 
@@ -30,7 +31,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 PAGE_THREADS = 8
-NO_BODY = {"type": "http.request", "body": b"", "more_body": False}
 # A page that is being rendered lets go of the interpreter for the relay after so long at the latest.
 sys.setswitchinterval(0.001)
 
@@ -62,18 +62,46 @@ def application(scope: Message, receive: Receive, send: Send) -> Awaitable[None]
 
 
 async def _pages(scope: Message, receive: Receive, send: Send) -> None:
+    """A page has a thread from when its form is there as a whole: one that was cut off is nobody's wish."""
     has_left = scope["has_left"] = Event()
-    # From the beginning: a server may tell only those who are waiting. What comes with a GET is nobody's to read.
-    leaving = asyncio.ensure_future(_leave(receive, has_left)) if scope.get("method") == "GET" else None
+    # What comes with a GET is nobody's to read.
+    body = b"" if scope["method"] == "GET" else await _body(receive)
+    if body is None:
+        return
+    if len(body) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+        await _refuse_body(send)
+        return
+    message = {"type": "http.request", "body": body, "more_body": False}
 
     async def receive_message() -> Message:
-        return NO_BODY if leaving else await receive()
+        return message
 
+    # From the beginning: a server may tell only those who are waiting.
+    leaving = asyncio.ensure_future(_leave(receive, has_left))
     try:
         await pages(scope, receive_message, send)
     finally:
-        if leaving is not None:
-            leaving.cancel()
+        leaving.cancel()
+
+
+async def _body(receive: Receive) -> bytes | None:
+    """As far as it is looked at; None when the client left before its end."""
+    body = bytearray()
+    while len(body) <= settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        body += message["body"]
+        if not message["more_body"]:
+            break
+    return bytes(body)
+
+
+async def _refuse_body(send: Send) -> None:
+    said = f"The body is larger than {settings.DATA_UPLOAD_MAX_MEMORY_SIZE} bytes.\n".encode()
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(said))]
+    await send({"type": "http.response.start", "status": 413, "headers": [*headers, (b"connection", b"close")]})
+    await send({"type": "http.response.body", "body": said})
 
 
 async def _leave(receive: Receive, has_left: Event) -> None:

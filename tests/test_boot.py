@@ -103,7 +103,14 @@ def test_the_server_answers_in_production_and_not_on_the_demos_database(
 
     Space.objects.update(is_demo=True)
     done = subprocess.run(
-        served, cwd=ROOT, env=os.environ | production, capture_output=True, text=True, check=False, timeout=60
+        # The supervisor asks a silent worker for 30 s: one that has ended is told of before.
+        served,
+        cwd=ROOT,
+        env=os.environ | production,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=25,
     )
 
     assert done.returncode == 3 and "whose passwords are published" in done.stderr

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
+from django.conf import settings
 
 from accounts.models import User
 from quotas.models import Wallet
@@ -49,6 +50,51 @@ def test_a_manager_signs_in_and_adds_a_user_through_the_served_process(shared_re
 
     assert (page.status_code, answer.status_code) == (200, 303)
     assert User.objects.get(username="fresh").number == 2
+
+
+def posted(session: requests.Session, path: str, length: int, body: bytes) -> bytes:
+    """A form's request as it goes over the wire, of which the body may be a part."""
+    cookies = "; ".join(f"{name}={value}" for name, value in session.cookies.items())
+    lines = [f"POST {path} HTTP/1.1", "Host: localhost", f"Cookie: {cookies}", f"Content-Length: {length}"]
+    return "\r\n".join([*lines, "Content-Type: application/x-www-form-urlencoded", "", ""]).encode() + body
+
+
+@pytest.mark.parametrize("cut", [0, 1])
+def test_a_form_that_is_cut_off_is_nobodys_wish(shared_relay: str, manager: User, cut: int) -> None:
+    base = shared_relay.removesuffix("/v1")
+    session = signed_in(base, "mira")
+    token = _token(session.get(f"{base}/space/users/add/", timeout=30).text)
+    form = f"csrfmiddlewaretoken={token}&username=fresh&password=long+enough+and+more".encode()
+
+    with socket.create_connection(("127.0.0.1", urlsplit(base).port)) as client:
+        client.sendall(posted(session, "/space/users/add/", len(form), form[: -9 * cut or None]))
+        if not cut:
+            assert client.recv(1000).startswith(b"HTTP/1.1 303 ")
+        time.sleep(0.5)
+    time.sleep(1)
+
+    assert User.objects.filter(username="fresh").exists() is not bool(cut)
+
+
+def test_forms_that_do_not_come_keep_no_page_from_others(shared_relay: str, manager: User) -> None:
+    base = shared_relay.removesuffix("/v1")
+    session = requests.Session()
+    session.get(f"{base}/login/", timeout=30)
+    begun = [socket.create_connection(("127.0.0.1", urlsplit(base).port)) for _ in range(24)]
+    for client in begun:
+        client.sendall(posted(session, "/login/", 1000, b"half"))
+    time.sleep(0.5)
+
+    assert requests.get(f"{base}/login/", timeout=5).status_code == 200
+    for client in begun:
+        client.close()
+
+
+def test_a_form_without_end_is_refused(shared_relay: str) -> None:
+    most = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    answer = requests.post(shared_relay.removesuffix("/v1") + "/login/", data=b"x" * (most + 1), timeout=60)
+
+    assert answer.status_code == 413 and answer.text == f"The body is larger than {most} bytes.\n"
 
 
 def test_ten_megabytes_in_a_field_are_told_beside_it(shared_relay: str, manager: User) -> None:
