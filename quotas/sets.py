@@ -136,7 +136,7 @@ def write_one(order: Order[Any]) -> Any:
         with transaction.atomic():
             return _do(order)
     except QuotaError as refusal:
-        if isinstance(order, HoldOrder | CheckOrder) and order.model:
+        if isinstance(order, HoldOrder) or (isinstance(order, CheckOrder) and (order.model or order.code)):
             _log_refusal(order, refusal.code, REFUSAL_STATUS.get(refusal.code, 400))
         return refusal
 
