@@ -23,7 +23,7 @@ from quotas.money import format_exact
 from relay import errors, quick_json
 from relay.asks import BODY_MOST, KINDS, Ask, Kind, model_of, read_ask
 from relay.catalogue import Catalogue, Offer
-from relay.charges import Charge, authorize, open_charge, refusal
+from relay.charges import Charge, authorize, know, open_charge, refusal
 from relay.errors import PASSED_ON
 from relay.http import Answer, HttpError
 from relay.pricing import parse_usage
@@ -39,6 +39,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 log = structlog.get_logger(__name__)
 
 ANSWER_MOST = 64 * 1024 * 1024
+# Of a body, before the key is looked at.
+STRANGERS_MOST = 256 * 1024
 # How long an answer may take before it is watched whether its client is still there.
 LOOK_AFTER_S = 0.5
 
@@ -61,9 +63,12 @@ class Request:
         client = self.scope.get("client") or ("",)
         return believed_address(client[0], self.header(b"x-forwarded-for"))
 
-    async def body(self) -> bytes:
-        """Raises ApiError 413 beyond BODY_MOST, before it is all in memory."""
-        parts, size = [], 0
+    async def body(self, known: Callable[[], Awaitable[None]]) -> bytes:
+        """Raises ApiError 413 beyond BODY_MOST, before it is all in memory; and what `known` raises of a long one.
+
+        Else strangers would have us keep as much as they like to send.
+        """
+        parts, size, is_known = [], 0, False
         while True:
             message = await self.receive()
             if message["type"] == "http.disconnect":
@@ -75,6 +80,9 @@ class Request:
             parts.append(part)
             if not message.get("more_body"):
                 return b"".join(parts)
+            if size > STRANGERS_MOST and not is_known:
+                await known()
+                is_known = True
 
     def while_there(self, *, look_after_s: float = 0.0) -> WhileThere:
         """Cancels what is done inside when the client leaves: ClientGoneError. Only after the body was read."""
@@ -250,7 +258,7 @@ class Relay:
         await request.answer(200, json.dumps(row).encode(), {})
 
     async def _spend(self, request: Request, presented: Presented, kind: Kind) -> None:
-        raw = await request.body()
+        raw = await request.body(lambda: know(self.teller, presented, request.address))
         try:
             ask = read_ask(kind, raw)
             offer = self._offer(ask.model)

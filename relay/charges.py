@@ -12,7 +12,7 @@ from django.db import DatabaseError, InterfaceError
 
 from accounts.keys import Presented
 from quotas.charging import Call
-from quotas.errors import InsufficientQuota
+from quotas.errors import InsufficientQuota, KeyRefused
 from quotas.sets import CheckOrder, HoldOrder, ReleaseOrder, RenewOrder, Settled, SettleOrder
 from relay.asks import Ask
 from relay.catalogue import Offer
@@ -136,6 +136,15 @@ class Charge:
 def authorize(presented: Presented, address: str | None) -> CheckOrder:
     """Whether the key may be used at all: the models it is limited to, empty for all. Raises KeyRefused."""
     return CheckOrder(request_id=new_id(), presented=presented, address=address)
+
+
+async def know(teller: Teller, presented: Presented, address: str | None) -> None:
+    """Raises KeyRefused for a key that is nobody's; what else is wrong with one is told and logged with its request."""
+    try:
+        await teller.ask(authorize(presented, address))
+    except KeyRefused as refused:
+        if refused.code == "invalid_api_key":
+            raise
 
 
 def refusal(presented: Presented, address: str | None, *, model: str, status: int, code: str) -> CheckOrder:

@@ -28,7 +28,7 @@ from quotas.money import format_exact
 from relay import errors
 from relay.asks import CHOICES_MOST, json_object, model_of, named_model
 from relay.catalogue import Catalogue, Offer
-from relay.charges import refusal
+from relay.charges import know, refusal
 from relay.errors import PASSED_ON, ApiError, invalid
 from relay.http import Answer, HttpError
 from relay.tasks import (
@@ -115,7 +115,7 @@ class Videos:
 
     async def _submit(self, request: Request, presented: Presented) -> None:
         """Hold and task are durable before an upstream hears of it; a client that leaves changes nothing from there."""
-        raw = await request.body()
+        raw = await request.body(lambda: know(self.teller, presented, request.address))
         try:
             ask = await asyncio.to_thread(read_video_ask, raw, request.header(b"content-type"))
             offer = self._offer(ask.model)

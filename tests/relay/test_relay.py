@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import openai
 import pytest
@@ -161,6 +163,30 @@ def test_an_unknown_key_is_401_whatever_it_asks(relay_url: str, sent: str) -> No
         answer = requests.post(f"{relay_url}/chat/completions", data=body, headers=headers, timeout=30)
         assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
     assert not UsageRecord.objects.exists()
+
+
+@pytest.mark.parametrize("path", ["/chat/completions", "/videos"])
+def test_a_strangers_long_body_is_refused_before_its_end(relay_url: str, key: str, member: User, path: str) -> None:
+    """Half a megabyte of one; of a key that is known to be disabled the rest is read, and the request is logged."""
+    ApiKey.objects.update(is_enabled=False)
+    where = urlsplit(relay_url)
+    for presented, is_refused in (("sk-1-" + "a" * 43, True), (key, False)):
+        lines = [
+            f"POST {where.path}{path} HTTP/1.1",
+            "Host: x",
+            f"Authorization: Bearer {presented}",
+            "Content-Length: 600000",
+        ]
+        with socket.create_connection((where.hostname, where.port), timeout=2) as client:
+            client.sendall("\r\n".join([*lines, "", ""]).encode() + b"x" * 500_000)
+            if is_refused:
+                assert client.recv(1000).startswith(b"HTTP/1.1 401 ")
+                continue
+            with pytest.raises(TimeoutError):
+                client.recv(1000)
+            client.sendall(b"x" * 100_000)
+            assert client.recv(1000).startswith(b"HTTP/1.1 401 ")
+    assert UsageRecord.objects.get().code == "key_disabled"
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def test_an_order_that_cannot_be_written_keeps_no_other(key: str, member: User) 
         settlements[1] = replace(settlements[1], call=Call(model="m", code="\ud800"))
         outcomes = await asyncio.gather(*map(teller.ask, settlements), return_exceptions=True)
         await teller.close()
-        return outcomes
+        return list(outcomes)
 
     first, second, third = run_async(scene())
 
