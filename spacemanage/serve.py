@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+import signal
 import sys
+import threading
 import time
 from functools import partial
+from multiprocessing import parent_process
+from multiprocessing.process import BaseProcess
+from socket import socket
 
 import uvicorn
 from django.core.exceptions import ImproperlyConfigured
@@ -25,43 +31,90 @@ KEEP_ALIVE_S = 75
 SILENT_S = 30
 
 
+class Config(uvicorn.Config):
+    """Loaded by each worker, which ends when its supervisor has died: nobody else would end it or free the port."""
+
+    def load(self) -> None:
+        super().load()
+        if supervisor := parent_process():
+            threading.Thread(target=_end_after, args=(supervisor,), daemon=True).start()
+
+
+def _end_after(supervisor: BaseProcess) -> None:
+    supervisor.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 class Supervisor(Multiprocess):
     """uvicorn's, which replaces a worker without a word to whoever reads errors, and waits for ever for one to end."""
 
     # What is owed is written for a minute after the grace (relay/teller.py); who is there still hangs.
     OWED_S = 70
 
+    def __init__(self, config: uvicorn.Config, sockets: list[socket]) -> None:
+        super().__init__(config, sockets)
+        # Workers that were told to end, each with the moment at which it is ended.
+        self._ending: list[tuple[Process, float]] = []
+
     def keep_subprocess_alive(self) -> None:
+        self._end_the_late()
         before = list(self.processes)
+        for worker in before:
+            # The worker has its own: with ours open, one that dies while it is asked would be waited for as if it hung.
+            worker.child_conn.close()
         super().keep_subprocess_alive()
         for old, new in zip(before, self.processes, strict=True):
             if new is not old:
                 log.error("worker_replaced pid=%s exit=%s by=%s", old.pid, old.exitcode, new.pid)
 
     def restart_all(self) -> None:
+        """An old worker takes its time to end beside the new one: the supervisor goes on with its work."""
         for at, old in enumerate(self.processes):
             new = Process(self.config, self.sockets)
             new.start()
-            if not new.wait_until_ready(SILENT_S, self.should_exit):
+            if not self._is_ready(new):
                 new.kill()
                 new.join()
                 log.error("worker_not_ready pid=%s exit=%s kept=%s", new.pid, new.exitcode, old.pid)
                 return
             self.processes[at] = new
-            old.terminate()
-            self._await([old])
+            self._retire(old)
+
+    def handle_ttou(self) -> None:
+        if len(self.processes) > 1:
+            self._retire(self.processes.pop())
 
     def join_all(self) -> None:
-        self._await(self.processes)
+        self._ending += [(worker, self._deadline()) for worker in self.processes]
+        while self._ending:
+            self._ending[0][0].process.join(0.1)
+            self._end_the_late()
 
-    def _await(self, ending: list[Process]) -> None:
-        deadline = time.monotonic() + (self.config.timeout_graceful_shutdown or 0) + self.OWED_S
-        for worker in ending:
-            worker.process.join(max(deadline - time.monotonic(), 0))
-            if worker.process.is_alive():
+    def _is_ready(self, new: Process) -> bool:
+        deadline = time.monotonic() + SILENT_S
+        while time.monotonic() < deadline and new.process.is_alive() and not self._is_told_to_end():
+            if new.is_ready(timeout=1):
+                return True
+            time.sleep(0.1)
+        return False
+
+    def _is_told_to_end(self) -> bool:
+        return signal.SIGTERM in self.signal_queue or signal.SIGINT in self.signal_queue
+
+    def _retire(self, worker: Process) -> None:
+        worker.terminate()
+        self._ending.append((worker, self._deadline()))
+
+    def _deadline(self) -> float:
+        return time.monotonic() + (self.config.timeout_graceful_shutdown or 0) + self.OWED_S
+
+    def _end_the_late(self) -> None:
+        for worker, deadline in self._ending:
+            if worker.process.is_alive() and time.monotonic() >= deadline:
                 log.error("worker_killed pid=%s", worker.pid)
                 worker.process.kill()
                 worker.process.join()
+        self._ending = [(worker, deadline) for worker, deadline in self._ending if worker.process.is_alive()]
 
 
 def main() -> None:
@@ -71,7 +124,7 @@ def main() -> None:
         import spacemanage.settings  # noqa: F401
     except ImproperlyConfigured as error:
         sys.exit(str(error))
-    config = uvicorn.Config(
+    config = Config(
         "spacemanage.asgi:application",
         host=options.host,
         port=options.port,

@@ -8,13 +8,11 @@ import sys
 import time
 from typing import Any
 
-import uvicorn
-
-from spacemanage.serve import Supervisor
+from spacemanage.serve import Config, Supervisor
 
 
 class Hasty(Supervisor):
-    OWED_S = 1
+    OWED_S = int(os.environ.get("OWED_S", "1"))
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -23,7 +21,10 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        time.sleep(600)
+        if os.environ.get("IS_STUBBORN"):
+            time.sleep(600)
+        await send({"type": "lifespan.shutdown.complete"})
+        return
     pid = b"%d" % os.getpid()
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(pid))]})
     await send({"type": "http.response.body", "body": pid})
@@ -31,6 +32,6 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.ERROR)
-    config = uvicorn.Config("tests.stubborn:application", port=int(sys.argv[1]), log_config=None, workers=2)
+    config = Config("tests.stubborn:application", port=int(sys.argv[1]), log_config=None, workers=2)
     config.timeout_graceful_shutdown = 1
     Hasty(config, sockets=[config.bind_socket()]).run()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psutil  # type: ignore[import-untyped]  # it ships no types
 import pytest
 import requests
 
@@ -15,9 +17,11 @@ from tests.relay.conftest import Process, wait_for
 
 
 @contextmanager
-def stubborn() -> Iterator[tuple[str, Process]]:
+def stubborn(*, owed_s: int = 1, is_stubborn: bool = True) -> Iterator[tuple[str, Process]]:
+    """A server of two workers which, once told to end, do so only if not `is_stubborn`."""
     port = free_port()
-    process = Process(sys.executable, "-m", "tests.stubborn", str(port), env={})
+    env = {"OWED_S": str(owed_s), "IS_STUBBORN": "yes" if is_stubborn else ""}
+    process = Process(sys.executable, "-m", "tests.stubborn", str(port), env=env)
     try:
         yield f"http://127.0.0.1:{port}/", process
     finally:
@@ -43,8 +47,40 @@ def test_a_worker_that_will_not_end_is_ended(capfd: pytest.CaptureFixture[str]) 
         process.signal(signal.SIGHUP)
         wait_for(lambda: len(process.workers()) == 2 and not old & set(process.workers()))
         new = _answering(url, 2)
+        process.signal(signal.SIGTTOU)
+        wait_for(lambda: len(process.workers()) == 1)
         process.signal(signal.SIGTERM)
 
         assert process.has_ended_within(30)
     told = capfd.readouterr().err
-    assert [f"worker_killed pid={pid}" in told for pid in (*old, *new)] == [True] * 4
+    assert [told.count(f"worker_killed pid={pid}") for pid in (*old, *new)] == [1] * 4
+
+
+def test_while_an_old_worker_ends_a_new_one_that_dies_is_replaced() -> None:
+    with stubborn(owed_s=600) as (url, process):
+        old = _answering(url, 2)
+        process.signal(signal.SIGHUP)
+        wait_for(lambda: _answering(url, 2).isdisjoint(old))
+        killed = max(set(process.workers()) - old)
+        os.kill(killed, signal.SIGKILL)
+
+        wait_for(lambda: len(set(process.workers()) - old - {killed}) == 2)
+        assert old < set(process.workers())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_who_is_told_to_end_while_a_new_worker_starts_ends(number: int) -> None:
+    with stubborn() as (url, process):
+        _answering(url, 2)
+        process.signal(signal.SIGHUP)
+        process.signal(number)
+
+        assert process.has_ended_within(30)
+
+
+def test_without_its_supervisor_a_worker_ends() -> None:
+    with stubborn(is_stubborn=False) as (url, process):
+        workers = _answering(url, 2)
+        process.signal(signal.SIGKILL)
+
+        wait_for(lambda: not any(map(psutil.pid_exists, workers)))
