@@ -42,6 +42,15 @@ def empty_tables(_: TransactionTestCase) -> None:
 TransactionTestCase._fixture_teardown = empty_tables  # type: ignore[attr-defined]  # Django's, without a type
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`database` are those that ask one anything: only of them it matters which it is."""
+    for item in items:
+        fixtures = {"db", "transactional_db", "live_server"} & set(getattr(item, "fixturenames", ()))
+        if fixtures or item.get_closest_marker("django_db") or item.get_closest_marker("postgresql"):
+            item.add_marker("database")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """On PostgreSQL itself nothing marked is skipped, whatever it says."""
     marker = item.get_closest_marker("postgresql")
