@@ -113,6 +113,12 @@ class Reader:
             page.emulate_media(color_scheme="light")
         else:
             self._note(what, page.evaluate(FIND, FROM_RIGHT))
+        self.measure(what)
+
+    def measure(self, what: str) -> None:
+        """Whether all of it fits, and is large enough for a finger."""
+        page = self.page
+        page.evaluate("document.fonts.ready.then(() => true)")
         self._overflow(what)
         if page.viewport_size == PHONE:
             self._note(what, page.evaluate(SMALL, FINGER_PX))
@@ -327,12 +333,12 @@ def test_long_words_from_the_right_fit_everywhere(
     context.add_cookies([{"name": "language", "value": pseudo.CODE, "url": base_url}])
     reader = Reader(context.new_page())
     reader.page.goto("/login/")
-    reader.look("/login/")
+    reader.measure("/login/")
     give_session(context, User.objects.get(username=username), base_url)
     for path in PSEUDO_PAGES:
         reader.page.goto(path)
         assert reader.page.locator("html").get_attribute("dir") == "rtl", path
-        reader.look(path)
+        reader.measure(path)
     assert reader.found == {}
 
 
