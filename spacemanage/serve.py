@@ -75,7 +75,8 @@ class Supervisor(Multiprocess):
             if not self._is_ready(new):
                 new.kill()
                 new.join()
-                log.error("worker_not_ready pid=%s exit=%s kept=%s", new.pid, new.exitcode, old.pid)
+                if not self._is_told_to_end():
+                    log.error("worker_not_ready pid=%s exit=%s kept=%s", new.pid, new.exitcode, old.pid)
                 return
             self.processes[at] = new
             self._retire(old)
