@@ -10,9 +10,9 @@ from django.utils import timezone, translation
 from django.utils.http import urlencode
 from django_htmx.http import HttpResponseClientRedirect
 
-from accounts.locales import zone_of
 from accounts.second_factor import has_second_factor, is_required_of
 from accounts.sessions import SignedOutError, note_seen
+from core.locales import zone_of
 
 Handler = Callable[[HttpRequest], HttpResponseBase]
 

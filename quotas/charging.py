@@ -19,8 +19,8 @@ from django.db.models.functions import Greatest, Least
 
 from accounts.keys import Presented, find_key, refusal_of
 from accounts.models import ApiKey, User
-from audit import origin
-from quotas.errors import (
+from core import origin
+from core.errors import (
     HoldUnknown,
     InsufficientQuota,
     KeyLimitReached,
@@ -28,10 +28,10 @@ from quotas.errors import (
     NotSpending,
     QuotaError,
 )
+from core.ids import NIL, id_at, moment_of
+from core.money import MAX_AMOUNT_NANOS
 from quotas.models import Hold, Wallet
-from quotas.money import MAX_AMOUNT_NANOS
 from quotas.services import lock, return_free
-from tenants.ids import NIL, id_at, moment_of
 from usage.models import LEAST_KEPT_DAYS, HourlyUsage, UsageRecord
 from usage.quarters import reopen
 

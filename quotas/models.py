@@ -7,8 +7,8 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import gettext_noop
 
 from accounts.models import User
-from quotas.money import MAX_AMOUNT_NANOS
-from tenants.ids import NIL, new_id
+from core.ids import NIL, new_id
+from core.money import MAX_AMOUNT_NANOS
 from tenants.models import Space
 
 

@@ -12,12 +12,12 @@ from django.db import transaction
 from django.db.models import F, Q
 
 from accounts.models import User
-from audit import origin
-from audit.services import record, refusals_recorded
-from quotas.errors import BelowHeld, InsufficientPool, KeyReused, PoolLimit, QuotaError, StaleTotal, WalletClosed
+from audit.services import record
+from core import origin
+from core.errors import BelowHeld, InsufficientPool, KeyReused, PoolLimit, QuotaError, StaleTotal, WalletClosed
+from core.ids import id_at
+from core.money import MAX_AMOUNT_NANOS, format_exact
 from quotas.models import Transfer, Wallet
-from quotas.money import MAX_AMOUNT_NANOS, format_exact
-from tenants.ids import id_at
 from tenants.models import Space
 
 # What each kind does to the pool's and the member's figures, in amounts.
@@ -44,7 +44,6 @@ def open_wallet(*, member: User) -> Wallet:
     return Wallet.objects.create(space=member.space, kind=Wallet.Kind.MEMBER, user=member)
 
 
-@refusals_recorded("pool.grant")
 @transaction.atomic
 def grant(*, space: Space, amount_nanos: int, reason: str, actor: User | None, key: str = "") -> Transfer:
     """Raise a pool's total. Repeating it with the same key moves nothing and returns the first transfer.
@@ -54,14 +53,12 @@ def grant(*, space: Space, amount_nanos: int, reason: str, actor: User | None, k
     return _operate(Transfer.Kind.GRANT, space=space, amount_nanos=amount_nanos, reason=reason, actor=actor, key=key)
 
 
-@refusals_recorded("pool.revoke")
 @transaction.atomic
 def revoke(*, space: Space, amount_nanos: int, reason: str, actor: User | None, key: str = "") -> Transfer:
     """Take back from a pool at most what it has available. Raises InsufficientPool, KeyReused."""
     return _operate(Transfer.Kind.REVOKE, space=space, amount_nanos=amount_nanos, reason=reason, actor=actor, key=key)
 
 
-@refusals_recorded("member.quota_set")
 @transaction.atomic
 def set_remaining(
     *, member: User, remaining_nanos: int, actor: User, was_total_nanos: int | None = None, key: str = ""

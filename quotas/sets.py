@@ -16,11 +16,11 @@ import msgspec
 from django.db import connection, transaction
 
 from accounts.keys import Presented, find_key, refusal_of
-from audit import origin
+from core import origin
+from core.errors import REFUSAL_STATUS, InsufficientQuota, KeyLimitReached, KeyRefused, QuotaError
+from core.ids import hex_ids_at
 from quotas import charging
 from quotas.charging import HOLD_LIFETIME_S, Call
-from quotas.errors import REFUSAL_STATUS, InsufficientQuota, KeyLimitReached, KeyRefused, QuotaError
-from tenants.ids import hex_ids_at
 
 T_co = TypeVar("T_co", covariant=True)
 

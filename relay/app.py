@@ -17,9 +17,9 @@ import structlog
 from django.db import DatabaseError, InterfaceError
 
 from accounts.keys import Presented, present
-from audit.address import believed_address
-from quotas.errors import KeyRefused, QuotaError
-from quotas.money import format_exact
+from core.addresses import believed_address
+from core.errors import KeyRefused, QuotaError
+from core.money import format_exact
 from relay import errors, quick_json
 from relay.asks import BODY_MOST, KINDS, Ask, Kind, model_of, read_ask
 from relay.catalogue import Catalogue, Offer

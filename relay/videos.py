@@ -23,8 +23,8 @@ from django.http.multipartparser import MultiPartParser, MultiPartParserError
 from django.utils.translation import gettext as _
 
 from accounts.keys import Presented, find_key, refusal_of
-from quotas.errors import KeyRefused, QuotaError
-from quotas.money import format_exact
+from core.errors import KeyRefused, QuotaError
+from core.money import format_exact
 from relay import errors
 from relay.asks import CHOICES_MOST, json_object, model_of, named_model
 from relay.catalogue import Catalogue, Offer

@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, settings
 
 from accounts.models import User
 from audit.models import AuditEvent
+from console.export import AT_ONCE, Slot
+from core import append_only
 from quotas.models import Transfer
-from tenants import append_only
 from tenants.models import Space
 from tests.factories import PASSWORD, MemberFactory, SpaceFactory, charge, manager_of
-from usage.export import AT_ONCE, Slot
 from usage.models import UsageCheckpoint, UsageRecord
 
 # How quick this machine draws examples says nothing about what is drawn.

@@ -18,7 +18,7 @@ from uuid import UUID
 from django.db.models import Case, Count, Expression, F, IntegerField, Q, QuerySet, Sum, Value, When
 from django.db.models.functions import Coalesce
 
-from tenants.ids import id_at
+from core.ids import id_at
 from usage.models import HourlyUsage, NameQuarter, QuarterMark, SpaceQuarter, UsageRecord
 
 HOUR = timedelta(hours=1)

@@ -17,8 +17,8 @@ from django.db.models import Count, DateTimeField, Max, Q, QuerySet, Sum, Value
 from django.db.models.functions import Now
 
 from accounts.models import ApiKey
-from audit import origin
-from tenants.ids import moment_of
+from core import origin
+from core.ids import moment_of
 from tenants.models import Space
 from usage.figures import EPOCH, QUARTER, first_id, floor, place_among
 from usage.models import CommonName, NameQuarter, QuarterMark, SpaceQuarter, UsageCheckpoint, UsageRecord
@@ -30,7 +30,7 @@ MARGIN = timedelta(minutes=10)
 # How many are closed in one transaction: on SQLite nobody else writes meanwhile.
 AT_ONCE = 24
 # A name that so many keys of a space bear has quarters of its own: half as many as are still looked up one by one
-# (usage/log.py), so that they are there by then.
+# (console/logs.py), so that they are there by then.
 COMMON = 250
 _FAILED = Q(kind=UsageRecord.Kind.ERROR)
 # By the names of a quarter's columns, which are a row's as well.

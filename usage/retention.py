@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 from django.db import connection, transaction
 from django.db.models import Count, Q, QuerySet, Sum
 
-from audit import origin
-from tenants import append_only
-from tenants.ids import moment_of
+from core import append_only, origin
+from core.ids import moment_of
 from usage.models import (
     LEAST_KEPT_DAYS,
     CommonName,

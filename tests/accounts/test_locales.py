@@ -6,14 +6,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.http import HttpRequest, HttpResponse
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone, translation
 
-from accounts.locales import offset_of, zone_of
 from accounts.middleware import browser_locale
 from accounts.models import ApiKey, User
 from audit.models import AuditEvent
+from core.locales import offset_of, zone_of
 from tests.factories import charge
 
 pytestmark = pytest.mark.django_db
@@ -197,9 +199,6 @@ def test_a_language_that_is_offered_no_more_is_as_none(signed_in: Client, member
 
 
 def test_it_costs_no_query(signed_in: Client, member: User, django_assert_num_queries: Any) -> None:
-    from django.db import connection
-    from django.test.utils import CaptureQueriesContext
-
     # The first request of a session notes that it was seen.
     signed_in.get("/me/settings/")
     with CaptureQueriesContext(connection) as before:

@@ -20,13 +20,15 @@ from accounts.keys import KeyTerms, create_key, rotate_key
 from accounts.models import Role, User
 from accounts.throttle import NAME_LIMIT
 from audit.models import AuditEvent
-from audit.refusals import record_refused_request
 from audit.services import AND_MORE, REFUSALS_AN_HOUR, SecretInTrail, keep_refusal, record
+from console.refusals import record_refused_request
+from core.errors import NameTakenError
+from core.money import format_exact
+from quotas.members import MemberChanges, reset_manager
 from quotas.models import Wallet
-from quotas.money import format_exact
+from quotas.spaces import create_space
 from relay.models import Model, Upstream
 from tenants.models import Space
-from tenants.services import MemberChanges, NameTakenError, create_space, reset_manager
 from tests.factories import PASSWORD, MemberFactory
 from tests.relay.conftest import wait_for
 

@@ -15,7 +15,7 @@ from playwright.sync_api import BrowserContext, ConsoleMessage, Page, expect
 from pytest_django.live_server_helper import LiveServer
 
 from accounts.models import User
-from tenants.listing import members_of
+from console.users.listing import members_of
 from tenants.models import Space
 from tests import pseudo
 from tests.factories import MemberFactory

@@ -5,25 +5,27 @@ from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError, connection, transaction
 
 from accounts.models import User
-from audit import origin
 from audit.models import AuditEvent
+from core import origin
+from core.errors import (
+    BelowHeld,
+    InsufficientPool,
+    KeyReused,
+    MemberGoneError,
+    PoolLimit,
+    QuotaError,
+    StaleTotal,
+    WalletClosed,
+)
+from core.ids import new_id
+from core.money import MAX_AMOUNT_NANOS
 from quotas.charging import hold
-from quotas.errors import BelowHeld, InsufficientPool, KeyReused, PoolLimit, QuotaError, StaleTotal, WalletClosed
+from quotas.members import MemberChanges, create_member, delete_member, edit_member, set_enabled
 from quotas.models import Transfer, Wallet
-from quotas.money import MAX_AMOUNT_NANOS
 from quotas.pool import pool_of
 from quotas.services import grant, revoke, set_remaining
-from tenants.ids import new_id
+from quotas.spaces import create_space
 from tenants.models import Space
-from tenants.services import (
-    MemberChanges,
-    MemberGoneError,
-    create_member,
-    create_space,
-    delete_member,
-    edit_member,
-    set_enabled,
-)
 from tests.factories import PASSWORD, MemberFactory, SpaceFactory, charge
 from tests.quotas.books import CALL, USD, books, conserved, figures, journal
 

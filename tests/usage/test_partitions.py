@@ -12,10 +12,10 @@ from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
 from accounts.models import User
-from audit.origin import acting
+from core import append_only
+from core.ids import id_at, moment_of
+from core.origin import acting
 from quotas.reconcile import reconcile
-from tenants import append_only
-from tenants.ids import id_at, moment_of
 from tests.factories import charge
 from tests.quotas.test_concurrency import together
 from tests.relay.test_tasks import work_once
