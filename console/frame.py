@@ -54,7 +54,7 @@ def shell(request: HttpRequest) -> dict[str, Any]:
 def _shell(request: HttpRequest) -> Shell:
     user = request.user
     assert user.is_authenticated
-    return Shell(sections=_sections(user, request.path), pill=_pill(user))
+    return Shell(sections=_sections(user, request.path), pill=_pill(request, user))
 
 
 def _sections(user: User, path: str) -> list[tuple[str, list[Item]]]:
@@ -88,10 +88,17 @@ def _sections(user: User, path: str) -> list[tuple[str, list[Item]]]:
     return [console, manage, personal] if can_manage_users(user) else [console, personal]
 
 
-def _pill(user: User) -> Pill:
+def pool_of_request(request: Any) -> Wallet:
+    """The pool of the request's space, read once a request: a deed that moved money leaves it on the request."""
+    if getattr(request, "pool", None) is None:
+        request.pool = pool_of(request.space)
+    pool: Wallet = request.pool
+    return pool
+
+
+def _pill(request: HttpRequest, user: User) -> Pill:
     if can_manage_users(user):
-        assert user.space is not None
-        pool = pool_of(user.space)
+        pool = pool_of_request(request)
         # An admin's own credits are not the pool: the pool's figures stand above the users.
         url = "/me/credits/" if user.is_manager else "/space/users/"
         return Pill(_("Available"), pool.available, pool.total, url)

@@ -12,9 +12,11 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404
 from django.utils.cache import add_never_cache_headers
 from django.utils.translation import gettext as _
+from django.views.decorators.http import require_http_methods
 from django_htmx.middleware import HtmxDetails
 
 from accounts.models import User
+from quotas.models import Wallet
 from tenants.models import Space
 from tenants.policies import can_manage_users
 
@@ -27,6 +29,11 @@ class SpaceRequest(HttpRequest):
     user: User
     space: Space
     htmx: HtmxDetails
+    # Set by console.frame.pool_of_request, and by deeds that have just locked the pool.
+    pool: Wallet | None
+
+
+get_or_post = require_http_methods(["GET", "HEAD", "POST"])
 
 
 class Refusal(PermissionDenied):

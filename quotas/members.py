@@ -6,6 +6,7 @@ A member's row is locked before wallets are, everywhere, so that deeds on one me
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from django.contrib.auth.hashers import make_password
 from django.core.exceptions import PermissionDenied
@@ -19,7 +20,7 @@ from audit.services import record
 from core import origin
 from core.errors import MemberGoneError, NameTakenError
 from core.money import format_exact
-from quotas.models import Transfer
+from quotas.models import Transfer, Wallet
 from quotas.services import close_wallet, open_wallet, set_remaining
 from tenants.models import Space
 from tenants.policies import (
@@ -62,8 +63,15 @@ def create_member(*, space: Space, username: str, display_name: str, password: s
     return member
 
 
-def edit_member(*, member: User, changes: MemberChanges, actor: User) -> User:
-    """Make the changes, all or none, and return the member as they are now.
+class MemberEdited(NamedTuple):
+    """The member with their wallet as they are now; and the pool, None where no quota was asked for."""
+
+    member: User
+    pool: Wallet | None
+
+
+def edit_member(*, member: User, changes: MemberChanges, actor: User) -> MemberEdited:
+    """Make the changes, all or none.
 
     Raises NameTakenError, MemberGoneError, PermissionDenied, and what set_remaining raises.
     """
@@ -73,16 +81,19 @@ def edit_member(*, member: User, changes: MemberChanges, actor: User) -> User:
         raise PermissionDenied
     hashed = make_password(changes.password) if changes.password else None
     with transaction.atomic():
-        member = _locked(member)
-        _change_person(member, changes, hashed, actor)
-        if changes.remaining_nanos is not None:
-            set_remaining(
-                member=member,
-                remaining_nanos=changes.remaining_nanos,
-                was_total_nanos=changes.was_total_nanos,
-                actor=actor,
-            )
-    return member
+        edited = _locked(member)
+        _change_person(edited, changes, hashed, actor)
+        if changes.remaining_nanos is None:
+            edited.wallet = member.wallet
+            return MemberEdited(edited, None)
+        quota = set_remaining(
+            member=edited,
+            remaining_nanos=changes.remaining_nanos,
+            was_total_nanos=changes.was_total_nanos,
+            actor=actor,
+        )
+    edited.wallet = quota.wallet
+    return MemberEdited(edited, quota.pool)
 
 
 def reset_manager(*, manager: User, changes: MemberChanges, actor: User) -> User:

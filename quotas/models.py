@@ -12,12 +12,6 @@ from core.money import MAX_AMOUNT_NANOS
 from tenants.models import Space
 
 
-class WalletQuerySet(models.QuerySet["Wallet"]):
-    def with_available(self) -> WalletQuerySet:
-        """Adds what the database itself counts as free, to decide by in one statement."""
-        return self.annotate(free=F("total") - F("allocated") - F("spent") - F("held"))
-
-
 class Wallet(models.Model):
     """Money of a space's pool, or of one member. All figures are nano-dollars.
 
@@ -38,8 +32,6 @@ class Wallet(models.Model):
     spent = models.BigIntegerField(default=0)
     held = models.BigIntegerField(default=0)
     is_closed = models.BooleanField(default=False)
-
-    objects = WalletQuerySet.as_manager()
 
     class Meta:
         constraints = [

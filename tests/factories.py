@@ -54,7 +54,7 @@ class MemberFactory(DjangoModelFactory[User]):
         if usd:
             set_remaining(member=member, remaining_nanos=usd * NANOS_PER_USD, actor=manager)
         if is_admin:
-            member = edit_member(member=member, changes=MemberChanges(is_admin=True), actor=manager)
+            member = edit_member(member=member, changes=MemberChanges(is_admin=True), actor=manager).member
         return User.objects.select_related("space", "wallet").get(pk=member.pk)
 
 

@@ -259,8 +259,3 @@ class OwnActivity(Trail):
         """Nothing is filtered here: the place alone."""
         said = {name: value for name, value in self._said(**changes).items() if name in ("size", "cursor")}
         return f"{self.address}?{urlencode(said)}" if said else self.address
-
-
-def latest_of(user: User, count: int = 5) -> list[AuditEvent]:
-    """The beginning of somebody's own activity, for a card."""
-    return OwnActivity(user, QueryDict())._older_than(None, count)

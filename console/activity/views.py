@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 from django.http import HttpResponse, HttpResponseBase
-from django.shortcuts import render
 from django.views.decorators.http import require_safe
 from django.views.decorators.vary import vary_on_headers
 
 from console.activity.sentences import line_of
 from console.activity.sheet import trail_sheet
 from console.activity.trail import OwnActivity, Trail
-from console.answers import is_htmx
+from console.answers import page_or_piece
 from console.export import csv_answer, file_name, wants_bom
 from console.guards import SpaceRequest, manager_view, space_view
 
@@ -38,9 +37,11 @@ def activity_csv(request: SpaceRequest) -> HttpResponseBase:
 
 def _shown(request: SpaceRequest, trail: Trail, page: str) -> HttpResponse:
     context = {"log": trail, "lines": [line_of(event, request.user) for event in trail.page.events]}
-    if is_htmx(request) and request.htmx.target == "activity":
-        response = render(request, "console/activity/_activity_table.html", context)
-        # The address without the empty fields of the form.
-        response["HX-Push-Url"] = trail.shown_url
-        return response
-    return render(request, page, context)
+    return page_or_piece(
+        request,
+        page,
+        context,
+        piece="console/activity/_activity_table.html",
+        target="activity",
+        shown_url=trail.shown_url,
+    )

@@ -4,18 +4,18 @@ from typing import Any
 
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
-from django.shortcuts import render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_safe
 from django.views.decorators.vary import vary_on_headers
 
-from console.answers import is_htmx
+from console.answers import page_or_piece
 from console.credits.journal import Journal, journal_sheet
 from console.export import csv_answer, file_name, wants_bom
+from console.frame import pool_of_request
 from console.guards import SpaceRequest, space_view
 from core.money import MINUS, format_sum
 from quotas.models import Reconciliation, Wallet
-from quotas.pool import members_share, pool_of, richest_of
+from quotas.pool import members_share, richest_of
 
 
 @require_safe
@@ -23,13 +23,15 @@ from quotas.pool import members_share, pool_of, richest_of
 @space_view
 def credits_page(request: SpaceRequest) -> HttpResponse:
     journal = Journal(request.user, request.GET)
-    if is_htmx(request) and request.htmx.target == "journal":
-        response = render(request, "console/credits/credits.html#journal", {"log": journal})
-        # The address without the empty fields of the form.
-        response["HX-Push-Url"] = journal.shown_url
-        return response
-    context = _pool_context(request) if request.user.is_manager else _wallet_context(request)
-    return render(request, "console/credits/credits.html", {"log": journal} | context | _balanced(request))
+    return page_or_piece(
+        request,
+        "console/credits/credits.html",
+        {"log": journal},
+        piece="console/credits/credits.html#journal",
+        target="journal",
+        shown_url=journal.shown_url,
+        rest=lambda: (_pool_context if request.user.is_manager else _wallet_context)(request) | _balanced(request),
+    )
 
 
 @require_GET
@@ -42,7 +44,7 @@ def credits_csv(request: SpaceRequest) -> HttpResponseBase:
 
 
 def _pool_context(request: SpaceRequest) -> dict[str, Any]:
-    pool = pool_of(request.space)
+    pool = pool_of_request(request)
     share = members_share(request.space)
     return {
         "pool": pool,

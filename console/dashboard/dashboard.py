@@ -112,7 +112,6 @@ class Top(NamedTuple):
 class Change(NamedTuple):
     """Against as long a time before; `percent` is empty where nothing was spent then."""
 
-    before_nanos: int
     percent: str
     days: int
 
@@ -266,7 +265,7 @@ class Dashboard:
         start = first_moment(max(FIRST_DAY, self.period.start - timedelta(days=days)), self.zone)
         length = min(max(self._now, first), after) - first
         before = figures.total(self._scope, start, max(start, min(start + length, first))).cost_nanos
-        return Change(before, _change_percent(self.figures.cost_nanos, before), days)
+        return Change(_change_percent(self.figures.cost_nanos, before), days)
 
     @cached_property
     def recent(self) -> Recent:

@@ -5,7 +5,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 from django.views.decorators.vary import vary_on_headers
 
-from console.answers import is_htmx
+from console.answers import is_htmx, page_or_piece
 from console.dashboard.dashboard import Dashboard
 from console.guards import SpaceRequest, manager_view, space_view
 
@@ -15,12 +15,14 @@ from console.guards import SpaceRequest, manager_view, space_view
 @space_view
 def dashboard(request: SpaceRequest) -> HttpResponse:
     shown = Dashboard(request.user, request.GET)
-    if is_htmx(request) and request.htmx.target == "dashboard":
-        response = render(request, "console/dashboard/dashboard.html#figures", {"dashboard": shown})
-        # The address without the empty fields of the form.
-        response["HX-Push-Url"] = shown.shown_url
-        return response
-    return render(request, "console/dashboard/dashboard.html", {"dashboard": shown})
+    return page_or_piece(
+        request,
+        "console/dashboard/dashboard.html",
+        {"dashboard": shown},
+        piece="console/dashboard/dashboard.html#figures",
+        target="dashboard",
+        shown_url=shown.shown_url,
+    )
 
 
 @require_safe

@@ -20,19 +20,18 @@ from django.utils.cache import add_never_cache_headers
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_post_parameters
-from django.views.decorators.http import require_http_methods, require_safe
+from django.views.decorators.http import require_safe
 
 from accounts import second_factor
 from accounts.models import User
 from accounts.sign_in import confirm, is_confirmed
 from console.answers import see_other
-from console.guards import Refusal, SpaceRequest
+from console.guards import Refusal, SpaceRequest, get_or_post
 from console.settings.forms import PasskeyForm
 from console.settings.qr import drawing_of
 from console.sign_in.forms import CodeForm, PresentPasswordForm
 
 View = Callable[..., HttpResponse]
-get_or_post = require_http_methods(["GET", "HEAD", "POST"])
 OVERVIEW = "/me/two-factor/"
 _NEW_SECRET = "new_app_secret"  # noqa: S105  # where it waits, not what it is
 

@@ -10,15 +10,13 @@ from django.shortcuts import render
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
-from django.views.decorators.http import require_http_methods
 
 from accounts import second_factor
 from accounts.models import User
 from accounts.sign_in import finish_second_step, pending_user
 from accounts.throttle import is_right
+from console.guards import get_or_post
 from console.sign_in.forms import CodeForm
-
-get_or_post = require_http_methods(["GET", "HEAD", "POST"])
 
 
 @get_or_post

@@ -6,7 +6,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_GET, require_safe
 from django.views.decorators.vary import vary_on_headers
 
-from console.answers import is_htmx
+from console.answers import page_or_piece
 from console.export import csv_answer, file_name, wants_bom
 from console.guards import SpaceRequest, space_view
 from console.tasks.log import TaskLog
@@ -19,11 +19,14 @@ from console.tasks.sheet import task_sheet
 def task_log(request: SpaceRequest) -> HttpResponse:
     log = TaskLog(request.user, request.GET)
     context = {"log": log, "poll_url": log.poll_url(log.rows)}
-    if is_htmx(request) and request.htmx.target == "task-log":
-        response = render(request, "console/tasks/task_log.html#log", context)
-        response["HX-Push-Url"] = log.shown_url
-        return response
-    return render(request, "console/tasks/task_log.html", context)
+    return page_or_piece(
+        request,
+        "console/tasks/task_log.html",
+        context,
+        piece="console/tasks/task_log.html#log",
+        target="task-log",
+        shown_url=log.shown_url,
+    )
 
 
 @require_safe

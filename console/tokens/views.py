@@ -5,12 +5,9 @@ A key is in clear in one answer only, the one that makes it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
 
-from django.contrib import messages
 from django.core.paginator import Page, Paginator
 from django.db.models import QuerySet
 from django.http import Http404, HttpResponse, QueryDict
@@ -18,21 +15,20 @@ from django.shortcuts import get_object_or_404, render
 from django.template.loader import render_to_string
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from django.views.decorators.http import require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
 
 from accounts.keys import create_key, delete_key, edit_key, rotate_key, set_key_enabled
 from accounts.models import ApiKey, User
-from console.answers import Toast, back_to_list, dialog, is_htmx, shown_query
+from console.answers import Context, Toast, deed_done, dialog, focus_after, is_htmx, page_or_piece, shown_query
 from console.forms import StatusForm
-from console.guards import SpaceRequest, View, space_view
+from console.guards import SpaceRequest, View, get_or_post, space_view
 from console.tokens.first_call import first_call
 from console.tokens.forms import RotateForm, TokenForm
 
 ADDRESS = "/console/tokens/"
 PAGE = 20
 
-get_or_post = require_http_methods(["GET", "HEAD", "POST"])
 KeyView = Callable[[SpaceRequest, ApiKey], HttpResponse]
 
 
@@ -54,9 +50,13 @@ def key_view(view: KeyView) -> View:
 @vary_on_headers("HX-Request", "HX-Target")
 @space_view
 def token_list(request: SpaceRequest) -> HttpResponse:
-    is_piece = is_htmx(request) and request.htmx.target == "token-table"
-    template = "console/tokens/token_list.html#table" if is_piece else "console/tokens/token_list.html"
-    return render(request, template, {"page": _page(request.user, request.GET)})
+    return page_or_piece(
+        request,
+        "console/tokens/token_list.html",
+        {"page": _page(request.user, request.GET)},
+        piece="console/tokens/token_list.html#table",
+        target="token-table",
+    )
 
 
 @get_or_post
@@ -66,7 +66,7 @@ def token_add(request: SpaceRequest) -> HttpResponse:
     if form.is_valid():
         key, text = create_key(owner=request.user, terms=form.terms())
         return _key_shown(request, key, text, _("%(name)s added.") % {"name": key.name})
-    return dialog(request, "accounts/_token_add", "console/tokens/token_add.html", {"form": form})
+    return dialog(request, "console/tokens/_token_add_form.html", _("Add Token"), {"form": form})
 
 
 @get_or_post
@@ -76,7 +76,7 @@ def token_edit(request: SpaceRequest, key: ApiKey) -> HttpResponse:
     if form.is_valid():
         key = edit_key(key=key, terms=form.terms(), actor=request.user)
         return _done(request, Toast(_("%(name)s saved.") % {"name": key.name}), row=key)
-    return dialog(request, "accounts/_token_edit", "console/tokens/token_edit.html", {"form": form, "key": key})
+    return dialog(request, "console/tokens/_token_edit_form.html", _("Edit Token"), {"form": form, "key": key})
 
 
 @require_POST
@@ -100,17 +100,18 @@ def token_rotate(request: SpaceRequest, key: ApiKey) -> HttpResponse:
         return _key_shown(request, key, text, _("%(name)s has a new key.") % {"name": key.name})
     in_grace = key.old_until is not None and key.old_until > timezone.now()
     context = {"form": form, "key": key, "in_grace": in_grace}
-    return dialog(request, "accounts/_token_rotate", "console/tokens/token_rotate.html", context)
+    return dialog(request, "console/tokens/_token_rotate_form.html", _("Rotate Token"), context)
 
 
 @get_or_post
 @key_view
 def token_delete(request: SpaceRequest, key: ApiKey) -> HttpResponse:
     if request.method == "POST":
-        focus = _neighbour(request, key)
+        shown = [one.number for one in _page(request.user, shown_query(request, ADDRESS))]
+        focus = focus_after(shown, key.number, otherwise="add-token")
         delete_key(key=key, actor=request.user)
         return _done(request, Toast(_("%(name)s deleted.") % {"name": key.name}), focus=focus)
-    return dialog(request, "accounts/_token_delete", "console/tokens/token_delete.html", {"key": key})
+    return dialog(request, "console/tokens/_token_delete_form.html", _("Delete Token"), {"key": key})
 
 
 def keys_of(owner: User) -> QuerySet[ApiKey]:
@@ -127,10 +128,13 @@ def _key_shown(request: SpaceRequest, key: ApiKey, text: str, said: str) -> Http
     base_url = request.build_absolute_uri("/v1")
     curl = first_call(key, text=text, base_url=base_url)
     context = {"key": key, "text": text, "base_url": base_url, "curl": curl}
+    context |= {"form_template": "console/tokens/_token_key.html", "title": _("Copy your new key")}
     if not is_htmx(request):
-        return render(request, "console/tokens/token_key.html", context)
-    shown = render_to_string("console/tokens/_token_key_dialog.html", context, request)
-    response = HttpResponse(shown + _pieces(request, Toast(said), row=None))
+        return render(request, "console/form_page.html", context)
+    context |= {"closedby": "none", "look": "dialog--wide"}
+    changed = _done_context(request) | {"toast": Toast(said), "oob": True}
+    shown = render_to_string("console/_dialog.html", context, request)
+    response = HttpResponse(shown + render_to_string("console/tokens/_tokens_done.html", changed, request))
     # A dialog of another kind, which Escape does not close, takes the place of the form's.
     response["HX-Retarget"] = "#dialogs"
     response["HX-Reswap"] = "innerHTML"
@@ -138,28 +142,14 @@ def _key_shown(request: SpaceRequest, key: ApiKey, text: str, said: str) -> Http
 
 
 def _done(request: SpaceRequest, toast: Toast, *, row: ApiKey | None = None, focus: str = "") -> HttpResponse:
-    """What a finished deed answers: the row that changed, or the list again."""
-    if not is_htmx(request):
-        messages.success(request, toast.text)
-        return back_to_list(request, ADDRESS)
-    response = HttpResponse(_pieces(request, toast, row=row))
-    response["HX-Reswap"] = "none"
-    response["HX-Trigger-After-Settle"] = json.dumps({"dialog:close": {"focus": focus} if focus else {}})
-    return response
+    def context() -> Context:
+        return _done_context(request, row=row)
+
+    return deed_done(
+        request, toast, back=ADDRESS, pieces="console/tokens/_tokens_done.html", context=context, focus=focus
+    )
 
 
-def _pieces(request: SpaceRequest, toast: Toast, *, row: ApiKey | None) -> str:
-    context: dict[str, Any] = {"toast": toast, "row": row, "oob": True}
-    if row is None:
-        context["page"] = _page(request.user, shown_query(request, ADDRESS))
-    return render_to_string("console/tokens/_tokens_done.html", context, request)
-
-
-def _neighbour(request: SpaceRequest, key: ApiKey) -> str:
-    """Where focus goes when a row goes: the next row's pencil, else the one before, else Add Token."""
-    numbers = [shown.number for shown in _page(request.user, shown_query(request, ADDRESS))]
-    if key.number not in numbers:
-        return "add-token"
-    place = numbers.index(key.number)
-    others = numbers[place + 1 : place + 2] or numbers[max(place - 1, 0) : place]
-    return f"edit-{others[0]}" if others else "add-token"
+def _done_context(request: SpaceRequest, *, row: ApiKey | None = None) -> Context:
+    """What changed on the list behind the dialog: a row, or all of it."""
+    return {"row": row} if row else {"row": None, "page": _page(request.user, shown_query(request, ADDRESS))}

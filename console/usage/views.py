@@ -2,11 +2,10 @@ from __future__ import annotations
 
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
-from django.shortcuts import render
 from django.views.decorators.http import require_GET, require_safe
 from django.views.decorators.vary import vary_on_headers
 
-from console.answers import is_htmx
+from console.answers import page_or_piece
 from console.export import csv_answer, file_name, wants_bom
 from console.guards import SpaceRequest, space_view
 from console.logs import UsageLog
@@ -20,12 +19,14 @@ from console.usage.sheet import usage_sheet
 def usage_log(request: SpaceRequest) -> HttpResponse:
     log = UsageLog(request.user, request.GET)
     context = {"log": log, "receipts": [receipt_of(record) for record in log.page.records]}
-    if is_htmx(request) and request.htmx.target == "usage-log":
-        response = render(request, "console/usage/usage_log.html#log", context)
-        # The address without the empty fields of the form.
-        response["HX-Push-Url"] = log.shown_url
-        return response
-    return render(request, "console/usage/usage_log.html", context)
+    return page_or_piece(
+        request,
+        "console/usage/usage_log.html",
+        context,
+        piece="console/usage/usage_log.html#log",
+        target="usage-log",
+        shown_url=log.shown_url,
+    )
 
 
 @require_GET

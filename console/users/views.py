@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import Any
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
@@ -13,16 +11,28 @@ from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.template.loader import render_to_string
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from django.views.decorators.http import require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
 
 from accounts.keys import delete_key
 from accounts.models import ApiKey, User
 from accounts.second_factor import reset_second_factor
 from audit.services import record_refused_deed
-from console.answers import Toast, back_to_list, dialog, is_htmx, see_other, shown_query
+from console.answers import (
+    Context,
+    Toast,
+    back_to_list,
+    deed_done,
+    dialog,
+    focus_after,
+    is_htmx,
+    page_or_piece,
+    see_other,
+    shown_query,
+)
 from console.forms import StatusForm
-from console.guards import SpaceRequest, manager_view, member_view
+from console.frame import pool_of_request
+from console.guards import SpaceRequest, get_or_post, manager_view, member_view
 from console.users.forms import AddUserForm, DeleteUserForm, EditUserForm, PreviewForm, SecurityForm
 from console.users.listing import ADDRESS, Listing, members_of
 from console.users.preview import Preview, preview
@@ -30,7 +40,6 @@ from core.errors import InsufficientPool, MemberGoneError, NameTakenError, Quota
 from core.money import AmountError, format_balance, parse_usd
 from quotas.members import create_member, delete_member, edit_member, set_enabled
 from quotas.models import Wallet
-from quotas.pool import pool_of
 from quotas.spaces import require_second_factor
 from tenants.policies import (
     can_delete,
@@ -43,21 +52,21 @@ from tenants.policies import (
 )
 from usage.models import UsageRecord
 
-get_or_post = require_http_methods(["GET", "HEAD", "POST"])
-
 
 @require_safe
 @vary_on_headers("HX-Request", "HX-Target")
 @manager_view
 def user_list(request: SpaceRequest) -> HttpResponse:
     listing = Listing(request.space, request.GET)
-    context = {"listing": listing, "page": listing.page}
-    if is_htmx(request) and request.htmx.target == "user-table":
-        response = render(request, "console/users/user_list.html#table", context)
-        # The address without the empty fields of the form.
-        response["HX-Push-Url"] = listing.url(page=listing.page.number)
-        return response
-    return render(request, "console/users/user_list.html", context | {"pool": pool_of(request.space)})
+    return page_or_piece(
+        request,
+        "console/users/user_list.html",
+        {"listing": listing, "page": listing.page},
+        piece="console/users/user_list.html#table",
+        target="user-table",
+        shown_url=listing.url(page=listing.page.number),
+        rest=lambda: {"pool": pool_of_request(request)},
+    )
 
 
 @get_or_post
@@ -73,8 +82,8 @@ def user_add(request: SpaceRequest) -> HttpResponse:
             )
             form.name_taken()
         else:
-            return _user_created(request, _with_wallet(request, member), form.cleaned_data["password"])
-    return dialog(request, "tenants/_user_add", "console/users/user_add.html", {"form": form})
+            return _user_created(request, member, form.cleaned_data["password"])
+    return dialog(request, "console/users/_user_add_form.html", _("Add User"), {"form": form})
 
 
 @get_or_post
@@ -90,13 +99,14 @@ def user_edit(request: SpaceRequest, member: User) -> HttpResponse:
                 raise Http404 from None
             if isinstance(error, QuotaError):
                 member = _with_wallet(request, member)
-                form.quota_refused(error, pool=pool_of(request.space), wallet=member.wallet)
+                form.quota_refused(error, pool=pool_of_request(request), wallet=member.wallet)
             else:
                 form.name_taken()
         else:
-            toast = Toast(_("%(name)s saved.") % {"name": edited.username})
-            return _done(request, toast, row=_with_wallet(request, edited))
-    pool = pool_of(request.space)
+            request.pool = edited.pool
+            toast = Toast(_("%(name)s saved.") % {"name": edited.member.username})
+            return _done(request, toast, row=edited.member)
+    pool = pool_of_request(request)
     shown = _preview_of(form, pool, member)
     if form.errors and shown.short_nanos and "remaining" not in form.errors:
         # Told together with what else is wrong, not after that is mended.
@@ -110,14 +120,20 @@ def user_edit(request: SpaceRequest, member: User) -> HttpResponse:
         "demotable": can_demote(request.user, member),
         "keys": _keys_of(request, member),
     }
-    return dialog(request, "tenants/_user_edit", "console/users/user_edit.html", context)
+    return dialog(
+        request,
+        "console/users/_user_edit_form.html",
+        _("Edit User"),
+        context,
+        beside_template="console/users/_user_revoke_form.html",
+    )
 
 
 @require_POST
 @member_view(can_edit)
 def user_preview(request: SpaceRequest, member: User) -> HttpResponse:
     form = PreviewForm(request.POST)
-    pool = pool_of(request.space)
+    pool = pool_of_request(request)
     shown = _preview_of(form, pool, member)
     context = {"member": member, "pool": pool, "preview": shown}
     return render(request, "console/users/_quota_preview.html", context, status=422 if form.errors else 200)
@@ -146,14 +162,16 @@ def user_status(request: SpaceRequest, member: User) -> HttpResponse:
     if not form.is_valid():
         return HttpResponse(form.errors["enabled"][0], status=422, content_type="text/plain; charset=utf-8")
     try:
-        member = set_enabled(member=member, is_enabled=form.is_enabled(), actor=request.user)
+        changed = set_enabled(member=member, is_enabled=form.is_enabled(), actor=request.user)
     except MemberGoneError as error:
         record_refused_deed("member.status_set", error, actor=request.user, target=member)
         raise Http404 from None
+    # Status and wallet are apart: the wallet that the guard read is still right.
+    changed.wallet, member = member.wallet, changed
     text = _("%(name)s is enabled.") if member.is_active else _("%(name)s is disabled. Sign-in and API keys are off.")
     undo = "false" if member.is_active else "true"
     toast = Toast(text % {"name": member.username}, undo_url=request.path, undo_value=undo)
-    return _done(request, toast, row=_with_wallet(request, member))
+    return _done(request, toast, row=member)
 
 
 @get_or_post
@@ -161,7 +179,8 @@ def user_status(request: SpaceRequest, member: User) -> HttpResponse:
 def user_delete(request: SpaceRequest, member: User) -> HttpResponse:
     form = DeleteUserForm(request.POST if request.method == "POST" else None, member=member)
     if form.is_valid():
-        focus = _neighbour(request, member)
+        shown = [one.number for one in _shown_listing(request).page]
+        focus = focus_after(shown, member.number, otherwise="add-user")
         try:
             returned = delete_member(member=member, actor=request.user)
         except (MemberGoneError, WalletClosed) as error:
@@ -173,7 +192,7 @@ def user_delete(request: SpaceRequest, member: User) -> HttpResponse:
         }
         return _done(request, Toast(text), listing=_shown_listing(request), focus=focus)
     context = {"form": form, "member": member, "facts": _delete_facts(request, member)}
-    return dialog(request, "tenants/_user_delete", "console/users/user_delete.html", context)
+    return dialog(request, "console/users/_user_delete_form.html", _("Delete User"), context)
 
 
 @get_or_post
@@ -188,7 +207,10 @@ def user_second_factor_reset(request: SpaceRequest, member: User) -> HttpRespons
         text = _("Two-factor sign-in of %(name)s is off.") if was_on else _("%(name)s had no two-factor sign-in.")
         return _done(request, Toast(text % {"name": member.username}))
     return dialog(
-        request, "tenants/_user_second_factor_reset", "console/users/user_second_factor_reset.html", {"member": member}
+        request,
+        "console/users/_user_second_factor_reset_form.html",
+        _("Reset two-factor sign-in"),
+        {"member": member},
     )
 
 
@@ -216,24 +238,21 @@ def _done(
     listing: Listing | None = None,
     focus: str = "",
 ) -> HttpResponse:
-    """What a finished deed answers: the pieces of the page that changed, or the list again."""
-    if not is_htmx(request):
-        messages.success(request, toast.text)
-        return back_to_list(request, ADDRESS)
-    response = HttpResponse(_done_pieces(request, toast, row=row, listing=listing))
-    response["HX-Reswap"] = "none"
-    response["HX-Trigger-After-Settle"] = json.dumps({"dialog:close": {"focus": focus} if focus else {}})
-    return response
+    def context() -> Context:
+        return _done_context(request, row=row, listing=listing)
+
+    return deed_done(
+        request, toast, back=ADDRESS, pieces="console/users/_users_done.html", context=context, focus=focus
+    )
 
 
-def _done_pieces(
-    request: SpaceRequest, toast: Toast, *, row: User | None = None, listing: Listing | None = None
-) -> str:
-    context: dict[str, Any] = {"toast": toast, "row": row, "member": row, "pool": pool_of(request.space), "oob": True}
+def _done_context(request: SpaceRequest, *, row: User | None = None, listing: Listing | None = None) -> Context:
+    """What changed on the list behind the dialog: a row, or all of it."""
+    context: Context = {"row": row, "member": row, "pool": pool_of_request(request)}
     if listing is not None:
         first = listing.first.number if listing.first else None
         context |= {"table_oob": True, "listing": listing, "page": listing.page, "new_number": first}
-    return render_to_string("console/users/_users_done.html", context, request)
+    return context
 
 
 def _user_created(request: SpaceRequest, member: User, password: str) -> HttpResponse:
@@ -241,24 +260,14 @@ def _user_created(request: SpaceRequest, member: User, password: str) -> HttpRes
     if not is_htmx(request):
         return _done(request, toast)
     context = {"member": member, "password": password, "sign_in_url": request.build_absolute_uri("/login/")}
-    listing = _shown_listing(request, first=member)
-    pieces = _done_pieces(request, toast, listing=listing)
-    return HttpResponse(render_to_string("console/users/_user_created.html", context, request) + pieces)
+    shown = render_to_string("console/users/_user_created.html", context, request)
+    changed = _done_context(request, listing=_shown_listing(request, first=member)) | {"toast": toast, "oob": True}
+    return HttpResponse(shown + render_to_string("console/users/_users_done.html", changed, request))
 
 
 def _shown_listing(request: SpaceRequest, *, first: User | None = None) -> Listing:
     """The list as the browser shows it behind the dialog."""
     return Listing(request.space, shown_query(request, ADDRESS), first=first)
-
-
-def _neighbour(request: SpaceRequest, member: User) -> str:
-    """Where focus goes when a row goes: the next row's pencil, else the one before, else Add User."""
-    numbers = [shown.number for shown in _shown_listing(request).page]
-    if member.number not in numbers:
-        return "add-user"
-    place = numbers.index(member.number)
-    others = numbers[place + 1 : place + 2] or numbers[max(place - 1, 0) : place]
-    return f"edit-{others[0]}" if others else "add-user"
 
 
 def _keys_of(request: SpaceRequest, member: User) -> QuerySet[ApiKey]:
@@ -290,7 +299,7 @@ class DeleteFacts:
 
 
 def _delete_facts(request: SpaceRequest, member: User) -> DeleteFacts:
-    pool, wallet = pool_of(request.space), member.wallet
+    pool, wallet = pool_of_request(request), member.wallet
     return DeleteFacts(
         returned_nanos=wallet.available,
         pool_before_nanos=pool.available,

@@ -218,7 +218,7 @@ def test_nothing_of_another_space_is_exported(
 
 def test_the_deleted_are_in_it_under_the_name_they_had(client: Client, manager: User, member: User) -> None:
     spend(member)
-    renamed = edit_member(member=member, changes=MemberChanges(username="junko"), actor=manager)
+    renamed = edit_member(member=member, changes=MemberChanges(username="junko"), actor=manager).member
     delete_member(member=renamed, actor=manager)
 
     for name in ("jun", "junko"):

@@ -14,7 +14,7 @@ from core.addresses import believed_address
 from core.errors import InsufficientPool
 from core.money import NANOS_PER_USD
 from quotas.members import MemberChanges, edit_member
-from relay.app import Request
+from relay.exchange import Request
 
 
 def seen(settings: Any, peer: str, forwarded: str, trusted: list[str]) -> str | None:
@@ -77,6 +77,5 @@ def test_a_refused_deed_leaves_no_event_of_having_been_done(member: User, manage
     with pytest.raises(InsufficientPool):
         edit_member(member=member, changes=changes, actor=manager)
 
-    assert AuditEvent.objects.filter(refusal="").count() == before
-    assert AuditEvent.objects.exclude(refusal="").get().kind == "member.edited"
+    assert AuditEvent.objects.count() == before
     assert User.objects.get(pk=member.pk).display_name == "Jun Sato"

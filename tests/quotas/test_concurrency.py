@@ -95,7 +95,10 @@ def settling(user: User, request_id: UUID, nanos: int) -> Callable[[], object]:
 
 
 def setting(user: User, nanos: int, actor: User, was_total_nanos: int | None = None) -> Callable[[], object]:
-    return lambda: set_remaining(member=user, remaining_nanos=nanos, actor=actor, was_total_nanos=was_total_nanos)
+    def step() -> object:
+        return set_remaining(member=user, remaining_nanos=nanos, actor=actor, was_total_nanos=was_total_nanos).transfer
+
+    return step
 
 
 def held(user: User, nanos: int) -> UUID:

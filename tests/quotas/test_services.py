@@ -84,7 +84,7 @@ def test_a_members_total_is_allocations_less_reclaims_and_remaining_is_total_les
 def test_raising_remaining_moves_the_difference_as_one_transfer_with_the_balances_after(
     space: Space, manager: User, member: User, charged: None
 ) -> None:
-    transfer = set_remaining(member=member, remaining_nanos=10 * USD, actor=manager)
+    transfer = set_remaining(member=member, remaining_nanos=10 * USD, actor=manager).transfer
 
     assert transfer == Transfer.objects.first()
     assert transfer is not None
@@ -98,7 +98,7 @@ def test_raising_remaining_moves_the_difference_as_one_transfer_with_the_balance
 def test_lowering_remaining_moves_the_difference_back_as_one_transfer_with_the_balances_after(
     space: Space, manager: User, member: User, charged: None
 ) -> None:
-    transfer = set_remaining(member=member, remaining_nanos=1 * USD, actor=manager)
+    transfer = set_remaining(member=member, remaining_nanos=1 * USD, actor=manager).transfer
 
     assert transfer is not None
     assert _told(transfer) == ("reclaim", 2_750_000_000, "jun", 2, "mira", "")
@@ -111,7 +111,7 @@ def test_lowering_remaining_moves_the_difference_back_as_one_transfer_with_the_b
 def test_setting_what_remains_already_moves_and_writes_nothing(member: User, manager: User, charged: None) -> None:
     before = books(member.space)
 
-    assert set_remaining(member=member, remaining_nanos=3_750_000_000, actor=manager) is None
+    assert set_remaining(member=member, remaining_nanos=3_750_000_000, actor=manager).transfer is None
     assert books(member.space) == before
 
 
@@ -358,11 +358,11 @@ def test_one_key_moves_money_in_each_of_two_spaces(space: Space) -> None:
 
 
 def test_a_remaining_set_twice_with_one_key_moves_once(member: User, manager: User) -> None:
-    first = set_remaining(member=member, remaining_nanos=9 * USD, actor=manager, key="k")
+    first = set_remaining(member=member, remaining_nanos=9 * USD, actor=manager, key="k").transfer
     charge(member, cost_usd=4)
     before = books(member.space)
 
-    again = set_remaining(member=member, remaining_nanos=9 * USD, actor=manager, key="k")
+    again = set_remaining(member=member, remaining_nanos=9 * USD, actor=manager, key="k").transfer
 
     assert (again, books(member.space)) == (first, before)
     assert figures(member) == (9 * USD, 0, 4 * USD, 0)

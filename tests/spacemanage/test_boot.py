@@ -20,7 +20,7 @@ from tenants.models import Space
 from tests.postgres import free_port
 from tests.relay.conftest import Process, database_url, wait_for
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 SECRET = "q8Zr2mXw7Lk4Vb9Nc3Jt6Hg1Fd5Sa0Py-Ue_Io7Tr4Wq2Ez8Xv6Cb1N"
 
 

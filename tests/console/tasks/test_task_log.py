@@ -220,7 +220,7 @@ def test_a_person_is_found_by_present_and_former_names(
     client: Client, manager: User, admin_member: User, member: User, name: str
 ) -> None:
     submit(member, seconds=1)
-    member = edit_member(member=member, changes=MemberChanges(username="junko"), actor=manager)
+    member = edit_member(member=member, changes=MemberChanges(username="junko"), actor=manager).member
     submit(member, seconds=2)
     submit(admin_member, seconds=9)
 

@@ -361,7 +361,7 @@ def test_a_person_is_found_by_present_and_former_names(
     client: Client, manager: User, admin_member: User, member: User, name: str
 ) -> None:
     spend(member, cost=1)
-    member = edit_member(member=member, changes=MemberChanges(username="junko"), actor=manager)
+    member = edit_member(member=member, changes=MemberChanges(username="junko"), actor=manager).member
     spend(member, cost=2)
     spend(admin_member, cost=9)
 
