@@ -22,7 +22,19 @@ from django.utils.translation.template import templatize
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCALES = ROOT / "locale"
-PLACES = ["accounts", "audit", "quotas", "relay", "spacemanage", "tenants", "usage", "templates"]
+PLACES = [
+    "accounts",
+    "audit",
+    "console",
+    "core",
+    "operators",
+    "quotas",
+    "relay",
+    "spacemanage",
+    "tenants",
+    "usage",
+    "templates",
+]
 # What the relay answers is for programs, and in English.
 FOR_PROGRAMS = {"relay/errors.py", "relay/videos.py"}
 KEYWORDS: dict[str, tuple[int | tuple[int, str], ...] | None] = {
