@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextvars import copy_context
 from threading import BoundedSemaphore
 
 import pytest
 from django.db import connection, transaction
 from django.test import TransactionTestCase
+from django.utils import timezone, translation
 from hypothesis import HealthCheck, settings
 
 from accounts.models import User
@@ -80,6 +82,31 @@ def triggers_stand_aside(request: pytest.FixtureRequest) -> Iterator[None]:
 def exports_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer that a test did not read to its end keeps its slot until the collector finds it."""
     monkeypatch.setattr(Slot, "_FREE", BoundedSemaphore(AT_ONCE))
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_active() -> Iterator[None]:
+    """Fail the test that leaves a language, time zone, context variable or environment variable to the next test."""
+    before = active_state()
+    yield
+    after = active_state()
+    translation.deactivate()
+    timezone.deactivate()
+    assert after == before
+
+
+def active_state() -> dict[str, object]:
+    return {
+        "language": translation.get_language(),
+        "time zone": timezone.get_current_timezone_name(),
+        # Django's own state is in asgiref.local, a new object whenever it is written; structlog resets to an Ellipsis.
+        "context": {
+            variable.name: value
+            for variable, value in copy_context().items()
+            if variable.name != "asgiref.local" and value is not ...
+        },
+        "environment": {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"},
+    }
 
 
 @pytest.fixture
