@@ -8,6 +8,7 @@ from contextvars import copy_context
 from threading import BoundedSemaphore
 
 import pytest
+from django.conf import settings as django_settings
 from django.db import connection, transaction
 from django.test import TransactionTestCase
 from django.utils import timezone, translation
@@ -42,6 +43,11 @@ def empty_tables(_: TransactionTestCase) -> None:
 
 
 TransactionTestCase._fixture_teardown = empty_tables  # type: ignore[attr-defined]  # Django's, without a type
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # pytest-playwright empties its folder when it starts: two runs in one checkout need one each.
+    config.option.output = str(django_settings.TEST_DIR / "browser")
 
 
 @pytest.hookimpl(tryfirst=True)
