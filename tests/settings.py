@@ -27,10 +27,10 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
     sys.dont_write_bytecode = False
     sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"]
 
-from django.conf.locale import LANG_INFO
+from django.conf.locale import LANG_INFO  # noqa: E402
 
-from spacemanage.settings import *  # noqa: F403
-from tests import pseudo
+from spacemanage.settings import *  # noqa: E402, F403
+from tests import pseudo  # noqa: E402
 
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):  # noqa: F405
     DATABASES["default"]["TEST"] = {"NAME": str(TEST_DIR / "test.sqlite3")}  # noqa: F405

@@ -203,7 +203,7 @@ def test_a_streamed_body_is_rendered_in_the_language_and_zone_of_its_request() -
         timezone.activate("Asia/Tokyo")
         return StreamingHttpResponse(pieces())
 
-    response = cast(StreamingHttpResponse, browser_locale(stream)(HttpRequest()))
+    response = cast("StreamingHttpResponse", browser_locale(stream)(HttpRequest()))
     rendered, left_active = [], []
     for piece in response.streaming_content:
         rendered.append(piece.decode())
