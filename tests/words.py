@@ -81,8 +81,9 @@ def _found_in(path: Path, name: str) -> Iterator[Found]:
 def gathered() -> Catalog:
     """Everything that is to be translated. The lines are left out: they would change with every commit."""
     catalog = Catalog(charset="utf-8")
-    plurals = {said[0]: said for said, _, _, _ in found() if isinstance(said, tuple)}
-    for said, context, name, _line in found():
+    everything = list(found())
+    plurals = {said[0]: said for said, _, _, _ in everything if isinstance(said, tuple)}
+    for said, context, name, _line in everything:
         catalog.add(plurals.get(said, said) if isinstance(said, str) else said, context=context, locations=[(name, 0)])
     return catalog
 

@@ -59,7 +59,7 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[s
 @pytest.fixture(scope="session", autouse=True)
 def pseudo_language() -> None:
     """Made before Django looks for it, which it does once."""
-    pseudo.make(pseudo.DIRECTORY)
+    pseudo.make(settings.TEST_DIR / "pseudo")
 
 
 @pytest.fixture(scope="session")
