@@ -1,6 +1,6 @@
 """What many requests want of the books at once, written as one set: one transaction, one commit.
 
-On PostgreSQL a set is one call of the function in sql/charge_set.sql; on SQLite, and for what the function leaves
+On PostgreSQL a set is one call of the function in sql/charge_set_v*.sql; on SQLite, and for what the function leaves
 (a hold that is gone, a deleted member's, a cost beyond the hold), the same is done one by one by charging.py. One suite
 of tests holds both to one contract: tests/quotas/test_sets.py.
 """
