@@ -15,11 +15,12 @@ from uuid import UUID
 import msgspec
 from django.db import connection, transaction
 
-from accounts.keys import Presented, find_key, refusal_of
+from accounts.keys import Presented, find_key, usable_key
+from accounts.spending import REFUSAL_STATUS
 from audit import origin
 from quotas import charging
 from quotas.charging import HOLD_LIFETIME_S, Call
-from quotas.errors import REFUSAL_STATUS, InsufficientQuota, KeyLimitReached, KeyRefused, QuotaError
+from quotas.errors import InsufficientQuota, KeyLimitReached, KeyRefused, QuotaError
 from tenants.ids import hex_ids_at
 
 T_co = TypeVar("T_co", covariant=True)
@@ -175,11 +176,7 @@ def _do(order: Order[Any]) -> Any:
 
 
 def _check(order: CheckOrder) -> list[str]:
-    key = find_key(order.presented)
-    if key is None:
-        raise KeyRefused("invalid_api_key")
-    if code := refusal_of(key, address=order.address, model=order.model or None):
-        raise KeyRefused(code)
+    key = usable_key(order.presented, address=order.address, model=order.model or None)
     if order.code:
         _log_refusal(order, order.code, order.status)
     return list(key.models_allowed)

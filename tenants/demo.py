@@ -11,8 +11,10 @@ import msgspec
 from django.db import transaction
 from django.utils import timezone
 
-from accounts.keys import KeyTerms, Presented, create_key, present, refusal_of, set_key_enabled
+from accounts.keys import KeyTerms, Presented, create_key, present, set_key_enabled
 from accounts.models import ApiKey, User
+from accounts.spending import refusal_of
+from audit import origin
 from audit.origin import acting
 from quotas.charging import Call, hold, release, settle
 from quotas.models import Wallet
@@ -382,7 +384,8 @@ def _studio(model: str) -> Target:
 def _with_key(call: Call, user: User) -> Call:
     """The newest of the user's keys that may make this call."""
     keys = ApiKey.objects.filter(space=user.space_id, user=user).select_related("user", "space").order_by("-number")
-    key = next(key for key in keys if refusal_of(key, address=ADDRESS, model=call.model) is None)
+    now = origin.now()
+    key = next(key for key in keys if refusal_of(key, address=ADDRESS, model=call.model, moment=now) is None)
     return msgspec.structs.replace(call, key_id=key.pk, key_name=key.name)
 
 
