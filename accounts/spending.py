@@ -108,10 +108,8 @@ KEY_RULES: tuple[Rule[KeyUse], ...] = (
         "ip_not_allowed",
         403,
         _is_from_elsewhere,
-        """k.ips_allowed <> '[]' AND NOT coalesce((
-            SELECT bool_or(a.address <<= network::inet)
-            FROM jsonb_array_elements_text(k.ips_allowed) AS networks(network)
-        ), false)""",
+        "k.ips_allowed <> '[]' AND NOT coalesce((SELECT bool_or(a.address <<= network::inet)"
+        " FROM jsonb_array_elements_text(k.ips_allowed) AS networks(network)), false)",
     ),
     Rule(
         "model_not_allowed",

@@ -18,6 +18,7 @@ from django.utils import timezone
 from psycopg.rows import dict_row
 from psycopg.types.json import Json
 
+from quotas import charge_set
 from quotas.models import Wallet
 from quotas.money import NANOS_PER_USD as USD
 from tenants.ids import new_id
@@ -33,6 +34,7 @@ STEPS: list[tuple[Target, str]] = [
     (("usage", "0006_space_hours"), "charge_set_v2.sql"),
     (("quotas", "0005_charge_set"), "charge_set_v3.sql"),
     (("quotas", "0006_charge_set"), "charge_set_v4.sql"),
+    (("quotas", "0007_charge_set"), "charge_set_v5.sql"),
 ]
 # A database that a migration has run on keeps that version: a file that is edited afterwards reaches fresh ones alone.
 CHECKSUMS = {
@@ -40,6 +42,7 @@ CHECKSUMS = {
     "charge_set_v2.sql": "061b58864393586d",
     "charge_set_v3.sql": "7ac26ba61b78a37d",
     "charge_set_v4.sql": "23a53a270cc01979",
+    "charge_set_v5.sql": "891df2dd62fcb19f",
 }
 
 
@@ -162,13 +165,32 @@ def test_a_database_at_any_migration_has_its_version_and_migrates_on(fresh: Fres
 @pytest.mark.postgresql("SQLite has no such functions")
 def test_a_migration_that_is_undone_brings_back_the_version_before(fresh: Fresh) -> None:
     migrate(STEPS[-1][0])
-    undone = [("quotas", "0005_charge_set"), ("quotas", "0004_no_constraint"), ("usage", "0005_no_constraint")]
-    for target, file in zip(undone, ("charge_set_v3.sql", "charge_set_v2.sql", "charge_set_v1.sql"), strict=True):
+    undone = {
+        ("quotas", "0006_charge_set"): "charge_set_v4.sql",
+        ("quotas", "0005_charge_set"): "charge_set_v3.sql",
+        ("quotas", "0004_no_constraint"): "charge_set_v2.sql",
+        ("usage", "0005_no_constraint"): "charge_set_v1.sql",
+    }
+    for target, file in undone.items():
         migrate(target)
         assert installed(fresh) == [body_of(file)]
     migrate(("quotas", "0002_append_only"))
 
     assert installed(fresh) == []
+
+
+def test_the_newest_version_is_what_the_declarations_and_rules_render_to() -> None:
+    """A change of either is a new version: docs/developers.md, "The set function"."""
+    assert (SQL / STEPS[-1][1]).read_text() == charge_set.render()
+
+
+@pytest.mark.django_db
+@pytest.mark.postgresql("SQLite has no such functions")
+def test_a_relay_of_the_version_before_can_still_call_by_position() -> None:
+    """It is restarted after the migration, and settles meanwhile."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT * FROM quotas_charge_set(now(), %s, %s{', %s' * 34})", ["{}", False, *["{}"] * 34])
+        assert cursor.fetchall() == []
 
 
 def test_a_version_never_changes_once_a_migration_installs_it() -> None:
