@@ -62,14 +62,18 @@ class Orders:
         # One attrgetter for all columns reads an order without a Python call for each.
         return attrgetter(*(column.path for column in self.columns))
 
+    @cached_property
+    def _encoders(self) -> list[tuple[str, Callable[[Any], str | None] | None]]:
+        return [(name, column.encode) for name, column in zip(self.types, self.columns, strict=True)]
+
     def arrays(self, entries: Sequence[Entry]) -> dict[str, str]:
         """The parameters of these orders, as PostgreSQL's text."""
         if not entries:
             return dict.fromkeys(self.types, "{}")
-        columns = zip(self.types, self.columns, zip(*map(self._read, entries), strict=True), strict=True)
+        columns = zip(*map(self._read, entries), strict=True)
         return {
-            name: array_text(tuple(map(column.encode, values)) if column.encode else values)
-            for name, column, values in columns
+            name: array_text(tuple(map(encode, values)) if encode else values)
+            for (name, encode), values in zip(self._encoders, columns, strict=True)
         }
 
 
