@@ -138,7 +138,8 @@ RENEWED = Orders(
     ),
 )
 
-# An older relay calls by position until it is restarted, so a new version keeps the order and the types of these.
+# The relay of the version before calls until it is restarted, so a new version keeps these names and gives a new
+# parameter a default. Relays for version 4 call by position: version 5 has the order and types that it had.
 PARAMETERS: Mapping[str, str] = {
     "moment": "timestamptz",
     "wallets": "uuid[]",
