@@ -32,6 +32,7 @@ from quotas.models import Hold, Wallet
 from quotas.money import MAX_AMOUNT_NANOS
 from quotas.services import lock, return_free
 from tenants.ids import NIL, id_at, moment_of
+from usage.aggregates import of_record
 from usage.models import LEAST_KEPT_DAYS, HourlyUsage, UsageRecord
 from usage.quarters import reopen
 
@@ -386,16 +387,7 @@ def _roll_up(record: UsageRecord, hour: datetime) -> None:
         "model": record.model,
         "hour": hour,
     }
-    is_error = record.kind == UsageRecord.Kind.ERROR
-    figures = {
-        "requests": 1,
-        "errors": int(is_error),
-        "input_tokens": record.input_tokens,
-        "output_tokens": record.output_tokens,
-        "error_input_tokens": record.input_tokens if is_error else 0,
-        "error_output_tokens": record.output_tokens if is_error else 0,
-        "cost": record.cost,
-    }
+    figures = of_record(record)
     raised = {name: F(name) + value for name, value in figures.items()}
     if not HourlyUsage.objects.filter(**place).update(**raised):
         HourlyUsage.objects.create(**place, **figures)
