@@ -11,7 +11,6 @@ import re
 import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from ipaddress import ip_address, ip_network
 
 import msgspec
 from django.core.exceptions import PermissionDenied
@@ -20,8 +19,10 @@ from django.db.models import Max, Q
 
 from accounts.models import ApiKey, User
 from accounts.sessions import locked
+from accounts.spending import refusal_of
 from audit.services import record
 from core import origin
+from core.errors import KeyRefused
 from core.ids import id_at
 from core.money import format_exact
 from tenants.policies import can_revoke_key, can_use_key
@@ -61,21 +62,13 @@ def find_key(presented: Presented) -> ApiKey | None:
     return keys.filter(Q(hash=presented.hash) | in_grace).first()
 
 
-def refusal_of(key: ApiKey, *, address: str | None, model: str | None = None) -> str | None:
-    """The code of what stops this key now, or None: the space, the person, the key, then what it may be used for."""
-    stops = {
-        "space_suspended": key.space.is_suspended,
-        "account_disabled": not key.user.is_active,
-        "key_disabled": not key.is_enabled,
-        "key_expired": key.expires_at is not None and key.expires_at <= origin.now(),
-        "ip_not_allowed": bool(key.ips_allowed) and not _is_within(address, key.ips_allowed),
-        "model_not_allowed": model is not None and bool(key.models_allowed) and model not in key.models_allowed,
-    }
-    return next((code for code, stopped in stops.items() if stopped), None)
-
-
-def _is_within(address: str | None, networks: list[str]) -> bool:
-    return address is not None and any(ip_address(address) in ip_network(network) for network in networks)
+def usable_key(presented: Presented, *, address: str | None, model: str | None = None) -> ApiKey:
+    """The key, with user and space, if it may be used now (accounts/spending.py). Raises KeyRefused."""
+    key = find_key(presented)
+    if code := refusal_of(key, address=address, model=model, moment=origin.now()):
+        raise KeyRefused(code)
+    assert key is not None
+    return key
 
 
 def create_key(*, owner: User, terms: KeyTerms) -> tuple[ApiKey, str]:

@@ -2,19 +2,6 @@
 
 from __future__ import annotations
 
-# The HTTP status of each code that a refusal of the relay's carries, as the client is told and the log keeps it.
-REFUSAL_STATUS = {
-    "invalid_api_key": 401,
-    "key_expired": 401,
-    "key_disabled": 401,
-    "account_disabled": 403,
-    "space_suspended": 403,
-    "model_not_allowed": 403,
-    "ip_not_allowed": 403,
-    "insufficient_quota": 429,
-    "key_limit_reached": 429,
-}
-
 
 class Refused(Exception):
     """A service refused a deed: its transaction is rolled back, and nothing has changed."""

@@ -11,8 +11,10 @@ import msgspec
 from django.db import transaction
 from django.utils import timezone
 
-from accounts.keys import KeyTerms, Presented, create_key, present, refusal_of, set_key_enabled
+from accounts.keys import KeyTerms, Presented, create_key, present, set_key_enabled
 from accounts.models import ApiKey, User
+from accounts.spending import refusal_of
+from core import origin
 from core.ids import new_id
 from core.money import NANOS_PER_CENT
 from core.origin import acting
@@ -376,7 +378,8 @@ def _studio(model: str) -> Target:
 def _with_key(call: Call, user: User) -> Call:
     """The newest of the user's keys that may make this call."""
     keys = ApiKey.objects.filter(space=user.space_id, user=user).select_related("user", "space").order_by("-number")
-    key = next(key for key in keys if refusal_of(key, address=ADDRESS, model=call.model) is None)
+    now = origin.now()
+    key = next(key for key in keys if refusal_of(key, address=ADDRESS, model=call.model, moment=now) is None)
     return msgspec.structs.replace(call, key_id=key.pk, key_name=key.name)
 
 

@@ -30,6 +30,7 @@ from quotas.services import grant
 from quotas.spaces import create_space
 from relay.pricing import MILLION, Rate
 from tenants.models import Space
+from usage.aggregates import AGGREGATES
 from usage.figures import first_id
 from usage.models import HourlyUsage, UsageRecord
 from usage.partitions import Month, make_months, months_from
@@ -56,17 +57,13 @@ MANAGER_SHARE = 0.01
 # How many days pass between two lines of progress.
 DAYS_TOLD = 5
 SLUG_LENGTH = 20
-_ROLL_UP = """
-INSERT INTO usage_hourlyusage (
-    id, space_id, user_id, key_id, model, hour, requests, errors, input_tokens, output_tokens,
-    error_input_tokens, error_output_tokens, cost
-)
-SELECT {id}, space_id, user_id, key_id, model, %s, COUNT(*), SUM(CASE WHEN kind = 'error' THEN 1 ELSE 0 END),
-       SUM(input_tokens), SUM(output_tokens), SUM(CASE WHEN kind = 'error' THEN input_tokens ELSE 0 END),
-       SUM(CASE WHEN kind = 'error' THEN output_tokens ELSE 0 END), SUM(cost)
+_SUMS = ", ".join(f"SUM({aggregate.row_sql()})" for aggregate in AGGREGATES.values())
+_ROLL_UP = f"""
+INSERT INTO usage_hourlyusage (id, space_id, user_id, key_id, model, hour, {", ".join(AGGREGATES)})
+SELECT {{id}}, space_id, user_id, key_id, model, %s, {_SUMS}
 FROM usage_usagerecord WHERE space_id = %s AND id >= %s AND id < %s
 GROUP BY space_id, user_id, key_id, model
-"""
+"""  # noqa: S608
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,14 @@ from django.db import transaction
 from django.db.models import F, Q, Value
 from django.db.models.functions import Greatest, Least
 
-from accounts.keys import Presented, find_key, refusal_of
+from accounts.keys import Presented, usable_key
 from accounts.models import ApiKey, User
+from accounts.spending import FUNDS_RULES, OWNER_RULES, Funds, Owner, first_refusal
 from core import origin
 from core.errors import (
     HoldUnknown,
     InsufficientQuota,
     KeyLimitReached,
-    KeyRefused,
     NotSpending,
     QuotaError,
 )
@@ -32,6 +32,7 @@ from core.ids import NIL, id_at, moment_of
 from core.money import MAX_AMOUNT_NANOS
 from quotas.models import Hold, Wallet
 from quotas.services import lock, return_free
+from usage.aggregates import of_record
 from usage.models import LEAST_KEPT_DAYS, HourlyUsage, UsageRecord
 from usage.quarters import reopen
 
@@ -75,14 +76,11 @@ def hold_for_key(
 
     Raises KeyRefused with the code that stops it, and what `hold` raises when even the least is not there.
     """
-    key = find_key(presented)
-    if key is None:
-        raise KeyRefused("invalid_api_key")
-    if code := refusal_of(key, address=address, model=model):
-        raise KeyRefused(code)
+    key = usable_key(presented, address=address, model=model)
     wallet = _spending_wallet(key.user)
     key.refresh_from_db(fields=["limit", "spent", "held"])
-    free = wallet.available if key.limit is None else min(wallet.available, key.limit - key.spent - key.held)
+    key_free = _free_of_key(key)
+    free = wallet.available if key_free is None else min(wallet.available, key_free)
     call = Call(model=model, key_id=key.pk, key_name=key.name)
     amount = min(most_nanos, max(least_nanos, free))
     made, _is_new = hold(request_id=request_id, user=key.user, amount_nanos=amount, call=call, lifetime_s=lifetime_s)
@@ -110,9 +108,8 @@ def hold(
     # A refusal's row held nothing, and does not stand in the way of a second try.
     if UsageRecord.objects.filter(space=user.space_id, request_id=request_id, held__gt=0).exists():
         raise HoldUnknown(request_id)
-    if wallet.available < amount_nanos:
-        raise InsufficientQuota(available=wallet.available, amount=amount_nanos, spent=wallet.spent, limit=wallet.total)
-    _hold_on_key(wallet, call.key_id, amount_nanos)
+    _check_funds(wallet, call.key_id, amount_nanos)
+    _shift_key(wallet, call.key_id, held=amount_nanos, spent=0)
     _shift(wallet, held=amount_nanos, spent=0)
     now = origin.now()
     made = Hold.objects.create(
@@ -238,8 +235,9 @@ def _spending_wallet(user: User) -> Wallet:
     wallet = Wallet.objects.select_for_update(no_key=True).filter(_spent_by(user)).first()
     if wallet is None:
         raise NotSpending
-    # Asked under the lock: what `user` carries may be older than the act that disabled them.
-    if not User.objects.filter(pk=user.pk, is_active=True, space__suspended_at=None).exists():
+    # Read again under the lock: what `user` carries may be older than the act that disabled them.
+    owner = User.objects.select_related("space").filter(pk=user.pk).first()
+    if owner is None or owner.space is None or first_refusal(OWNER_RULES, Owner(owner, owner.space)):
         raise NotSpending
     return wallet
 
@@ -332,15 +330,21 @@ def _shift(wallet: Wallet, *, held: int, spent: int) -> None:
     wallet.spent += spent
 
 
-def _hold_on_key(wallet: Wallet, key_id: UUID, amount_nanos: int) -> None:
-    """A key's limit is guarded like a wallet, under the lock of its owner's. Raises KeyLimitReached."""
-    if key_id == NIL:
-        return
-    key = ApiKey.with_deleted.get(space=wallet.space_id, pk=key_id)
-    if key.limit is not None and key.limit - key.spent - key.held < amount_nanos:
-        available = max(0, key.limit - key.spent - key.held)
+def _check_funds(wallet: Wallet, key_id: UUID, amount_nanos: int) -> None:
+    """Raises InsufficientQuota or KeyLimitReached. The wallet's lock guards the limits of its owner's keys as well."""
+    key = None if key_id == NIL else ApiKey.with_deleted.get(space=wallet.space_id, pk=key_id)
+    key_free = None if key is None else _free_of_key(key)
+    code = first_refusal(FUNDS_RULES, Funds(amount_nanos, wallet.available, key_free))
+    if code == KeyLimitReached.code and key is not None and key.limit is not None:
+        available = max(0, key_free or 0)
         raise KeyLimitReached(available=available, amount=amount_nanos, spent=key.spent, limit=key.limit)
-    _shift_key(wallet, key_id, held=amount_nanos, spent=0)
+    if code is not None:
+        raise InsufficientQuota(available=wallet.available, amount=amount_nanos, spent=wallet.spent, limit=wallet.total)
+
+
+def _free_of_key(key: ApiKey) -> int | None:
+    """None for a key without a limit."""
+    return None if key.limit is None else key.limit - key.spent - key.held
 
 
 def _shift_key(wallet: Wallet, key_id: UUID, *, held: int, spent: int) -> None:
@@ -383,16 +387,7 @@ def _roll_up(record: UsageRecord, hour: datetime) -> None:
         "model": record.model,
         "hour": hour,
     }
-    is_error = record.kind == UsageRecord.Kind.ERROR
-    figures = {
-        "requests": 1,
-        "errors": int(is_error),
-        "input_tokens": record.input_tokens,
-        "output_tokens": record.output_tokens,
-        "error_input_tokens": record.input_tokens if is_error else 0,
-        "error_output_tokens": record.output_tokens if is_error else 0,
-        "cost": record.cost,
-    }
+    figures = of_record(record)
     raised = {name: F(name) + value for name, value in figures.items()}
     if not HourlyUsage.objects.filter(**place).update(**raised):
         HourlyUsage.objects.create(**place, **figures)

@@ -17,6 +17,7 @@ from core import origin
 from core.ids import id_at
 from quotas.models import Reconciliation
 from tenants.models import Space
+from usage.aggregates import AGGREGATES, ERROR_TOKENS, Source, difference_sql, records
 from usage.figures import EPOCH, HOUR, first_id, floor
 from usage.models import QuarterMark, UsageRecord
 from usage.quarters import pruned_through
@@ -84,82 +85,34 @@ WHERE space_id = %(space)s AND (keys.spent <> COALESCE(used.spent, 0) OR keys.he
 ORDER BY id
 """
 
-# What stays of pruned rows says nothing about the tokens of errors: these are compared where rows are kept.
-_ROLL_UPS = """
-SELECT user_id, key_id, model,
-       SUM(requests), SUM(requests_c), SUM(errors), SUM(errors_c), SUM(input_tokens), SUM(input_c),
-       SUM(output_tokens), SUM(output_c), SUM(error_input), SUM(error_input_c), SUM(error_output), SUM(error_output_c),
-       SUM(cost), SUM(cost_c)
-FROM (
-    SELECT user_id, key_id, model, requests, 0 AS requests_c, errors, 0 AS errors_c, input_tokens, 0 AS input_c,
-           output_tokens, 0 AS output_c,
-           CASE WHEN hour >= %(kept)s THEN error_input_tokens ELSE 0 END AS error_input, 0 AS error_input_c,
-           CASE WHEN hour >= %(kept)s THEN error_output_tokens ELSE 0 END AS error_output, 0 AS error_output_c,
-           cost, 0 AS cost_c
-    FROM usage_hourlyusage WHERE space_id = %(space)s
-    UNION ALL
-    SELECT user_id, key_id, model, 0, 1, 0, CASE WHEN kind = 'error' THEN 1 ELSE 0 END, 0, input_tokens,
-           0, output_tokens, 0, CASE WHEN kind = 'error' AND id >= %(kept_id)s THEN input_tokens ELSE 0 END,
-           0, CASE WHEN kind = 'error' AND id >= %(kept_id)s THEN output_tokens ELSE 0 END, 0, cost
-    FROM usage_usagerecord WHERE space_id = %(space)s
-    UNION ALL
-    SELECT user_id, key_id, model, 0, requests, 0, errors, 0, input_tokens, 0, output_tokens, 0, 0, 0, 0, 0, spent
-    FROM usage_usagecheckpoint WHERE space_id = %(space)s
-) AS sides
-GROUP BY user_id, key_id, model
-HAVING SUM(requests) <> SUM(requests_c) OR SUM(errors) <> SUM(errors_c) OR SUM(cost) <> SUM(cost_c)
-    OR SUM(input_tokens) <> SUM(input_c) OR SUM(output_tokens) <> SUM(output_c)
-    OR SUM(error_input) <> SUM(error_input_c) OR SUM(error_output) <> SUM(error_output_c)
-"""
+_SPACE = "space_id = %(space)s"
+# Checkpoints keep no tokens of errors, so these are compared where rows are kept.
+_ROLL_UPS = difference_sql(
+    ("user_id", "key_id", "model"),
+    stored=Source(
+        "usage_hourlyusage",
+        _SPACE,
+        {name: f"CASE WHEN hour >= %(kept)s THEN {name} ELSE 0 END" for name in ERROR_TOKENS},
+    ),
+    computed=(
+        records(_SPACE, error_tokens_where="id >= %(kept_id)s"),
+        Source("usage_usagecheckpoint", _SPACE, {"cost": "spent", **dict.fromkeys(ERROR_TOKENS, "0")}),
+    ),
+)
 
-# Whole hours that are closed, against what the hours of all keys come to; these are compared with the records above.
-_QUARTERS = """
-SELECT model, SUM(requests), SUM(requests_c), SUM(errors), SUM(errors_c), SUM(input_tokens), SUM(input_c),
-       SUM(output_tokens), SUM(output_c), SUM(error_input), SUM(error_input_c), SUM(error_output), SUM(error_output_c),
-       SUM(cost), SUM(cost_c)
-FROM (
-    SELECT model, requests, 0 AS requests_c, errors, 0 AS errors_c, input_tokens, 0 AS input_c,
-           output_tokens, 0 AS output_c, error_input_tokens AS error_input, 0 AS error_input_c,
-           error_output_tokens AS error_output, 0 AS error_output_c, cost, 0 AS cost_c
-    FROM usage_spacequarter WHERE space_id = %(space)s AND quarter < %(whole)s
-    UNION ALL
-    SELECT model, 0, requests, 0, errors, 0, input_tokens, 0, output_tokens,
-           0, error_input_tokens, 0, error_output_tokens, 0, cost
-    FROM usage_hourlyusage WHERE space_id = %(space)s AND hour < %(whole)s
-) AS sides
-GROUP BY model
-HAVING SUM(requests) <> SUM(requests_c) OR SUM(errors) <> SUM(errors_c) OR SUM(cost) <> SUM(cost_c)
-    OR SUM(input_tokens) <> SUM(input_c) OR SUM(output_tokens) <> SUM(output_c)
-    OR SUM(error_input) <> SUM(error_input_c) OR SUM(error_output) <> SUM(error_output_c)
-"""
+# Whole hours that are closed, against the hours of all keys; these are compared with the records above.
+_QUARTERS = difference_sql(
+    ("model",),
+    stored=Source("usage_spacequarter", f"{_SPACE} AND quarter < %(whole)s"),
+    computed=(Source("usage_hourlyusage", f"{_SPACE} AND hour < %(whole)s"),),
+)
 
-# Of names that have all their quarters.
-_NAMES = """
-WITH common AS (SELECT key_name FROM usage_commonname WHERE space_id = %(space)s AND since = %(beginning)s)
-SELECT key_name, model, SUM(requests), SUM(requests_c), SUM(errors), SUM(errors_c), SUM(input_tokens), SUM(input_c),
-       SUM(output_tokens), SUM(output_c), SUM(error_input), SUM(error_input_c), SUM(error_output), SUM(error_output_c),
-       SUM(cost), SUM(cost_c)
-FROM (
-    SELECT key_name, model, requests, 0 AS requests_c, errors, 0 AS errors_c, input_tokens, 0 AS input_c,
-           output_tokens, 0 AS output_c, error_input_tokens AS error_input, 0 AS error_input_c,
-           error_output_tokens AS error_output, 0 AS error_output_c, cost, 0 AS cost_c
-    FROM usage_namequarter WHERE space_id = %(space)s
-    UNION ALL
-    SELECT key_name, model, 0, 1, 0, CASE WHEN kind = 'error' THEN 1 ELSE 0 END, 0, input_tokens,
-           0, output_tokens, 0, CASE WHEN kind = 'error' THEN input_tokens ELSE 0 END,
-           0, CASE WHEN kind = 'error' THEN output_tokens ELSE 0 END, 0, cost
-    FROM usage_usagerecord WHERE space_id = %(space)s AND id < %(through)s
-) AS sides
-WHERE key_name IN (SELECT key_name FROM common)
-GROUP BY key_name, model
-HAVING SUM(requests) <> SUM(requests_c) OR SUM(errors) <> SUM(errors_c) OR SUM(cost) <> SUM(cost_c)
-    OR SUM(input_tokens) <> SUM(input_c) OR SUM(output_tokens) <> SUM(output_c)
-    OR SUM(error_input) <> SUM(error_input_c) OR SUM(error_output) <> SUM(error_output_c)
-"""
-
-_COUNTED = (
-    *("requests", "errors", "input_tokens", "output_tokens", "error_input_tokens", "error_output_tokens"),
-    "cost",
+# Names that have all their quarters.
+_COMMON = "key_name IN (SELECT key_name FROM usage_commonname WHERE space_id = %(space)s AND since = %(beginning)s)"
+_NAMES = difference_sql(
+    ("key_name", "model"),
+    stored=Source("usage_namequarter", f"{_SPACE} AND {_COMMON}"),
+    computed=(records(f"{_SPACE} AND id < %(through)s AND {_COMMON}"),),
 )
 
 
@@ -200,13 +153,13 @@ def _rolled_up(space: Space) -> Iterator[Difference]:
     mark = QuarterMark.objects.select_for_update().filter(space=space).first()
     kept = pruned_through(space.pk) or EPOCH
     bounds = {"kept": _as_kept(kept), "kept_id": _as_kept_id(kept)}
-    yield from _differing(_ROLL_UPS, space, "usage of", (str, _uuid, str), _COUNTED, **bounds)
+    yield from _differing(_ROLL_UPS, space, "usage of", (str, _uuid, str), tuple(AGGREGATES), **bounds)
     if mark is not None:
         yield from _differing(
-            _QUARTERS, space, "closed usage of", (str,), _COUNTED, whole=_as_kept(floor(mark.through, HOUR))
+            _QUARTERS, space, "closed usage of", (str,), tuple(AGGREGATES), whole=_as_kept(floor(mark.through, HOUR))
         )
         bounds = {"through": _as_kept_id(mark.through), "beginning": _as_kept(EPOCH)}
-        yield from _differing(_NAMES, space, "closed usage by", (str, str), _COUNTED, **bounds)
+        yield from _differing(_NAMES, space, "closed usage by", (str, str), tuple(AGGREGATES), **bounds)
 
 
 def _as_kept(moment: datetime) -> Any:

@@ -1,6 +1,6 @@
 """What many requests want of the books at once, written as one set: one transaction, one commit.
 
-On PostgreSQL a set is one call of the function in sql/charge_set.sql; on SQLite, and for what the function leaves
+On PostgreSQL a set is one call of the function in sql/charge_set_v*.sql; on SQLite, and for what the function leaves
 (a hold that is gone, a deleted member's, a cost beyond the hold), the same is done one by one by charging.py. One suite
 of tests holds both to one contract: tests/quotas/test_sets.py.
 """
@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 from uuid import UUID
 
 import msgspec
 from django.db import connection, transaction
 
-from accounts.keys import Presented, find_key, refusal_of
+from accounts.keys import Presented, find_key, usable_key
+from accounts.spending import REFUSAL_STATUS
 from core import origin
-from core.errors import REFUSAL_STATUS, InsufficientQuota, KeyLimitReached, KeyRefused, QuotaError
+from core.errors import InsufficientQuota, KeyLimitReached, KeyRefused, QuotaError
 from core.ids import hex_ids_at
 from quotas import charging
+from quotas.charge_set import CALL, Answer, Entry, values_of
 from quotas.charging import HOLD_LIFETIME_S, Call
 
 T_co = TypeVar("T_co", covariant=True)
@@ -58,6 +60,9 @@ class HoldOrder(Order[Held], frozen=True, kw_only=True):
     least_nanos: int
     most_nanos: int
     lifetime_s: int = HOLD_LIFETIME_S
+    # A hold brings no refusal with it.
+    status: ClassVar[int] = 0
+    code: ClassVar[str] = ""
 
 
 class CheckOrder(Order[list[str]], frozen=True, kw_only=True):
@@ -72,6 +77,10 @@ class CheckOrder(Order[list[str]], frozen=True, kw_only=True):
     model: str = ""
     status: int = 0
     code: str = ""
+    # A check holds nothing.
+    least_nanos: ClassVar[int] = 0
+    most_nanos: ClassVar[int] = 0
+    lifetime_s: ClassVar[int] = 0
 
 
 class SettleOrder(Order[Settled], frozen=True, kw_only=True):
@@ -95,6 +104,7 @@ class ReleaseOrder(Order[bool], frozen=True, kw_only=True):
     request_id: UUID
     call: Call
     presented: Presented | None = None
+    cost_nanos: ClassVar[int] = 0
     is_owed: ClassVar[bool] = True
 
 
@@ -108,7 +118,7 @@ class RenewOrder(Order[bool], frozen=True, kw_only=True):
     lifetime_s: int = HOLD_LIFETIME_S
 
 
-def write_set(orders: Sequence[Order[Any]], wallets: Wallets | None = None) -> list[Any]:
+def write_set(orders: Sequence[Order[Any]], wallets: WalletHints | None = None) -> list[Any]:
     """The outcome of each order, in their order: its result, or the QuotaError that refused it and wrote nothing.
 
     Durable when it returns. `wallets` is what earlier sets have learnt, and learns from this one. Raises DatabaseError
@@ -175,11 +185,7 @@ def _do(order: Order[Any]) -> Any:
 
 
 def _check(order: CheckOrder) -> list[str]:
-    key = find_key(order.presented)
-    if key is None:
-        raise KeyRefused("invalid_api_key")
-    if code := refusal_of(key, address=order.address, model=order.model or None):
-        raise KeyRefused(code)
+    key = usable_key(order.presented, address=order.address, model=order.model or None)
     if order.code:
         _log_refusal(order, order.code, order.status)
     return list(key.models_allowed)
@@ -192,163 +198,91 @@ def _log_refusal(order: HoldOrder | CheckOrder, code: str, status: int) -> None:
         charging.log_refusal(request_id=order.request_id, user=key.user, call=call)
 
 
-# What the function left to be done one by one.
+# The outcome of an order that the function left to be done one by one.
 LEFT = object()
 
-OfAKey = HoldOrder | CheckOrder | SettleOrder | ReleaseOrder
-# From which wallet a key was seen to spend: what a set need not look for before it locks. Never believed beyond that.
-Wallets = dict[Presented, str]
-WALLETS_MOST = 20_000
+KeyOrder = HoldOrder | CheckOrder | SettleOrder | ReleaseOrder
+# API key → wallet id, only to lock wallets without looking them up. The SQL checks it again under the lock.
+WalletHints = dict[Presented, str]
+MAX_WALLET_HINTS = 20_000
 
 
 class Set:
-    """Orders as one call of PostgreSQL's function: its statement and values, and its rows as outcomes."""
+    """Orders as one call of PostgreSQL's function: its values, and its rows as outcomes."""
 
-    # How many columns the function takes of settlements, asks and renewals.
-    COLUMNS = (16, 12, 6)
-    STATEMENT = f"SELECT * FROM quotas_charge_set(%s, %s, %s{', %s' * sum(COLUMNS)})"  # noqa: S608
+    STATEMENT: ClassVar[str] = CALL
 
-    def __init__(self, orders: Sequence[Order[Any]], wallets: Wallets) -> None:
+    def __init__(self, orders: Sequence[Order[Any]], wallets: WalletHints) -> None:
         self.orders = orders
         self._wallets = wallets
         at = origin.now()
-        self._records = hex_ids_at(at, len(orders))
-        kinds = zip(self._sorted(), self.COLUMNS, strict=True)
-        columns = (column for rows, width in kinds for column in _columns(rows, width))
-        self.values: list[Any] = [at, *self._known(), *columns]
-
-    def _known(self) -> tuple[str, bool]:
-        """The wallets to lock that need not be looked for, and whether they are all."""
-        keys = {order.presented for order in self.orders if isinstance(order, OfAKey)}
-        known = [wallet for key in keys if key is not None and (wallet := self._wallets.get(key))]
-        return f"{{{','.join(known)}}}", len(known) == len(keys)
-
-    def outcomes(self, rows: Iterable[tuple[Any, ...]]) -> list[Any]:
-        """As of write_set, with LEFT where the function did nothing."""
-        by_place = {row[0]: _Row(*row) for row in rows}
-        for place, order in enumerate(self.orders):
-            if isinstance(order, HoldOrder | CheckOrder):
-                self._learn(order.presented, by_place.get(place))
-        return [_outcome(order, by_place.get(place)) for place, order in enumerate(self.orders)]
-
-    def _learn(self, presented: Presented, row: _Row | None) -> None:
-        if row is None:
-            self._wallets.pop(presented, None)
-        elif row.wallet is not None:
-            if len(self._wallets) >= WALLETS_MOST:
-                self._wallets.clear()
-            self._wallets[presented] = row.wallet
-
-    def _sorted(self) -> tuple[Rows, Rows, Rows]:
-        settlements: dict[UUID, tuple[Any, ...]] = {}
-        asks: Rows = []
-        renewals: dict[UUID, tuple[Any, ...]] = {}
-        for place, order in enumerate(self.orders):
-            match order:
-                # A second one of the same request is left: the function would see the hold under both.
-                case SettleOrder() | ReleaseOrder():
-                    settlements.setdefault(order.request_id, self._settlement(place, order))
-                case HoldOrder() | CheckOrder():
-                    asks.append(self._ask(place, order))
-                case RenewOrder():
-                    renewals[order.request_id] = _renewal(place, order)
-        return list(settlements.values()), asks, list(renewals.values())
-
-    def _ask(self, place: int, order: HoldOrder | CheckOrder) -> tuple[Any, ...]:
-        # PostgreSQL knows no zones in an address.
-        address = order.address.partition("%")[0] if order.address else None
-        presented = order.presented
-        named = (place, self._records[place], order.request_id.hex, presented.space_id, presented.hash, address)
-        if isinstance(order, CheckOrder):
-            return (*named, order.model, 0, 0, 0, order.status, order.code)
-        return (*named, order.model, order.least_nanos, order.most_nanos, order.lifetime_s, 0, "")
-
-    def _settlement(self, place: int, order: SettleOrder | ReleaseOrder) -> tuple[Any, ...]:
-        call = order.call
-        return (
-            place,
-            self._records[place],
-            order.space_id,
-            order.request_id.hex,
-            order.cost_nanos if isinstance(order, SettleOrder) else 0,
-            call.input_tokens,
-            call.cached_tokens,
-            call.output_tokens,
-            call.images,
-            call.seconds,
-            msgspec.json.encode(call.price).decode(),
-            call.duration_ms,
-            call.first_token_ms,
-            call.status,
-            call.code,
-            call.is_estimated,
+        settled, asked, renewed = self._entries(hex_ids_at(at, len(orders)))
+        keys = {order.presented for order in orders if isinstance(order, KeyOrder)}
+        known = [wallet for key in keys if key is not None and (wallet := wallets.get(key))]
+        self.values: dict[str, Any] = values_of(
+            moment=at,
+            wallets=known,
+            are_all=len(known) == len(keys),
+            settled=settled,
+            asked=asked,
+            renewed=renewed,
         )
 
+    def outcomes(self, rows: Iterable[tuple[Any, ...]]) -> list[Any]:
+        """The outcome of each order, as write_set has it; LEFT where the function did nothing."""
+        answers = {answer.place: answer for answer in map(Answer._make, rows)}
+        for place, order in enumerate(self.orders):
+            if isinstance(order, HoldOrder | CheckOrder):
+                self._learn(order.presented, answers.get(place))
+        return [_outcome(order, answers.get(place)) for place, order in enumerate(self.orders)]
 
-Rows = list[tuple[Any, ...]]
+    def _learn(self, presented: Presented, answer: Answer | None) -> None:
+        if answer is None:
+            self._wallets.pop(presented, None)
+        elif answer.spent_from is not None:
+            if len(self._wallets) >= MAX_WALLET_HINTS:
+                self._wallets.clear()
+            self._wallets[presented] = answer.spent_from
 
-
-def _columns(rows: Rows, width: int) -> list[str]:
-    """Rows as PostgreSQL's arrays, one for each column."""
-    return [_array(column) for column in zip(*rows, strict=True)] or ["{}"] * width
-
-
-def _array(column: tuple[str | int | None, ...]) -> str:
-    """By Python's own loops where no value needs care, since a set has hundreds of them. A column is of one type."""
-    if None in column:
-        return f"{{{','.join(map(_element, column))}}}"
-    if isinstance(column[0], int):
-        return f"{{{','.join(map(str, column))}}}"
-    text = '","'.join(map(str, column))
-    is_plain = "\\" not in text and text.count('"') == 2 * (len(column) - 1)
-    return f'{{"{text}"}}' if is_plain else f"{{{','.join(map(_element, column))}}}"
-
-
-def _element(value: str | int | None) -> str:
-    if value is None:
-        return "NULL"
-    if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return str(value)
+    def _entries(self, records: Sequence[str]) -> tuple[list[Entry], list[Entry], list[Entry]]:
+        """Settlements and releases, holds and checks, renewals."""
+        settled: dict[UUID, Entry] = {}
+        asked: list[Entry] = []
+        renewed: dict[UUID, Entry] = {}
+        for entry in map(Entry, range(len(self.orders)), records, self.orders):
+            match entry.order:
+                # A second one of the same request is left: the function would see the hold under both.
+                case SettleOrder() | ReleaseOrder():
+                    settled.setdefault(entry.order.request_id, entry)
+                case HoldOrder() | CheckOrder():
+                    asked.append(entry)
+                case RenewOrder():
+                    renewed[entry.order.request_id] = entry
+        return list(settled.values()), asked, list(renewed.values())
 
 
 ALLOWED = "allowed"
 
 
-class _Row(NamedTuple):
-    """What the function answers for one order; which figures are there depends on the outcome."""
-
-    place: int
-    outcome: str
-    nanos: int
-    free_nanos: int
-    spent_nanos: int
-    limit_nanos: int
-    models: str
-    wallet: str | None
-
-    def refusal(self) -> QuotaError:
-        error = {"insufficient_quota": InsufficientQuota, "key_limit_reached": KeyLimitReached}.get(self.outcome)
-        if error is None:
-            return KeyRefused(self.outcome)
-        return error(available=self.free_nanos, amount=self.nanos, spent=self.spent_nanos, limit=self.limit_nanos)
-
-
-def _outcome(order: Order[Any], row: _Row | None) -> Any:
+def _outcome(order: Order[Any], answer: Answer | None) -> Any:
     match order:
         case RenewOrder():
-            return row is not None
-        case SettleOrder() if row:
-            return Settled(row.nanos, row.free_nanos)
-        case ReleaseOrder() if row:
+            return answer is not None
+        case SettleOrder() if answer:
+            return Settled(answer.nanos, answer.free_nanos)
+        case ReleaseOrder() if answer:
             return True
-        case HoldOrder() if row and row.outcome == ALLOWED:
-            return Held(row.nanos)
-        case CheckOrder() if row and row.outcome == ALLOWED:
-            return json.loads(row.models)
-    return LEFT if row is None else row.refusal()
+        case HoldOrder() if answer and answer.outcome == ALLOWED:
+            return Held(answer.nanos)
+        case CheckOrder() if answer and answer.outcome == ALLOWED:
+            return json.loads(answer.models)
+    return LEFT if answer is None else _refusal(answer)
 
 
-def _renewal(place: int, order: RenewOrder) -> tuple[Any, ...]:
-    hold = (place, order.space_id, order.request_id.hex)
-    return (*hold, order.delivered_bytes, order.accrued_nanos, order.lifetime_s)
+def _refusal(answer: Answer) -> QuotaError:
+    too_little = {each.code: each for each in (InsufficientQuota, KeyLimitReached)}.get(answer.outcome)
+    if too_little is None:
+        return KeyRefused(answer.outcome)
+    return too_little(
+        available=answer.free_nanos, amount=answer.nanos, spent=answer.spent_nanos, limit=answer.limit_nanos
+    )

@@ -7,8 +7,8 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
+from accounts.spending import REFUSAL_STATUS
 from core.errors import (
-    REFUSAL_STATUS,
     HoldUnknown,
     InsufficientQuota,
     KeyLimitReached,

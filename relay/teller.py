@@ -23,7 +23,7 @@ from django.db import DatabaseError, InterfaceError, connection, transaction
 from psycopg.errors import DuplicatePreparedStatement, InvalidSqlStatementName
 
 from core.errors import QuotaError
-from quotas.sets import LEFT, Order, Set, Wallets, write_one, write_set
+from quotas.sets import LEFT, Order, Set, WalletHints, write_one, write_set
 from relay.renewals import Renewals
 
 T = TypeVar("T")
@@ -70,7 +70,7 @@ class Teller:
         self._connection: psycopg.AsyncConnection[Any] | None = None
         # Until a pooler shows that it cannot: to read and plan the call anew costs a lone request a tenth of it all.
         self._prepares = True
-        self._wallets: Wallets = {}
+        self._wallets: WalletHints = {}
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()

@@ -22,8 +22,8 @@ from django.core.files.uploadhandler import FileUploadHandler
 from django.http.multipartparser import MultiPartParser, MultiPartParserError
 from django.utils.translation import gettext as _
 
-from accounts.keys import Presented, find_key, refusal_of
-from core.errors import KeyRefused, QuotaError
+from accounts.keys import Presented, usable_key
+from core.errors import QuotaError
 from core.money import format_exact
 from relay import errors
 from relay.asks import CHOICES_MOST, json_object, model_of, named_model
@@ -290,11 +290,7 @@ async def _pass_on(request: Request, task: Task, answer: Answer) -> None:
 
 def _authorize(presented: Presented, address: str | None) -> tuple[int, int]:
     """(space, user) of a key that may be used. Raises KeyRefused."""
-    key = find_key(presented)
-    if key is None:
-        raise KeyRefused("invalid_api_key")
-    if code := refusal_of(key, address=address):
-        raise KeyRefused(code)
+    key = usable_key(presented, address=address)
     return key.space_id, key.user_id
 
 

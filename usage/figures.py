@@ -15,10 +15,11 @@ from operator import or_
 from typing import Any, NamedTuple, Self
 from uuid import UUID
 
-from django.db.models import Case, Count, Expression, F, IntegerField, Q, QuerySet, Sum, Value, When
+from django.db.models import Case, Expression, F, IntegerField, Q, QuerySet, Sum, Value, When
 from django.db.models.functions import Coalesce
 
 from core.ids import id_at
+from usage.aggregates import AGGREGATES
 from usage.models import HourlyUsage, NameQuarter, QuarterMark, SpaceQuarter, UsageRecord
 
 HOUR = timedelta(hours=1)
@@ -295,9 +296,9 @@ _CALLS: dict[str, Any] = {
     UsageRecord.Kind.ERROR: F("errors"),
 }
 _COUNTED: dict[str, Any] = {
-    "spend": _sum("cost"),
-    "calls": Count("id"),
-    "failed": Count("id", filter=Q(kind=UsageRecord.Kind.ERROR)),
-    "read": _sum("input_tokens"),
-    "written": _sum("output_tokens"),
+    "spend": AGGREGATES["cost"].of_rows(),
+    "calls": AGGREGATES["requests"].of_rows(),
+    "failed": AGGREGATES["errors"].of_rows(),
+    "read": AGGREGATES["input_tokens"].of_rows(),
+    "written": AGGREGATES["output_tokens"].of_rows(),
 }

@@ -13,13 +13,14 @@ from typing import Any
 
 import structlog
 from django.db import connection, transaction
-from django.db.models import Count, DateTimeField, Max, Q, QuerySet, Sum, Value
+from django.db.models import Count, DateTimeField, Max, Q, QuerySet, Value
 from django.db.models.functions import Now
 
 from accounts.models import ApiKey
 from core import origin
 from core.ids import moment_of
 from tenants.models import Space
+from usage.aggregates import AGGREGATES, of_rows
 from usage.figures import EPOCH, QUARTER, first_id, floor, place_among
 from usage.models import CommonName, NameQuarter, QuarterMark, SpaceQuarter, UsageCheckpoint, UsageRecord
 
@@ -32,17 +33,6 @@ AT_ONCE = 24
 # A name that so many keys of a space bear has quarters of its own: half as many as are still looked up one by one
 # (console/logs.py), so that they are there by then.
 COMMON = 250
-_FAILED = Q(kind=UsageRecord.Kind.ERROR)
-# By the names of a quarter's columns, which are a row's as well.
-_SUMS: dict[str, Any] = {
-    "requests_sum": Count("id"),
-    "errors_sum": Count("id", filter=_FAILED),
-    "input_tokens_sum": Sum("input_tokens"),
-    "output_tokens_sum": Sum("output_tokens"),
-    "error_input_tokens_sum": Sum("input_tokens", filter=_FAILED, default=0),
-    "error_output_tokens_sum": Sum("output_tokens", filter=_FAILED, default=0),
-    "cost_sum": Sum("cost"),
-}
 
 
 class NotClosedError(Exception):
@@ -202,8 +192,9 @@ def _write(
     starts = [first + number * QUARTER for number in range((after - first) // QUARTER + 1)]
     place = place_among("id", [first_id(start) for start in starts])
     rows = _rows(space_id, first, after).filter(**of).order_by().annotate(place=place)
-    found = rows.values("place", *by).annotate(**_SUMS).values_list("place", *by, *_SUMS)
-    columns = [*by, *(name.removesuffix("_sum") for name in _SUMS)]
+    sums = of_rows()
+    found = rows.values("place", *by).annotate(**sums).values_list("place", *by, *sums)
+    columns = [*by, *AGGREGATES]
     closed: list[Any] = [
         kind(space_id=space_id, quarter=starts[number], **dict(zip(columns, values, strict=True)))
         for number, *values in found

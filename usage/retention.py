@@ -10,13 +10,14 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import Count, Q, QuerySet, Sum
+from django.db.models import QuerySet
 
 from core import append_only, origin
 from core.ids import moment_of
+from usage.aggregates import AGGREGATES, ERROR_TOKENS, of_roll_ups, of_rows
 from usage.models import (
     LEAST_KEPT_DAYS,
     CommonName,
@@ -50,18 +51,6 @@ class Pruned:
     spent_nanos: int
 
 
-class _Figures(NamedTuple):
-    """What reconcile compares, of rows and roll-ups alike."""
-
-    requests: int
-    errors: int
-    input_tokens: int
-    output_tokens: int
-    error_input_tokens: int
-    error_output_tokens: int
-    cost: int
-
-
 def months_due(keep: timedelta) -> list[Month]:
     """The months that are wholly older, the oldest first; of those that are over, what is in the rest as well."""
     if keep < LEAST_KEPT:
@@ -72,8 +61,8 @@ def months_due(keep: timedelta) -> list[Month]:
 
 
 def count_month(month: Month) -> Pruned:
-    found = _rows(month).aggregate(rows=Count("id"), spent=Sum("cost", default=0))
-    return Pruned(month, found["rows"], found["spent"])
+    rows, spent = _rows(month).aggregate(**of_rows(("requests", "cost"))).values()
+    return Pruned(month, rows, spent)
 
 
 def prune_month(month: Month) -> Pruned | None:
@@ -164,43 +153,31 @@ def _quarters(kind: type[SpaceQuarter | NameQuarter], month: Month, space_id: in
 def _differing(rows: QuerySet[UsageRecord], rolled_up: QuerySet[Any], places: tuple[str, ...]) -> int:
     """How many figures of roll-ups are not what the rows come to, by these columns."""
     kept: Counter[tuple[Any, ...]] = Counter()
-    for place, figures in _summed(rows, _OF_ROWS, places):
+    for place, figures in _summed(rows, of_rows(), places):
         _count(kept, place, figures, +1)
-    for place, figures in _summed(rolled_up, _OF_ROLL_UPS, places):
+    for place, figures in _summed(rolled_up, of_roll_ups(), places):
         _count(kept, place, figures, -1)
     return sum(1 for difference in kept.values() if difference)
 
 
-def _count(kept: Counter[tuple[Any, ...]], place: tuple[Any, ...], figures: _Figures, sign: int) -> None:
-    for name, value in zip(_Figures._fields, figures, strict=True):
+def _count(kept: Counter[tuple[Any, ...]], place: tuple[Any, ...], figures: tuple[int, ...], sign: int) -> None:
+    for name, value in zip(AGGREGATES, figures, strict=True):
         kept[*place, name] += sign * value
 
 
 def _checkpoints(month: Month, space_id: int) -> Iterator[UsageCheckpoint]:
     places = ("wallet_id", "user_id", "key_id", "model")
-    for row in _rows(month).filter(space=space_id).values(*places).annotate(**_KEPT).iterator():
-        spent = row.pop("sum_cost")
-        figures = {name.removeprefix("sum_"): row.pop(name) for name in list(row) if name.startswith("sum_")}
-        yield UsageCheckpoint(space_id=space_id, through=month.end, spent=spent, **row, **figures)
-
-
-_FAILED = Q(kind=UsageRecord.Kind.ERROR)
-_OF_ROWS = {
-    "sum_requests": Count("id"),
-    "sum_errors": Count("id", filter=_FAILED),
-    "sum_input_tokens": Sum("input_tokens"),
-    "sum_output_tokens": Sum("output_tokens"),
-    "sum_error_input_tokens": Sum("input_tokens", filter=_FAILED, default=0),
-    "sum_error_output_tokens": Sum("output_tokens", filter=_FAILED, default=0),
-    "sum_cost": Sum("cost"),
-}
-_KEPT = {name: figure for name, figure in _OF_ROWS.items() if not name.startswith("sum_error_")}
-_OF_ROLL_UPS = {f"sum_{name}": Sum(name) for name in _Figures._fields}
+    names = [name for name in AGGREGATES if name not in ERROR_TOKENS]
+    sums = of_rows(names)
+    rows = _rows(month).filter(space=space_id).values(*places).annotate(**sums).values_list(*places, *sums)
+    columns = [*places, *("spent" if name == "cost" else name for name in names)]
+    for row in rows.iterator():
+        yield UsageCheckpoint(space_id=space_id, through=month.end, **dict(zip(columns, row, strict=True)))
 
 
 def _summed(
     rows: QuerySet[Any], sums: dict[str, Any], places: tuple[str, ...]
-) -> Iterator[tuple[tuple[Any, ...], _Figures]]:
+) -> Iterator[tuple[tuple[Any, ...], tuple[int, ...]]]:
     found = rows.order_by().values(*places).annotate(**sums).values_list(*places, *sums)
     for row in found.iterator():
-        yield row[: len(places)], _Figures(*row[len(places) :])
+        yield row[: len(places)], row[len(places) :]

@@ -14,8 +14,8 @@ from django.http import QueryDict
 from django.utils.translation import gettext as _
 
 from accounts.models import User
-from console.usage.receipt import Receipt, receipt_of
 from console.logs import SIZES, SUGGESTIONS, Choice, Filters, Log, choices_of, sees_whole_space, text_in, uuid_of
+from console.usage.receipt import Receipt, receipt_of
 from core import origin
 from quotas.models import Hold
 from relay.tasks import GONE_UPSTREAM, NOT_SUBMITTED, TIMED_OUT

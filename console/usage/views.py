@@ -6,10 +6,10 @@ from django.views.decorators.http import require_GET, require_safe
 from django.views.decorators.vary import vary_on_headers
 
 from console.answers import page_or_piece
-from console.usage.receipt import receipt_of
 from console.export import csv_answer, file_name, wants_bom
 from console.guards import SpaceRequest, space_view
 from console.logs import UsageLog
+from console.usage.receipt import receipt_of
 from console.usage.sheet import usage_sheet
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.db import migrations
 
-from quotas.charge_set import ChargeSet
+from core.sql_function import InstallFunction
 
 
 class Migration(migrations.Migration):
@@ -10,4 +10,6 @@ class Migration(migrations.Migration):
 
     dependencies = [("quotas", "0004_no_constraint"), ("usage", "0007_partitions")]
 
-    operations = [ChargeSet()]
+    operations = [
+        InstallFunction("quotas_charge_set", app="quotas", file="charge_set_v3.sql", replaces="charge_set_v2.sql")
+    ]

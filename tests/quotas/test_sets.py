@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from itertools import combinations
 from typing import Any
 from uuid import UUID
 
@@ -15,9 +16,11 @@ from hypothesis import strategies as st
 
 from accounts.keys import GRACES, KeyTerms, Presented, create_key, present, rotate_key, set_key_enabled
 from accounts.models import ApiKey, User
+from accounts.spending import REFUSAL_STATUS
 from core import origin
 from core.errors import InsufficientQuota, KeyLimitReached, KeyRefused, QuotaError
 from core.ids import id_at, new_id
+from quotas.charge_set import array_text
 from quotas.charging import Call, expire_holds
 from quotas.members import delete_member
 from quotas.models import Hold, Wallet
@@ -33,8 +36,7 @@ from quotas.sets import (
     Set,
     Settled,
     SettleOrder,
-    Wallets,
-    _array,
+    WalletHints,
     write_one,
     write_set,
 )
@@ -80,7 +82,7 @@ def renew_order(held: HoldOrder, accrued: int) -> RenewOrder:
 
 
 # Learnt from the first set of a test, used by those after it.
-WALLETS: Wallets = {}
+WALLETS: WalletHints = {}
 
 
 @pytest.fixture(autouse=True)
@@ -189,6 +191,34 @@ def test_what_stops_a_key_is_told_and_logged(member: User, stop: Callable[[User]
     hour = HourlyUsage.objects.get()
     assert (hour.requests, hour.errors, hour.cost, hour.user_id) == (2, 2, 0, member.pk)
     assert not Hold.objects.exists() and reconcile(member.space) == []
+
+
+STOPS: dict[str, Callable[[User], Any]] = {
+    "space_suspended": lambda user: Space.objects.filter(pk=user.space_id).update(suspended_at=timezone.now()),
+    "account_disabled": lambda user: User.objects.filter(pk=user.pk).update(is_active=False),
+    "key_disabled": lambda user: ApiKey.objects.filter(user=user).update(is_enabled=False),
+    "key_expired": lambda user: ApiKey.objects.filter(user=user).update(expires_at=timezone.now()),
+    "ip_not_allowed": lambda user: ApiKey.objects.filter(user=user).update(ips_allowed=["10.0.0.0/8"]),
+    "model_not_allowed": lambda user: ApiKey.objects.filter(user=user).update(models_allowed=["n"]),
+    "insufficient_quota": lambda user: Wallet.objects.filter(user=user).update(spent=5 * USD),
+    "key_limit_reached": lambda user: ApiKey.objects.filter(user=user).update(limit=USD, spent=USD),
+}
+
+
+@pytest.mark.parametrize(("first", "later"), list(combinations(STOPS, 2)))
+def test_of_two_reasons_the_first_of_the_table_is_told(member: User, first: str, later: str) -> None:
+    key = key_of(member)
+    for code in (first, later):
+        STOPS[code](member)
+
+    [refused] = write(hold_order(key, USD))
+
+    assert refused.code == first
+    assert rows() == [("error", first, REFUSAL_STATUS[first], 0, Wallet.objects.get(user=member).available)]
+
+
+def test_the_table_has_no_reason_that_is_not_tried() -> None:
+    assert ["invalid_api_key", *STOPS] == list(REFUSAL_STATUS)
 
 
 def test_a_refusals_row_and_its_hour_are_of_one_moment(member: User) -> None:
@@ -541,5 +571,5 @@ TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 def test_a_column_arrives_as_it_was_whatever_is_in_it(column: tuple[str, list[Any]]) -> None:
     kind, values = column
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT %s::{kind}[]", [_array(tuple(values))])
+        cursor.execute(f"SELECT %s::{kind}[]", [array_text(tuple(values))])
         assert cursor.fetchone()[0] == values

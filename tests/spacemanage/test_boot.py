@@ -136,7 +136,7 @@ def test_an_option_that_cannot_be_is_told(options: list[str], said: str) -> None
 def test_readyz_says_when_migrations_are_missing(client: Client) -> None:
     assert client.get("/readyz").content == b"ready\n"
     with connection.cursor() as cursor:
-        cursor.execute("DELETE FROM django_migrations WHERE app = 'quotas' AND name = '0006_charge_set'")
+        cursor.execute("DELETE FROM django_migrations WHERE app = 'quotas' AND name = '0007_charge_set'")
 
     response = client.get("/readyz")
 

@@ -8,8 +8,8 @@ from django.db.models import Q
 from django.db.models.deletion import DO_NOTHING
 
 import core.ids
-from quotas.charge_set import ChargeSet
 from core.ids import moment_of
+from core.sql_function import InstallFunction
 
 
 def _count_tokens_of_errors(apps: StateApps, schema_editor: Any) -> None:
@@ -85,5 +85,5 @@ class Migration(migrations.Migration):
         ),
         migrations.RunPython(_count_tokens_of_errors, migrations.RunPython.noop),
         # It names the new columns.
-        ChargeSet(),
+        InstallFunction("quotas_charge_set", app="quotas", file="charge_set_v2.sql", replaces="charge_set_v1.sql"),
     ]

@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+from django.db import migrations
+
+from core.sql_function import InstallFunction
+
+
+class Migration(migrations.Migration):
+    """The function that writes a set has one name for each column, and the refusals of accounts/spending.py."""
+
+    dependencies = [("quotas", "0006_charge_set")]
+
+    operations = [
+        InstallFunction("quotas_charge_set", app="quotas", file="charge_set_v5.sql", replaces="charge_set_v4.sql")
+    ]

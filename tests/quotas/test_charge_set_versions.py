@@ -1,0 +1,200 @@
+"""Each version of PostgreSQL's function is what its migration installs, on a database that has got so far."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from django.apps import apps
+from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
+from django.db.models import Sum
+from django.utils import timezone
+from psycopg.rows import dict_row
+from psycopg.types.json import Json
+
+from core.ids import new_id
+from core.money import NANOS_PER_USD as USD
+from quotas import charge_set
+from quotas.models import Wallet
+from usage.models import HourlyUsage
+
+SQL = Path(apps.get_app_config("quotas").path) / "sql"
+DATABASE = "charge_set_versions"
+HASH = "a" * 64
+Target = tuple[str, str]
+Fresh = psycopg.Connection[dict[str, Any]]
+STEPS: list[tuple[Target, str]] = [
+    (("quotas", "0003_charge_set"), "charge_set_v1.sql"),
+    (("usage", "0006_space_hours"), "charge_set_v2.sql"),
+    (("quotas", "0005_charge_set"), "charge_set_v3.sql"),
+    (("quotas", "0006_charge_set"), "charge_set_v4.sql"),
+    (("quotas", "0007_charge_set"), "charge_set_v5.sql"),
+]
+# A database that a migration has run on keeps that version: a file that is edited afterwards reaches fresh ones alone.
+CHECKSUMS = {
+    "charge_set_v1.sql": "40bae7f26020e69b",
+    "charge_set_v2.sql": "061b58864393586d",
+    "charge_set_v3.sql": "7ac26ba61b78a37d",
+    "charge_set_v4.sql": "23a53a270cc01979",
+    "charge_set_v5.sql": "891df2dd62fcb19f",
+}
+
+
+@pytest.fixture
+def fresh() -> Iterator[Fresh]:
+    """An empty database, which Django asks meanwhile; and a connection of the test's own to it."""
+    drop = f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)"
+    usual = connection.settings_dict["NAME"]
+    with connection.cursor() as cursor:
+        cursor.execute(drop)
+        cursor.execute(f"CREATE DATABASE {DATABASE}")
+    connection.close()
+    connection.settings_dict["NAME"] = DATABASE
+    try:
+        parameters = connection.get_connection_params()
+        known = {name: parameters[name] for name in ("host", "port", "user", "password") if name in parameters}
+        with psycopg.connect(**known, dbname=DATABASE, autocommit=True, row_factory=dict_row) as own:
+            yield own
+    finally:
+        connection.close()
+        connection.settings_dict["NAME"] = usual
+        with connection.cursor() as cursor:
+            cursor.execute(drop)
+
+
+def migrate(*targets: Target) -> Any:
+    """The models as they are at these migrations, or at the newest."""
+    executor = MigrationExecutor(connection)
+    wanted = list(targets) or executor.loader.graph.leaf_nodes()
+    executor.migrate(wanted)
+    return executor.loader.project_state(wanted).apps
+
+
+def body_of(file: str) -> str:
+    return (SQL / file).read_text().split("$$")[1]
+
+
+def installed(fresh: Fresh) -> list[str]:
+    """The bodies of the function that are there: one, or none."""
+    return [row["prosrc"] for row in fresh.execute("SELECT prosrc FROM pg_proc WHERE proname = 'quotas_charge_set'")]
+
+
+def make_member(models: Any) -> int:
+    """Returns the space of a member with an API key and $5.00; models of migrations have no services."""
+    now = timezone.now()
+    space = models.get_model("tenants", "Space").objects.create(name="steps", created_at=now)
+    user = models.get_model("accounts", "User").objects.create(username="jun", space=space, number=2)
+    models.get_model("accounts", "ApiKey").objects.create(
+        id=new_id(), space=space, user=user, number=1, name="laptop", hash=HASH, created_at=now
+    )
+    models.get_model("quotas", "Wallet").objects.create(
+        id=new_id(), space=space, user=user, kind="member", total=5 * USD
+    )
+    return int(space.pk)
+
+
+def charge(fresh: Fresh, space_id: int) -> list[Any]:
+    """The outcomes of a hold, and of its settlement."""
+    request = new_id()
+    hold = {"place": 0, "record": new_id(), "request": request, "space": space_id, "hash": HASH, "address": None}
+    hold |= {"model": "m", "least": 1, "most": USD, "lifetime_s": 60, "status": 0, "code": ""}
+    settlement = {"place": 0, "record": new_id(), "space": space_id, "request": request, "cost": USD // 4}
+    settlement |= dict.fromkeys(("input_tokens", "cached_tokens", "output_tokens", "images", "seconds"), 0)
+    settlement |= {"price": Json({}), "duration_ms": 1, "first_token_ms": None, "status": 200, "code": ""}
+    settlement |= {"is_estimated": False}
+    return [call(fresh, asked=hold)["outcome"], call(fresh, settled=settlement)["outcome"]]
+
+
+def call(fresh: Fresh, **orders: dict[str, Any]) -> dict[str, Any]:
+    """Call whichever version is installed: the first two take JSON, later ones an array for each column."""
+    parameters = fresh.execute(
+        """
+        SELECT name, format_type(type, NULL) AS type
+        FROM pg_proc, unnest(proargnames, proargtypes::oid[]) AS parameter(name, type)
+        WHERE proname = 'quotas_charge_set' AND type IS NOT NULL
+        """
+    ).fetchall()
+    given: dict[str, Any] = {"moment": timezone.now(), "are_all": False}
+    if {"name": "asks", "type": "json"} in parameters:
+        documents = {"settlements": orders.get("settled"), "asks": orders.get("asked"), "renewals": None}
+        given |= {name: as_json(order) for name, order in documents.items()}
+    for prefix, order in orders.items():
+        columns = [each["name"] for each in parameters if each["name"].startswith(f"{prefix}_")]
+        given |= dict(zip(columns, [[value] for value in order.values()], strict=bool(columns)))
+    arguments = ", ".join(f"{each['name']} => %s::{each['type']}" for each in parameters)
+    values = [given.get(each["name"], []) for each in parameters]
+    row = fresh.execute(f"SELECT * FROM quotas_charge_set({arguments})", values).fetchone()
+    assert row is not None
+    return row
+
+
+def as_json(order: dict[str, Any] | None) -> str:
+    plain = {name: value.obj if isinstance(value, Json) else value for name, value in (order or {}).items()}
+    return json.dumps([plain] if plain else [], default=str)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.postgresql("SQLite has no such functions")
+def test_a_database_at_any_migration_has_its_version_and_migrates_on(fresh: Fresh) -> None:
+    space_id = 0
+    for target, file in STEPS:
+        models = migrate(target)
+        space_id = space_id or make_member(models)
+
+        assert installed(fresh) == [body_of(file)]
+        assert charge(fresh, space_id) == ["allowed", "settled"]
+    migrate()
+
+    assert installed(fresh) == [body_of(STEPS[-1][1])]
+    assert charge(fresh, space_id) == ["allowed", "settled"]
+    charges = len(STEPS) + 1
+    assert Wallet.objects.values_list("total", "spent", "held").get() == (5 * USD, charges * USD // 4, 0)
+    assert HourlyUsage.objects.aggregate(Sum("requests"), Sum("errors")) == {
+        "requests__sum": charges,
+        "errors__sum": 0,
+    }
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.postgresql("SQLite has no such functions")
+def test_a_migration_that_is_undone_brings_back_the_version_before(fresh: Fresh) -> None:
+    migrate(STEPS[-1][0])
+    undone = {
+        ("quotas", "0006_charge_set"): "charge_set_v4.sql",
+        ("quotas", "0005_charge_set"): "charge_set_v3.sql",
+        ("quotas", "0004_no_constraint"): "charge_set_v2.sql",
+        ("usage", "0005_no_constraint"): "charge_set_v1.sql",
+    }
+    for target, file in undone.items():
+        migrate(target)
+        assert installed(fresh) == [body_of(file)]
+    migrate(("quotas", "0002_append_only"))
+
+    assert installed(fresh) == []
+
+
+def test_the_newest_version_is_what_the_declarations_and_rules_render_to() -> None:
+    """A change of either is a new version: docs/developers.md, "The set function"."""
+    assert (SQL / STEPS[-1][1]).read_text() == charge_set.render()
+
+
+@pytest.mark.django_db
+@pytest.mark.postgresql("SQLite has no such functions")
+def test_a_relay_of_the_version_before_can_still_call_by_position() -> None:
+    """It is restarted after the migration, and settles meanwhile."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT * FROM quotas_charge_set(now(), %s, %s{', %s' * 34})", ["{}", False, *["{}"] * 34])
+        assert cursor.fetchall() == []
+
+
+def test_a_version_never_changes_once_a_migration_installs_it() -> None:
+    files = sorted(SQL.glob("charge_set_v*.sql"))
+
+    assert {file.name: sha256(file.read_bytes()).hexdigest()[:16] for file in files} == CHECKSUMS
+    assert [file for _target, file in STEPS] == [file.name for file in files]
