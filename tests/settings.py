@@ -31,7 +31,7 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
 
 # libfaketime, told to leave the monotonic clock alone (docs/developers.md), breaks the clock_nanosleep of time.sleep.
 if "faketime" in os.environ.get("LD_PRELOAD", ""):
-    time.sleep = lambda seconds: select.select([], [], [], seconds)
+    time.sleep = lambda seconds: select.select([], [], [], seconds)  # type: ignore[assignment,arg-type]  # no result
 
 from django.conf.locale import LANG_INFO  # noqa: E402
 
