@@ -7,10 +7,10 @@ import os
 import time
 from collections.abc import Iterator
 from contextvars import copy_context
+from pathlib import Path
 from threading import BoundedSemaphore
 
 import pytest
-from django.conf import settings as django_settings
 from django.db import connection, transaction
 from django.test import TransactionTestCase
 from django.utils import timezone, translation
@@ -51,7 +51,7 @@ TransactionTestCase._fixture_teardown = empty_tables  # type: ignore[attr-define
 
 def pytest_configure(config: pytest.Config) -> None:
     # pytest-playwright empties its folder when it starts: two runs in one checkout need one each.
-    config.option.output = str(django_settings.TEST_DIR / "browser")
+    config.option.output = str(Path(os.environ["TEST_DIR"], "browser"))
 
 
 @pytest.hookimpl(tryfirst=True)

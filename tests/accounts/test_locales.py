@@ -207,7 +207,7 @@ def test_a_streamed_body_is_rendered_in_the_language_and_zone_of_its_request() -
 
     response = cast("StreamingHttpResponse", browser_locale(stream)(HttpRequest()))
     rendered, left_active = [], []
-    for piece in response.streaming_content:
+    for piece in response:
         rendered.append(piece.decode())
         left_active.append(active())
 

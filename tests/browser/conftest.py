@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
@@ -59,7 +60,7 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[s
 @pytest.fixture(scope="session", autouse=True)
 def pseudo_language() -> None:
     """Made before Django looks for it, which it does once."""
-    pseudo.make(settings.TEST_DIR / "pseudo")
+    pseudo.make(Path(settings.LOCALE_PATHS[-1]))
 
 
 @pytest.fixture(scope="session")
