@@ -106,6 +106,7 @@ def tests_on_postgresql(arguments: list[str]) -> bool:
 STEPS = {
     "lint": check("Lint (ruff check)", lambda: python("-m", "ruff", "check", ".")),
     "format": check("Format (ruff format)", lambda: python("-m", "ruff", "format", "--check", ".")),
+    "imports": check("Import contracts (lint-imports)", lambda: program("lint-imports")),
     "types": check("Types (mypy)", lambda: python("-m", "mypy")),
     "djade": check("Templates (djade)", lambda: program("djade", "--check", "--target-version", "5.2", *templates())),
     "djlint": check("Templates (djlint)", lambda: python("-m", "djlint", "--lint", *templates())),
