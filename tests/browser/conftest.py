@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,9 +17,9 @@ from accounts.models import User
 from console.users.listing import members_of
 from tenants.models import Space
 from tests import pseudo
+from tests.chromium import find_chromium
 from tests.factories import MemberFactory
 
-NAMES = ["chromium", "chromium-browser", "google-chrome"]
 QUIET = [
     "--headless",
     "--no-sandbox",
@@ -51,7 +49,7 @@ class SignIn(Protocol):
 
 @pytest.fixture(scope="session")
 def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[str, Any]:
-    chromium = next(filter(None, map(shutil.which, [os.environ.get("CHROMIUM", ""), *NAMES])), None)
+    chromium = find_chromium()
     if chromium is None:
         pytest.skip("No Chromium here: install it, or name one in CHROMIUM.")
     return browser_type_launch_args | {"executable_path": chromium, "args": QUIET}
