@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from queue import SimpleQueue
-from threading import Thread
 from time import monotonic
 from typing import Generic, TypeVar, cast
 
@@ -22,12 +21,13 @@ from audit.origin import acting
 from quotas.reconcile import reconcile
 from tenants import append_only
 from tenants.ids import id_at, moment_of
+from tenants.models import Space
 from tests.factories import charge
 from tests.quotas.test_concurrency import together
 from tests.relay.test_tasks import work_once
 from usage import partitions as months
 from usage.log import UsageLog
-from usage.models import SpaceQuarter, UsageRecord
+from usage.models import QuarterMark, SpaceQuarter, UsageRecord
 from usage.partitions import LOCK, MONTHS_AHEAD, REST, TABLE, Month, make_ahead, make_months, months_from, months_made
 from usage.quarters import close_quarters
 
@@ -213,19 +213,16 @@ class Beside(Generic[Found]):
     """A step on a connection of its own, of which the server's process is known."""
 
     def __init__(self, step: Callable[[], Found]) -> None:
-        self._found = Future[Found]()
         self._process = SimpleQueue[int]()
-        self._thread = Thread(target=self._run, args=[step])
-        self._thread.start()
+        self._pool = ThreadPoolExecutor(1)
+        self._found = self._pool.submit(self._run, step)
 
-    def _run(self, step: Callable[[], Found]) -> None:
+    def _run(self, step: Callable[[], Found]) -> Found:
         try:
             with connection.cursor() as cursor:
                 cursor.execute("SELECT pg_backend_pid()")
                 self._process.put(cursor.fetchone()[0])
-            self._found.set_result(step())
-        except BaseException as error:
-            self._found.set_exception(error)
+            return step()
         finally:
             connection.close()
 
@@ -239,8 +236,8 @@ class Beside(Generic[Found]):
         raise AssertionError("it never waited for a lock")
 
     def found(self) -> Found:
-        self._thread.join(timeout=60)
-        return self._found.result(timeout=0)
+        with self._pool:
+            return self._found.result(timeout=60)
 
 
 def found_while_rows_move(reader: Callable[[], Found]) -> Found:
@@ -353,3 +350,31 @@ def drop_between(first: Month, last: Month) -> None:
     with connection.cursor() as cursor:
         for month in months_from(first, last):
             cursor.execute(f"DROP TABLE {month.table}")
+
+
+def test_a_start_up_reads_again_what_was_closed_while_rows_moved(
+    transactional_db: None, space: Space, manager: User, stranger: User, one_old_month_goes_again: None
+) -> None:
+    for user, hours in [(manager, 9), (manager, 6), (manager, 6), (manager, 3), (stranger, 9)]:
+        then(user, LONG_AGO - timedelta(hours=hours))
+    close_quarters()
+    right = closed()
+    first, lacking, _last = SpaceQuarter.objects.filter(space=space).order_by("quarter")
+    SpaceQuarter.objects.filter(pk=lacking.pk).update(requests=1, cost=lacking.cost // 2)
+    assert reconcile(space) != []
+
+    try:
+        migrate(("usage", "0009_common_names"))
+    finally:
+        migrate()
+
+    assert set(SpaceQuarter.objects.all()) == {first, SpaceQuarter.objects.get(space=stranger.space_id)}
+    assert QuarterMark.objects.get(space=space).through == lacking.quarter.replace(minute=0)
+    assert reconcile(space) == []
+    close_quarters()
+    assert closed() == right
+
+
+def closed() -> list[object]:
+    quarters = SpaceQuarter.objects.order_by("space", "quarter")
+    return list(quarters.values_list("space", "quarter", "model", "requests", "cost"))
