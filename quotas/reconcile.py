@@ -133,30 +133,6 @@ HAVING SUM(requests) <> SUM(requests_c) OR SUM(errors) <> SUM(errors_c) OR SUM(c
     OR SUM(error_input) <> SUM(error_input_c) OR SUM(error_output) <> SUM(error_output_c)
 """
 
-# Of names that have all their quarters.
-_NAMES = """
-WITH common AS (SELECT key_name FROM usage_commonname WHERE space_id = %(space)s AND since = %(beginning)s)
-SELECT key_name, model, SUM(requests), SUM(requests_c), SUM(errors), SUM(errors_c), SUM(input_tokens), SUM(input_c),
-       SUM(output_tokens), SUM(output_c), SUM(error_input), SUM(error_input_c), SUM(error_output), SUM(error_output_c),
-       SUM(cost), SUM(cost_c)
-FROM (
-    SELECT key_name, model, requests, 0 AS requests_c, errors, 0 AS errors_c, input_tokens, 0 AS input_c,
-           output_tokens, 0 AS output_c, error_input_tokens AS error_input, 0 AS error_input_c,
-           error_output_tokens AS error_output, 0 AS error_output_c, cost, 0 AS cost_c
-    FROM usage_namequarter WHERE space_id = %(space)s
-    UNION ALL
-    SELECT key_name, model, 0, 1, 0, CASE WHEN kind = 'error' THEN 1 ELSE 0 END, 0, input_tokens,
-           0, output_tokens, 0, CASE WHEN kind = 'error' THEN input_tokens ELSE 0 END,
-           0, CASE WHEN kind = 'error' THEN output_tokens ELSE 0 END, 0, cost
-    FROM usage_usagerecord WHERE space_id = %(space)s AND id < %(through)s
-) AS sides
-WHERE key_name IN (SELECT key_name FROM common)
-GROUP BY key_name, model
-HAVING SUM(requests) <> SUM(requests_c) OR SUM(errors) <> SUM(errors_c) OR SUM(cost) <> SUM(cost_c)
-    OR SUM(input_tokens) <> SUM(input_c) OR SUM(output_tokens) <> SUM(output_c)
-    OR SUM(error_input) <> SUM(error_input_c) OR SUM(error_output) <> SUM(error_output_c)
-"""
-
 _COUNTED = (
     *("requests", "errors", "input_tokens", "output_tokens", "error_input_tokens", "error_output_tokens"),
     "cost",
@@ -205,8 +181,6 @@ def _rolled_up(space: Space) -> Iterator[Difference]:
         yield from _differing(
             _QUARTERS, space, "closed usage of", (str,), _COUNTED, whole=_as_kept(floor(mark.through, HOUR))
         )
-        bounds = {"through": _as_kept_id(mark.through), "beginning": _as_kept(EPOCH)}
-        yield from _differing(_NAMES, space, "closed usage by", (str, str), _COUNTED, **bounds)
 
 
 def _as_kept(moment: datetime) -> Any:
