@@ -164,8 +164,8 @@ def _add(cursor: Any, months: Sequence[Month]) -> None:
     """Make these months and move the rows of theirs out of the rest.
 
     Rows are copied while everybody reads and charges; rows never change, so a copy stays right. Under the lock only
-    what came meanwhile is copied, and the rest is replaced by one without the rows that moved: the log is locked for
-    about a second for a million of them.
+    what came meanwhile is copied, and the rest is replaced by one without the rows that moved. The log stays locked for
+    some seconds for each million of them, which is what it takes to look for late ones.
     """
     for month in months:
         _create(cursor, month)

@@ -28,6 +28,7 @@ from tenants.models import Space
 from tests.factories import charge
 from tests.quotas.books import books
 from tests.quotas.test_concurrency import together
+from tests.usage.test_partitions import Beside
 from tests.usage.videos import submit, succeed, take
 from usage import export, figures
 from usage.dashboard import Dashboard
@@ -120,6 +121,17 @@ def test_figures_that_drifted_are_found_after_pruning(history: Space, statement:
     drift(statement)
 
     assert [difference.figure for difference in reconcile(history)] == figures
+
+
+@pytest.mark.postgresql("SQLite lets nobody write meanwhile")
+def test_books_balance_while_months_are_dropped(transactional_db: None, history: Space) -> None:
+    due = months_due(timedelta(days=400))
+    with transaction.atomic():
+        assert [pruned.rows for month in due if (pruned := prune_month(month))] == [3, 1]
+        beside = Beside(lambda: reconcile(history))
+        beside.wait_until_blocked()
+
+    assert beside.found() == [] and UsageCheckpoint.objects.count() == 4
 
 
 def test_roll_ups_that_are_not_what_the_rows_come_to_stop_it(history: Space, member: User) -> None:
