@@ -14,7 +14,8 @@ from usage.models import Task
 
 def task_sheet(log: TaskLog, *, has_bom: bool = False) -> Iterator[str]:
     records = log.records.defer("price", "answer")
-    return sheet(_task_columns(is_whole_space=log.is_whole_space), map(_with_holds, batches(records)), has_bom=has_bom)
+    columns, groups = _task_columns(is_whole_space=log.is_whole_space), map(_with_holds, batches(records))
+    return sheet(columns, groups, has_bom=has_bom, note=log.keys_note)
 
 
 class _HeldTask:

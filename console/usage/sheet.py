@@ -14,7 +14,7 @@ from usage.models import UsageRecord
 def usage_sheet(log: UsageLog, *, has_bom: bool = False) -> Iterator[str]:
     # The price snapshot stands in no column, and takes longer to read than all others.
     columns = _usage_columns(is_whole_space=log.is_whole_space)
-    return sheet(columns, _whole(log), has_bom=has_bom, note=log.cut_note)
+    return sheet(columns, _whole(log), has_bom=has_bom, note=" ".join(filter(None, [log.cut_note, log.keys_note])))
 
 
 def _whole(log: UsageLog) -> Iterator[list[UsageRecord]]:
