@@ -36,7 +36,7 @@ def activity_csv(request: SpaceRequest) -> HttpResponseBase:
 
 
 def _shown(request: SpaceRequest, trail: Trail, page: str) -> HttpResponse:
-    context = {"log": trail, "lines": [line_of(event, request.user) for event in trail.page.events]}
+    context = {"log": trail, "lines": [line_of(event, request.user) for event in trail.page.records]}
     return page_or_piece(
         request,
         page,

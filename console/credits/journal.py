@@ -14,20 +14,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import pgettext
 
 from accounts.models import User
+from console.choices import Choice, Link
 from console.export import Column, batches, count, moment, money, sheet, text
-from console.logs import (
-    FIRST_DAY,
-    LAST_DAY,
-    SUGGESTIONS,
-    Choice,
-    Filters,
-    Link,
-    Log,
-    Period,
-    people_called,
-    text_in,
-    uuid_of,
-)
+from console.logs import MAX_SUGGESTIONS, LogFilters, TableLog, people_called, text_in, uuid_of
+from console.periods import FIRST_DAY, LAST_DAY, Period
 from core.money import format_balance
 from quotas.models import FIRST_GRANT, Transfer
 from usage.figures import first_id
@@ -58,7 +48,7 @@ class Move:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JournalFilters(Filters):
+class JournalFilters(LogFilters):
     """Without a period it is all there is."""
 
     kind: str
@@ -66,7 +56,7 @@ class JournalFilters(Filters):
     @classmethod
     def asked(cls, query: QueryDict, *, today: date) -> dict[str, Any]:
         kind = text_in(query, "kind")
-        said = super().asked(query, today=today) | dict.fromkeys(("token", "model", "request_id"), "")
+        said = super().asked(query, today=today) | {"request_id": ""}
         has_period = text_in(query, "from") or text_in(query, "to")
         return said | {
             "period": said["period"] if has_period else ALWAYS,
@@ -81,18 +71,18 @@ class JournalTotals:
     out_nanos: int
 
 
-class Journal(Log[Transfer, JournalFilters]):
+class Journal(TableLog[Transfer, JournalFilters]):
     address = "/me/credits/"
 
-    def __init__(self, user: User, query: QueryDict, *, now: datetime | None = None) -> None:
-        super().__init__(user, query, now=now)
-        self._usual = ALWAYS
+    @property
+    def usual_period(self) -> Period:
+        return ALWAYS
 
     def _filters(self, query: QueryDict) -> JournalFilters:
-        return JournalFilters.of(query, today=self._today)
+        return JournalFilters.of(query, today=self.today)
 
     def _visible(self) -> QuerySet[Transfer]:
-        return transfers_visible_to(self._user)
+        return transfers_visible_to(self.user)
 
     def _of_request(self, text: str) -> QuerySet[Transfer]:
         identifier = uuid_of(text)
@@ -105,14 +95,14 @@ class Journal(Log[Transfer, JournalFilters]):
             first, after = map(first_id, self.moments)
             moves = moves.filter(id__gte=first, id__lt=after)
         if asked.user:
-            people = User.everyone.filter(pk__in=people_called(asked.user, space_id=self._user.space_id))
+            people = User.everyone.filter(pk__in=people_called(asked.user, space_id=self.user.space_id))
             moves = moves.filter(member_number__in=list(people.values_list("number", flat=True)))
         return moves.filter(kind=asked.kind) if asked.kind else moves
 
     @property
     def is_whole_space(self) -> bool:
         """An admin's own credits are not the pool: this is for the manager alone."""
-        return self._user.is_manager
+        return self.user.is_manager
 
     @property
     def has_period(self) -> bool:
@@ -120,11 +110,11 @@ class Journal(Log[Transfer, JournalFilters]):
 
     @cached_property
     def moves(self) -> list[Move]:
-        return [seen_by(self._user, transfer) for transfer in self.page.records]
+        return [seen_by(self.user, transfer) for transfer in self.page.records]
 
     @cached_property
     def totals(self) -> JournalTotals:
-        inward = Q(kind__in=_inward(self._user))
+        inward = Q(kind__in=_inward(self.user))
         found = self.records.aggregate(
             transfers=Count("id"), came=Sum("amount", filter=inward), went=Sum("amount", filter=~inward)
         )
@@ -138,12 +128,12 @@ class Journal(Log[Transfer, JournalFilters]):
     @property
     def kinds(self) -> list[Choice]:
         shown = [kind for kind in Kind if self.is_whole_space or kind not in (Kind.GRANT, Kind.REVOKE)]
-        options = [("", _("All changes")), *((kind.value, _kind_label(self._user, kind)) for kind in shown)]
+        options = [("", _("All changes")), *((kind.value, _kind_label(self.user, kind)) for kind in shown)]
         return [Choice(value, label, value == self.filters.kind) for value, label in options]
 
     @property
     def user_names(self) -> list[str]:
-        return [name for name in super().user_names if name != self._user.username][:SUGGESTIONS]
+        return [name for name in super().user_names if name != self.user.username][:MAX_SUGGESTIONS]
 
 
 def transfers_visible_to(user: User) -> QuerySet[Transfer]:

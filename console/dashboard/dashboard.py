@@ -19,9 +19,12 @@ from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 
 from accounts.models import User
+from console.choices import Link
 from console.dashboard.chart import Chart, Column, Series, stacked
-from console.logs import FIRST_DAY, TICK, Link, Period, UsageLog, first_moment, sees_whole_space
+from console.logs import sees_whole_space
+from console.periods import FIRST_DAY, Period, first_moment
 from console.templatetags.quota import LOW_PERCENT
+from console.usage.log import TICK, UsageLog
 from quotas.models import Wallet
 from quotas.pool import members_share, pool_of
 from tenants.models import Space

@@ -14,7 +14,9 @@ from django.http import QueryDict
 from django.utils.translation import gettext as _
 
 from accounts.models import User
-from console.logs import SIZES, SUGGESTIONS, Choice, Filters, Log, choices_of, sees_whole_space, text_in, uuid_of
+from console.choices import Choice, choices_of
+from console.logs import MAX_SUGGESTIONS, SIZES, sees_whole_space, text_in, uuid_of
+from console.token_filter import RequestFilters, RequestLog
 from console.usage.receipt import Receipt, receipt_of
 from core import origin
 from quotas.models import Hold
@@ -36,7 +38,7 @@ def tasks_visible_to(user: User) -> QuerySet[Task]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskFilters(Filters):
+class TaskFilters(RequestFilters):
     """A `request_id` may be given as the task id that clients know, too."""
 
     status: str
@@ -96,14 +98,14 @@ class TaskRow:
         return words.get(self.task.code) or _("The provider said: %(code)s") % {"code": self.task.code}
 
 
-class TaskLog(Log[Task, TaskFilters]):
+class TaskLog(RequestLog[Task, TaskFilters]):
     address = "/console/tasks/"
 
     def _filters(self, query: QueryDict) -> TaskFilters:
-        return TaskFilters.of(query, today=self._today)
+        return TaskFilters.of(query, today=self.today)
 
     def _visible(self) -> QuerySet[Task]:
-        return tasks_visible_to(self._user)
+        return tasks_visible_to(self.user)
 
     def _of_request(self, text: str) -> QuerySet[Task]:
         prefix, _underscore, rest = text.partition("_")
@@ -138,7 +140,7 @@ class TaskLog(Log[Task, TaskFilters]):
     def poll_url(self, rows: list[TaskRow]) -> str:
         """Where to ask how those of these rows go on that run; empty when none does."""
         running = [("task", row.task.pk.hex) for row in rows if not row.task.is_finished]
-        return f"{self.address}running/?{urlencode([*self._said().items(), *running])}" if running else ""
+        return f"{self.address}running/?{urlencode([*self._query().items(), *running])}" if running else ""
 
     @property
     def statuses(self) -> list[Choice]:
@@ -160,7 +162,7 @@ class TaskLog(Log[Task, TaskFilters]):
         """(model, platform) of the period's newest, whatever else the filter says."""
         first, after = map(first_id, self.moments)
         tasks = self._visible().filter(id__gte=first, id__lt=after).order_by("-id")
-        return sorted(set(tasks.values_list("model", "platform")[:NEWEST]))[:SUGGESTIONS]
+        return sorted(set(tasks.values_list("model", "platform")[:NEWEST]))[:MAX_SUGGESTIONS]
 
     def _rows(self, tasks: list[Task]) -> list[TaskRow]:
         """Their money in two queries, however many they are."""
@@ -170,10 +172,10 @@ class TaskLog(Log[Task, TaskFilters]):
         return [TaskRow(task, held.get(task.pk, 0), receipts.get(task.pk), now) for task in tasks]
 
     def _held(self, ids: list[UUID]) -> dict[UUID, int]:
-        holds = Hold.objects.filter(space=self._user.space_id, pk__in=ids)
+        holds = Hold.objects.filter(space=self.user.space_id, pk__in=ids)
         return dict(holds.values_list("pk", "amount")) if ids else {}
 
     def _receipts(self, ids: list[UUID]) -> dict[UUID, Receipt]:
         """Of a hold that was swept, the sweep's: it tells what was held."""
-        records = UsageRecord.objects.filter(space=self._user.space_id, request_id__in=ids).order_by("-id")
+        records = UsageRecord.objects.filter(space=self.user.space_id, request_id__in=ids).order_by("-id")
         return {record.request_id: receipt_of(record) for record in records} if ids else {}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from django.utils.translation import gettext as _
 
 from console.export import Column, batches, count, moment, money, sheet, text
-from console.logs import UsageLog
+from console.usage.log import UsageLog
 from usage.models import UsageRecord
 
 

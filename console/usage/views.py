@@ -8,7 +8,7 @@ from django.views.decorators.vary import vary_on_headers
 from console.answers import page_or_piece
 from console.export import csv_answer, file_name, wants_bom
 from console.guards import SpaceRequest, space_view
-from console.logs import UsageLog
+from console.usage.log import UsageLog
 from console.usage.receipt import receipt_of
 from console.usage.sheet import usage_sheet
 

@@ -15,6 +15,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from accounts.models import Role, User
+from console.choices import Choice, Link
 from tenants.models import Space
 
 ADDRESS = "/space/users/"
@@ -29,18 +30,6 @@ SORTS: dict[str, tuple[Any, Any]] = {
 STATUSES = {"enabled": gettext_lazy("Enabled"), "disabled": gettext_lazy("Disabled")}
 ROLES = {role.value: role.label for role in (Role.ADMIN, Role.NORMAL)}
 _DEFAULTS = {"q": "", "status": "", "role": "", "sort": "id", "page": 1, "size": SIZES[0]}
-
-
-class Link(NamedTuple):
-    label: str
-    url: str
-    is_current: bool
-
-
-class Choice(NamedTuple):
-    value: str
-    label: str
-    is_current: bool
 
 
 class Column(NamedTuple):

@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 from accounts.keys import KeyTerms, create_key, edit_key
 from accounts.models import ApiKey, User
 from console.dashboard.dashboard import Dashboard
-from console.logs import Period, UsageLog
+from console.periods import Period
+from console.usage.log import UsageLog
 from console.usage.sheet import usage_sheet
 from core.ids import id_at
 from core.money import NANOS_PER_USD
@@ -517,7 +518,7 @@ def test_a_key_that_was_called_otherwise_is_still_found(space: Space, manager: U
 def test_of_a_name_that_many_keys_bear_the_newest_are_found_and_the_page_says_so(
     monkeypatch: pytest.MonkeyPatch, client: Client, manager: User, member: User, stranger: User
 ) -> None:
-    monkeypatch.setattr("console.logs.MAX_KEYS_OF_A_NAME", 1)
+    monkeypatch.setattr("console.token_filter.MAX_KEYS_OF_A_NAME", 1)
     for number, key in enumerate(laptops(manager, member, stranger)):
         use(key, at=AUTUMN + timedelta(minutes=number), cost=10**number * CENT)
     client.force_login(manager)

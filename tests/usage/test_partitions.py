@@ -17,7 +17,7 @@ from django.http import QueryDict
 from django.utils import timezone
 
 from accounts.models import User
-from console.logs import UsageLog
+from console.usage.log import UsageLog
 from core import append_only
 from core.ids import id_at, moment_of
 from core.origin import acting

@@ -17,7 +17,7 @@ from accounts.keys import KeyTerms, create_key
 from accounts.models import ApiKey, User
 from console import export
 from console.dashboard.dashboard import Dashboard
-from console.logs import UsageLog
+from console.usage.log import UsageLog
 from console.usage.sheet import usage_sheet
 from core import append_only
 from core.errors import HoldUnknown

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from accounts.models import User
 from console.dashboard.chart import BASE_PX, TOP_PX, Column, Series, stacked
 from console.dashboard.dashboard import Dashboard
-from console.logs import UsageLog
+from console.usage.log import UsageLog
 from core.ids import id_at, new_id
 from core.money import NANOS_PER_USD
 from core.origin import acting

@@ -15,7 +15,8 @@ from django.test.utils import CaptureQueriesContext
 
 from accounts.keys import KeyTerms, create_key, delete_key, edit_key
 from accounts.models import ApiKey, User
-from console.logs import Choice, UsageLog
+from console.choices import Choice
+from console.usage.log import UsageLog
 from core.ids import id_at, new_id
 from core.money import NANOS_PER_USD, PARTS_PER_NANO
 from core.origin import acting
@@ -174,7 +175,7 @@ def test_what_an_old_link_names_stays_chosen(client: Client, manager: User, memb
 def test_where_keys_are_too_many_for_a_list_a_name_is_typed(
     monkeypatch: pytest.MonkeyPatch, client: Client, manager: User, member: User
 ) -> None:
-    monkeypatch.setattr("console.logs.SUGGESTIONS", 2)
+    monkeypatch.setattr("console.token_filter.MAX_SUGGESTIONS", 2)
     for name in ("laptop", "server"):
         _key(member, name)
     assert '<select id="filter-token"' in page(client, manager)[0].content.decode()

@@ -1,0 +1,24 @@
+"""Options of a filter and links between the states of a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Choice(NamedTuple):
+    value: str
+    label: str
+    is_current: bool
+
+
+class Link(NamedTuple):
+    label: str
+    url: str
+    is_current: bool
+
+
+def choices_of(names: Iterable[str], *, everything: str, current: str) -> list[Choice]:
+    """The option for everything, then the names in order, with the current one even when it is not among them."""
+    offered = sorted({*names, current} - {""})
+    return [Choice("", everything, not current), *(Choice(name, name, name == current) for name in offered)]
