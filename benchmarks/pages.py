@@ -44,6 +44,11 @@ SELECT username FROM accounts_user JOIN (
 WHERE role = 'normal' AND is_active AND requests BETWEEN 30 AND 60 ORDER BY number LIMIT 1
 """
 
+KEY = """
+SELECT accounts_apikey.id FROM accounts_apikey JOIN accounts_user ON accounts_user.id = accounts_apikey.user_id
+WHERE name = %s AND username = %s ORDER BY accounts_apikey.id LIMIT 1
+"""
+
 
 @dataclass(frozen=True)
 class Page:
@@ -65,6 +70,7 @@ class Served:
     sessions: dict[str, requests.Session]
     username: str
     token: str
+    key_id: str
     request_id: str
     middle_id: str
 
@@ -126,9 +132,10 @@ def serve(size: Size, database: Database, url: str) -> Iterator[Served]:
             " (SELECT count(*) / 2 FROM usage_usagerecord) LIMIT 1"
         )
         found = {name: _one(connection, middle.format(name)) for name in ("id", "request_id")}
+        key_id = _one(connection, KEY, TOKEN, people["member"])
     with served(replace(database, url=url)) as (base, pid):
         sessions = {role: signed_in(base, username) for role, username in people.items()}
-        yield Served(size, base, pid, sessions, people["member"], TOKEN, found["request_id"], found["id"])
+        yield Served(size, base, pid, sessions, people["member"], TOKEN, key_id, found["request_id"], found["id"])
 
 
 def _one(connection: psycopg.Connection[Any], sql: str, *given: object) -> str:
@@ -184,7 +191,8 @@ def logs(role: str) -> Iterator[Page]:
     yield usage("by model", lambda served: served.last_days | {"model": "gpt-4.1"})
     yield usage("by a model that nobody used", lambda served: served.last_days | {"model": "none-such"})
     yield usage("by type", lambda served: served.last_days | {"type": "error"})
-    yield usage("by token", lambda served: served.last_days | {"token": served.token})
+    yield usage("by token", lambda served: served.last_days | {"token": served.key_id})
+    yield usage("by the name of tokens", lambda served: served.last_days | {"token": served.token})
     yield usage("by request id", lambda served: {"request_id": served.request_id})
     if role != "member":
         yield usage("by user", lambda served: served.last_days | {"user": served.username})

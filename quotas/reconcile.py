@@ -107,14 +107,6 @@ _QUARTERS = difference_sql(
     computed=(Source("usage_hourlyusage", f"{_SPACE} AND hour < %(whole)s"),),
 )
 
-# Names that have all their quarters.
-_COMMON = "key_name IN (SELECT key_name FROM usage_commonname WHERE space_id = %(space)s AND since = %(beginning)s)"
-_NAMES = difference_sql(
-    ("key_name", "model"),
-    stored=Source("usage_namequarter", f"{_SPACE} AND {_COMMON}"),
-    computed=(records(f"{_SPACE} AND id < %(through)s AND {_COMMON}"),),
-)
-
 
 @dataclass(frozen=True)
 class Difference:
@@ -158,8 +150,6 @@ def _rolled_up(space: Space) -> Iterator[Difference]:
         yield from _differing(
             _QUARTERS, space, "closed usage of", (str,), tuple(AGGREGATES), whole=_as_kept(floor(mark.through, HOUR))
         )
-        bounds = {"through": _as_kept_id(mark.through), "beginning": _as_kept(EPOCH)}
-        yield from _differing(_NAMES, space, "closed usage by", (str, str), tuple(AGGREGATES), **bounds)
 
 
 def _as_kept(moment: datetime) -> Any:

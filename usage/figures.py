@@ -1,8 +1,7 @@
 """What requests came to in a stretch of time: the one place that adds up usage, so that no two screens can differ.
 
-Of a whole space, or of what has a common key name on it, what is over comes from closed quarters of an hour; all else
-from the hours of its keys, and what an edge cuts off an hour from the rows: a sum reads about as much for ten million
-rows as for a hundred thousand.
+Of a whole space, what is over comes from closed quarters of an hour; all else from the hours of its keys, and what an
+edge cuts off an hour from the rows: a sum reads about as much for ten million rows as for a hundred thousand.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from django.db.models.functions import Coalesce
 
 from tenants.ids import id_at
 from usage.aggregates import AGGREGATES
-from usage.models import HourlyUsage, NameQuarter, QuarterMark, SpaceQuarter, UsageRecord
+from usage.models import HourlyUsage, QuarterMark, SpaceQuarter, UsageRecord
 
 HOUR = timedelta(hours=1)
 QUARTER = timedelta(minutes=15)
@@ -50,14 +49,12 @@ class Figures(NamedTuple):
 class Scope:
     """Whose requests, by which keys, of which model and type; None and "" are for all of them.
 
-    Who names keys names their owners as well, since that is what rows and hours are found by. A key's name is the one
-    that rows have on them, from the time; it is common (usage/quarters.py), and stands without people and keys.
+    Who names keys names their owners as well, since that is what rows and hours are found by.
     """
 
     space_id: int
     user_ids: frozenset[int] | None = None
     key_ids: frozenset[UUID] | None = None
-    key_name: str = ""
     model: str = ""
     kind: str = ""
 
@@ -67,14 +64,12 @@ class Scope:
 
     @property
     def condition(self) -> Q:
-        """Of rows and hours alike; the type is no column of an hour, and what keys were called neither."""
+        """Of rows and hours alike; the type is no column of an hour."""
         found = Q(space=self.space_id)
         if self.user_ids is not None:
             found &= Q(user_id__in=self.user_ids)
         if self.key_ids is not None:
             found &= Q(key_id__in=self.key_ids)
-        if self.key_name:
-            found &= Q(key_name=self.key_name)
         return found & Q(model=self.model) if self.model else found
 
     def but(self, **changes: Any) -> Scope:
@@ -180,9 +175,6 @@ def _plan(scope: Scope, cuts: Sequence[datetime], *, may_close: bool = True) -> 
         through = QuarterMark.objects.filter(space=scope.space_id).values_list("through", flat=True).first()
         closed = min(max(through or first, first), after)
     quarters, odd = _parted(first, closed, cuts, QUARTER)
-    if scope.key_name:
-        # Hours do not know what a key was called.
-        return _Plan(quarters, [], [*odd, *([(closed, after)] if closed < after else [])])
     hours, edges = _parted(closed, after, cuts, HOUR)
     return _Plan(quarters, hours, [*odd, *edges])
 
@@ -225,15 +217,12 @@ def _found(scope: Scope, cuts: Sequence[datetime], plan: _Plan, by: str) -> Iter
     yield from _read_rows(scope, cuts, plan.rows, by)
 
 
-def _quarters(scope: Scope, plan: _Plan) -> QuerySet[Any]:
-    quarters = NameQuarter.objects.filter(key_name=scope.key_name) if scope.key_name else SpaceQuarter.objects.all()
+def _quarters(scope: Scope, plan: _Plan) -> QuerySet[SpaceQuarter]:
     condition = Q(space=scope.space_id, **({"model": scope.model} if scope.model else {}))
-    return quarters.filter(condition & within("quarter", plan.quarters))
+    return SpaceQuarter.objects.filter(condition & within("quarter", plan.quarters))
 
 
 def _hours(scope: Scope, plan: _Plan) -> QuerySet[HourlyUsage]:
-    if scope.key_name:
-        return HourlyUsage.objects.none()
     return HourlyUsage.objects.filter(scope.condition & within("hour", plan.hours))
 
 

@@ -26,7 +26,7 @@ from tenants.policies import can_manage_users
 from usage import figures
 from usage.figures import Figures, Scope, first_id
 from usage.models import Task, UsageRecord
-from usage.quarters import PrunedError, is_common, pruned_through
+from usage.quarters import PrunedError, pruned_through
 
 Row = TypeVar("Row", UsageRecord, Task, Transfer)
 Asked = TypeVar("Asked", bound="Filters")
@@ -37,7 +37,8 @@ FIRST_DAY, LAST_DAY = date(1970, 1, 1), date(9999, 12, 30)
 NAME_MAX = 64
 # More would be a burden to the browser; any other can be typed.
 SUGGESTIONS = 200
-KEYS_LISTED = 500
+# Of a name that hundreds bear, the newest are looked up, each by its hours.
+MAX_KEYS_OF_A_NAME = 500
 # A moment told by an id is exact to this.
 TICK = timedelta(microseconds=1)
 
@@ -210,13 +211,23 @@ class Log(ABC, Generic[Row, Asked]):
         asked = self.filters.token
         if not asked:
             return None
-        space_id = self._user.space_id
-        assert space_id is not None
+        assert self._user.space_id is not None
         if not self.is_whole_space:
-            return keys_called(asked, space_id=space_id, owner_id=self._user.pk)
-        if not self.filters.user and is_common(space_id, asked, first=self.moments[0]):
-            return commonly_called(asked, space_id=space_id)
-        return keys_called(asked, space_id=space_id)
+            owner_ids: frozenset[int] | None = frozenset({self._user.pk})
+        else:
+            owner_ids = self._people if self.filters.user else None
+        return keys_called(asked, space_id=self._user.space_id, owner_ids=owner_ids)
+
+    @property
+    def keys_note(self) -> str:
+        """For people to read, where a name is borne by more keys than are looked up."""
+        if not self._keys or not self._keys.is_cut:
+            return ""
+        words = _(
+            "More than %(count)d tokens are called “%(name)s”: these are requests of the newest %(count)d. "
+            "Name a user as well, or a token’s ID, to see others."
+        )
+        return words % {"count": MAX_KEYS_OF_A_NAME, "name": self.filters.token}
 
     @cached_property
     def page(self) -> Page[Row]:
@@ -247,12 +258,39 @@ class Log(ABC, Generic[Row, Asked]):
         return list(people.values_list("username", flat=True)[:SUGGESTIONS])
 
     @property
+    def tokens(self) -> list[Choice]:
+        """The keys to choose from, and what the address names; empty where they are too many for a list."""
+        asked: str = self.filters.token
+        labels = self._key_labels(self._visible_keys.filter(deleted_at=None))
+        if len(labels) > SUGGESTIONS:
+            return []
+        if asked and asked not in labels:
+            identifier = uuid_of(asked)
+            deleted = self._key_labels(self._visible_keys.filter(pk=identifier)) if identifier else {}
+            labels[asked] = next(iter(deleted.values()), asked)
+        listed: list[tuple[str, str]] = sorted(labels.items(), key=lambda item: item[1].lower())
+        everything = Choice("", _("All tokens"), not asked)
+        return [everything, *(Choice(value, label, value == asked) for value, label in listed)]
+
+    @property
     def token_names(self) -> list[str]:
-        """Some of them where there are many: to sort them all would be to read them all."""
-        keys = ApiKey.objects.filter(space=self._user.space_id)
-        if not self.is_whole_space:
-            keys = keys.filter(user=self._user)
+        """Some of many, offered while one types: to sort them all would be to read them all."""
+        keys = self._visible_keys.filter(deleted_at=None)
         return sorted(set(keys.order_by().values_list("name", flat=True)[:SUGGESTIONS]))
+
+    @property
+    def _visible_keys(self) -> QuerySet[ApiKey]:
+        """Every look-up of a key starts from here."""
+        keys = ApiKey.with_deleted.filter(space=self._user.space_id)
+        return keys if self.is_whole_space else keys.filter(user=self._user)
+
+    def _key_labels(self, keys: QuerySet[ApiKey]) -> dict[str, str]:
+        """By id, of one more than a list has. The owner is told where keys of several people are seen."""
+        labels = {}
+        for key in keys.order_by().select_related("user")[: SUGGESTIONS + 1]:
+            owner: list[str] = [key.user.username] if self.is_whole_space else []
+            labels[str(key.pk)] = " · ".join([key.name, *owner, f"…{key.last_four}"])
+        return labels
 
     @property
     def sizes(self) -> list[Link]:
@@ -414,8 +452,6 @@ class UsageLog(Log[UsageRecord, UsageFilters]):
         keys = self._keys
         if keys is None:
             return self._scope
-        if keys.ids is None:
-            return self._scope.but(key_name=keys.name)
         return self._scope.but(user_ids=self._among(keys.owner_ids), key_ids=keys.ids)
 
     @property
@@ -470,17 +506,14 @@ def people_called(username: str, *, space_id: int | None) -> set[int]:
 
 @dataclass(frozen=True)
 class Keys:
-    """The keys that a text names: by their id, by their name as it is, and rows by the name as it was at the time.
+    """The keys that a text names, by id or by their name as it is, and rows by the name as it was at the time."""
 
-    `ids` is a list, or a query where too many bear the name to be listed; then no owners are named. It is None where
-    the name is common: then rows are found by the name on them.
-    """
-
-    name: str
-    ids: frozenset[UUID] | QuerySet[ApiKey, Any] | None
-    owner_ids: frozenset[int] | None
+    ids: frozenset[UUID]
+    owner_ids: frozenset[int]
     # The rows that are named besides; empty where there are none.
     others: Q
+    # More bear the name than are looked up.
+    is_cut: bool
 
     @property
     def condition(self) -> Q:
@@ -488,44 +521,30 @@ class Keys:
 
     @property
     def named(self) -> Q:
-        if self.ids is None:
-            return Q(key_name=self.name)
-        owned = Q(key_id__in=self.ids)
-        return owned & Q(user_id__in=self.owner_ids) if self.owner_ids is not None else owned
+        return Q(user_id__in=self.owner_ids, key_id__in=self.ids)
 
 
-def keys_called(text: str, *, space_id: int, owner_id: int | None = None) -> Keys:
-    """Of one owner, or of a whole space. Whoever renamed a key is in the trail, so only their rows are looked at."""
+def keys_called(text: str, *, space_id: int, owner_ids: frozenset[int] | None = None) -> Keys:
+    """The newest of a space, or of some owners. Whoever renamed a key is in the trail: only their rows are read."""
     named = ApiKey.with_deleted.filter(space=space_id)
-    if owner_id is not None:
-        named = named.filter(user=owner_id)
+    if owner_ids is not None:
+        named = named.filter(user__in=owner_ids)
     identifier = uuid_of(text)
     named = named.filter(Q(name=text) | Q(pk=identifier)) if identifier else named.filter(name=text)
-    found = list(named.order_by().values_list("pk", "user_id")[: KEYS_LISTED + 1])
-    is_listed = len(found) <= KEYS_LISTED
-    ids = frozenset(key for key, _owner in found) if is_listed else named.order_by().values("pk")
-    owner_ids = frozenset(owner for _key, owner in found) if is_listed else None
-    renamed = _edits(space_id, owner_id, before__name=text).exclude(after__name=text)
+    found = list(named.order_by("-pk").values_list("pk", "user_id")[: MAX_KEYS_OF_A_NAME + 1])
+    is_cut = len(found) > MAX_KEYS_OF_A_NAME
+    found = found[:MAX_KEYS_OF_A_NAME]
+    ids = frozenset(key for key, _owner in found)
+    renamed = _edits(space_id, owner_ids, before__name=text).exclude(after__name=text)
     former = frozenset(target for target in renamed.values_list("target_id", flat=True) if target is not None)
     others = Q(user_id__in=former, key_name=text) & ~Q(key_id__in=ids) if former else Q()
-    return Keys(text, ids, owner_ids, others)
+    return Keys(ids, frozenset(owner for _key, owner in found), others, is_cut)
 
 
-def commonly_called(name: str, *, space_id: int) -> Keys:
-    """Of a whole space: what has the name on it, and besides what keys did before they were called so."""
-    renamed = _edits(space_id, after__name=name).exclude(before__name=name)
-    owner_ids = {target for target in renamed.values_list("target_id", flat=True) if target is not None}
-    keys = ApiKey.with_deleted.filter(space=space_id, name=name, user__in=owner_ids).order_by()
-    found = list(keys.values_list("pk", "user_id")) if owner_ids else []
-    key_ids, owner_ids = {key for key, _owner in found}, {owner for _key, owner in found}
-    others = Q(user_id__in=owner_ids, key_id__in=key_ids) & ~Q(key_name=name) if found else Q()
-    return Keys(name, None, None, others)
-
-
-def _edits(space_id: int, owner_id: int | None = None, **of: str) -> QuerySet[AuditEvent]:
+def _edits(space_id: int, owner_ids: frozenset[int] | None, **of: str) -> QuerySet[AuditEvent]:
     """Of keys."""
     edits = AuditEvent.objects.filter(space=space_id, kind="key.edited", target_id__isnull=False, **of).order_by()
-    return edits.filter(target_id=owner_id) if owner_id is not None else edits
+    return edits.filter(target_id__in=owner_ids) if owner_ids is not None else edits
 
 
 def text_in(query: QueryDict, name: str) -> str:

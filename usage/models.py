@@ -131,8 +131,8 @@ class UsageCheckpoint(models.Model):
         return f"{self.wallet_id} {self.through:%Y-%m-%d}"
 
 
-class Quarter(models.Model):
-    """Requests, tokens and cost of one model in one quarter of an hour that is over.
+class SpaceQuarter(models.Model):
+    """Requests, tokens and cost of a space and one model in one quarter of an hour that is over.
 
     Written by usage/quarters.py alone, from the rows, up to the space's mark.
     """
@@ -150,43 +150,10 @@ class Quarter(models.Model):
     cost = models.BigIntegerField(default=0)
 
     class Meta:
-        abstract = True
+        constraints = [models.UniqueConstraint(fields=["space", "quarter", "model"], name="space_quarter_unique")]
 
     def __str__(self) -> str:
         return f"{self.model} {self.quarter}"
-
-
-class SpaceQuarter(Quarter):
-    """Of a whole space."""
-
-    class Meta:
-        constraints = [models.UniqueConstraint(fields=["space", "quarter", "model"], name="space_quarter_unique")]
-
-
-class NameQuarter(Quarter):
-    """Of the keys that were called so at the time, all over the space. Of rows that are kept, and of common names."""
-
-    key_name = models.CharField(max_length=80)
-
-    class Meta:
-        constraints = [
-            models.UniqueConstraint(fields=["space", "key_name", "quarter", "model"], name="name_quarter_unique")
-        ]
-
-
-class CommonName(models.Model):
-    """A name that many keys of a space bear or bore: from `since` on it has its quarters, up to the space's mark."""
-
-    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    space = models.ForeignKey(Space, on_delete=models.DO_NOTHING, related_name="+", db_index=False, db_constraint=False)
-    key_name = models.CharField(max_length=80)
-    since = models.DateTimeField()
-
-    class Meta:
-        constraints = [models.UniqueConstraint(fields=["space", "key_name"], name="common_name_unique")]
-
-    def __str__(self) -> str:
-        return f"{self.key_name} {self.since}"
 
 
 class QuarterMark(models.Model):

@@ -1,14 +1,21 @@
 """The usage log by months on PostgreSQL: its partitions, made ahead, so that old months can go as a whole.
 
 A row's month is in its id. What belongs to no month that there is (a clock that is far off, a history that is told
-afterwards) lands in the rest, where it is found like any other, and moves when its month is made. On SQLite the log is
-one table, and all of this does nothing.
+afterwards) lands in the rest, the DEFAULT partition, where it is found like any other row, and moves when its month is
+made. On SQLite the log is one table, and all of this does nothing.
+
+Partitions change only under an ACCESS EXCLUSIVE lock of the partitioned table, taken before anything moves. Every
+statement on the log locks that table while it is parsed, before it is planned, and keeps the lock until its transaction
+ends: so none is planned for the old partitions and run after the move. (A lock of the rest alone does not do: a
+statement that is planned, and then waits for the rest, sees the rows neither there nor in a partition that its plan
+does not have.)
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Self
 from uuid import UUID
@@ -29,6 +36,8 @@ MONTHS_AHEAD = 3
 LOCK = 0x6D6F6E746873
 # Whoever charges waits behind us: rather try again than keep them.
 LOCK_TIMEOUT = "2s"
+# Rows that were copied in vain would be copied again: worth more than one try to lock the log.
+MAX_LOCK_TRIES, LOCK_PAUSE_S = 3, 1.0
 # The first instant of an id's month, as PostgreSQL reads it from the milliseconds in front.
 _MONTH_OF_ID = (
     "date_trunc('month', to_timestamp(('x' || left(replace(id::text, '-', ''), 12))::bit(48)::bigint / 1000.0), 'UTC')"
@@ -101,10 +110,10 @@ def make_months(wanted: Iterable[Month], *, wait: bool = True) -> list[Month]:
         if not take_lock(cursor, wait=wait):
             return []
         wanted = set(wanted)
-        missing = (wanted | _months_in_rest(cursor, max(wanted))) - set(months_made(cursor))
-        for month in sorted(missing):
-            make_month(cursor, month)
-    return sorted(missing)
+        missing = sorted((wanted | _months_in_rest(cursor, max(wanted))) - set(months_made(cursor)))
+        if missing:
+            _add(cursor, missing)
+    return missing
 
 
 def take_lock(cursor: Any, *, wait: bool) -> bool:
@@ -146,23 +155,82 @@ def _months_in_rest(cursor: Any, last: Month) -> set[Month]:
 
 
 def make_month(cursor: Any, month: Month) -> None:
-    """Made beside the log and then attached, which locks out nobody who reads or charges but in the rest."""
-    first, after = month.ids
+    """Of a log that nobody reads yet, nor has rows in the rest."""
+    _create(cursor, month)
+    _attach(cursor, month)
+
+
+def _add(cursor: Any, months: Sequence[Month]) -> None:
+    """Make these months and move the rows of theirs out of the rest.
+
+    Rows are copied while everybody reads and charges; rows never change, so a copy stays right. Under the lock only
+    what came meanwhile is copied, and the rest is replaced by one without the rows that moved. The log stays locked for
+    some seconds for each million of them, which is what it takes to look for late ones.
+    """
+    for month in months:
+        _create(cursor, month)
+    is_moving = _copy(cursor, months) > 0
+    _lock_log(cursor, tries=MAX_LOCK_TRIES if is_moving else 1)
+    is_moving |= _copy(cursor, months) > 0
+    if is_moving:
+        _detach_rest(cursor, months)
+    for month in months:
+        _attach(cursor, month)
+    if is_moving:
+        cursor.execute(f"ALTER TABLE {TABLE} ATTACH PARTITION {REST} DEFAULT")
+        append_only.guard_partition(cursor, REST)
+
+
+def _create(cursor: Any, month: Month) -> None:
     cursor.execute(f"CREATE TABLE {month.table} (LIKE {TABLE} INCLUDING ALL)")
-    _move_from_rest(cursor, month)
+    # The CHECK spares ATTACH a scan of the month under the lock.
+    first, after = month.ids
+    cursor.execute(f"ALTER TABLE {month.table} ADD CONSTRAINT bounds CHECK (id >= '{first}' AND id < '{after}')")
+
+
+def _attach(cursor: Any, month: Month) -> None:
+    first, after = month.ids
     cursor.execute(f"ALTER TABLE {TABLE} ATTACH PARTITION {month.table} FOR VALUES FROM ('{first}') TO ('{after}')")
+    cursor.execute(f"ALTER TABLE {month.table} DROP CONSTRAINT bounds")
     append_only.guard_partition(cursor, month.table)
 
 
-def _move_from_rest(cursor: Any, month: Month) -> None:
-    cursor.execute(f"SELECT EXISTS (SELECT FROM {REST} WHERE id >= %s AND id < %s)", month.ids)  # noqa: S608
-    if not cursor.fetchone()[0]:
-        return
-    # Nobody writes to the rest from here on, until the transaction ends.
-    cursor.execute(f"ALTER TABLE {REST} DISABLE TRIGGER USER")
-    cursor.execute(
-        f"WITH moved AS (DELETE FROM {REST} WHERE id >= %s AND id < %s RETURNING *) "  # noqa: S608
-        f"INSERT INTO {month.table} SELECT * FROM moved",
-        month.ids,
-    )
-    cursor.execute(f"ALTER TABLE {REST} ENABLE TRIGGER USER")
+def _copy(cursor: Any, months: Sequence[Month]) -> int:
+    """Copy what the rest has of these months and they have not; returns how many rows."""
+    copied = 0
+    for month in months:
+        cursor.execute(
+            f"INSERT INTO {month.table} SELECT * FROM {REST} WHERE id >= %s AND id < %s "  # noqa: S608
+            f"AND NOT EXISTS (SELECT FROM {month.table} AS copy WHERE copy.id = {REST}.id)",
+            month.ids,
+        )
+        if cursor.rowcount:
+            copied += cursor.rowcount
+            cursor.execute(f"ANALYZE {month.table}")
+    return copied
+
+
+def _lock_log(cursor: Any, *, tries: int) -> None:
+    """Wait until no statement is under way that was planned for the partitions as they are; keep out later ones."""
+    for left in reversed(range(tries)):
+        try:
+            with transaction.atomic():
+                cursor.execute(f"LOCK TABLE {TABLE} IN ACCESS EXCLUSIVE MODE")
+            return
+        except OperationalError:
+            if not left:
+                raise
+        time.sleep(LOCK_PAUSE_S)
+
+
+def _detach_rest(cursor: Any, months: Sequence[Month]) -> None:
+    """Replace the rest by a table, not yet attached, of what belongs to none of these months.
+
+    Deleting what moved would keep the log locked for a time that grows with the rows.
+    """
+    moved = " OR ".join("id >= '{}' AND id < '{}'".format(*month.ids) for month in months)
+    cursor.execute(f"CREATE TABLE {REST}_next (LIKE {TABLE} INCLUDING ALL)")
+    cursor.execute(f"INSERT INTO {REST}_next SELECT * FROM {REST} WHERE NOT ({moved})")  # noqa: S608
+    cursor.execute(f"ALTER TABLE {TABLE} DETACH PARTITION {REST}")
+    cursor.execute(f"DROP TABLE {REST}")
+    cursor.execute(f"ALTER TABLE {REST}_next RENAME TO {REST}")

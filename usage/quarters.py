@@ -2,27 +2,23 @@
 
 A quarter and not an hour, since that is what the days of every time zone are made of. Nothing is written while a
 request is settled; whoever finds a quarter over, closes it, once, and what is not closed is read from hours and rows.
-Names that many keys of a space bear have quarters of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 import structlog
 from django.db import connection, transaction
-from django.db.models import Count, DateTimeField, Max, Q, QuerySet, Value
+from django.db.models import DateTimeField, Q, QuerySet, Value
 from django.db.models.functions import Now
 
-from accounts.models import ApiKey
 from audit import origin
 from tenants.ids import moment_of
 from tenants.models import Space
 from usage.aggregates import AGGREGATES, of_rows
 from usage.figures import EPOCH, QUARTER, first_id, floor, place_among
-from usage.models import CommonName, NameQuarter, QuarterMark, SpaceQuarter, UsageCheckpoint, UsageRecord
+from usage.models import QuarterMark, SpaceQuarter, UsageCheckpoint, UsageRecord
 
 log = structlog.get_logger(__name__)
 
@@ -30,9 +26,6 @@ log = structlog.get_logger(__name__)
 MARGIN = timedelta(minutes=10)
 # How many are closed in one transaction: on SQLite nobody else writes meanwhile.
 AT_ONCE = 24
-# A name that so many keys of a space bear has quarters of its own: half as many as are still looked up one by one
-# (usage/log.py), so that they are there by then.
-COMMON = 250
 
 
 class NotClosedError(Exception):
@@ -97,9 +90,7 @@ def reopen(*, space_id: int, at: datetime) -> None:
         raise PrunedError(at, pruned)
     start = floor(at, QUARTER)
     if QuarterMark.objects.filter(space=space_id, through__gt=start).update(through=start):
-        for quarters in (SpaceQuarter, NameQuarter):
-            quarters.objects.filter(space=space_id, quarter__gte=start).delete()
-        CommonName.objects.filter(space=space_id, since__gt=start).update(since=start)
+        SpaceQuarter.objects.filter(space=space_id, quarter__gte=start).delete()
 
 
 def pruned_through(space_id: int) -> datetime | None:
@@ -110,28 +101,10 @@ def pruned_through(space_id: int) -> datetime | None:
 
 def close_space(space_id: int, through: datetime) -> int:
     """Of one space, up to a whole quarter that is over."""
-    _note_common_names(space_id)
     count = 0
     while (closed := _close_some(space_id, through)) is not None:
         count += closed
-    while _reach_back(space_id):
-        pass
     return count
-
-
-def is_common(space_id: int, key_name: str, *, first: datetime) -> bool:
-    """Whether a name has its quarters from that moment on, as far as they are closed."""
-    return CommonName.objects.filter(space=space_id, key_name=key_name, since__lte=first).exists()
-
-
-@transaction.atomic
-def _note_common_names(space_id: int) -> None:
-    """A name once common stays so: its rows are no fewer when its keys are called otherwise."""
-    named = ApiKey.with_deleted.filter(space=space_id).order_by().values("name").annotate(keys=Count("pk"))
-    if names := list(named.filter(keys__gte=COMMON).values_list("name", flat=True)):
-        mark = _locked_mark(space_id)
-        common = [CommonName(space_id=space_id, key_name=name, since=mark.through) for name in names]
-        CommonName.objects.bulk_create(common, ignore_conflicts=True)
 
 
 def _locked_mark(space_id: int) -> QuarterMark:
@@ -150,56 +123,23 @@ def _close_some(space_id: int, through: datetime) -> int | None:
     if oldest is not None:
         start = floor(moment_of(oldest), QUARTER)
         reached = min(start + AT_ONCE * QUARTER, through)
-        quarters = {each.quarter for each in _write(SpaceQuarter, space_id, start, reached, by=("model",))}
-        _write_names(CommonName.objects.filter(space=space_id), space_id, start, reached)
+        quarters = {each.quarter for each in _write(space_id, start, reached)}
     QuarterMark.objects.filter(space=space_id).update(through=reached)
     return len(quarters)
 
 
-@transaction.atomic
-def _reach_back(space_id: int) -> bool:
-    """Give names quarters of a time that was closed before they were common; False when all have them."""
-    _locked_mark(space_id)
-    behind = CommonName.objects.filter(space=space_id, since__gt=EPOCH)
-    since = behind.aggregate(since=Max("since"))["since"]
-    if since is None:
-        return False
-    behind, reached = behind.filter(since=since), EPOCH
-    newest = _rows(space_id, EPOCH, since).order_by("-id").values_list("pk", flat=True).first()
-    if newest is not None:
-        after = floor(moment_of(newest), QUARTER) + QUARTER
-        reached = after - AT_ONCE * QUARTER
-        _write_names(behind, space_id, reached, after)
-    behind.update(since=reached)
-    return True
-
-
-def _write_names(common: QuerySet[CommonName], space_id: int, first: datetime, after: datetime) -> None:
-    if names := list(common.values_list("key_name", flat=True)):
-        _write(NameQuarter, space_id, first, after, by=("key_name", "model"), key_name__in=names)
-
-
-def _write(
-    kind: type[SpaceQuarter | NameQuarter],
-    space_id: int,
-    first: datetime,
-    after: datetime,
-    *,
-    by: tuple[str, ...],
-    **of: Any,
-) -> Sequence[SpaceQuarter | NameQuarter]:
-    """What such rows come to from one whole quarter to another."""
+def _write(space_id: int, first: datetime, after: datetime) -> list[SpaceQuarter]:
+    """What the rows come to from one whole quarter to another."""
     starts = [first + number * QUARTER for number in range((after - first) // QUARTER + 1)]
     place = place_among("id", [first_id(start) for start in starts])
-    rows = _rows(space_id, first, after).filter(**of).order_by().annotate(place=place)
+    rows = _rows(space_id, first, after).order_by().annotate(place=place)
     sums = of_rows()
-    found = rows.values("place", *by).annotate(**sums).values_list("place", *by, *sums)
-    columns = [*by, *AGGREGATES]
-    closed: list[Any] = [
-        kind(space_id=space_id, quarter=starts[number], **dict(zip(columns, values, strict=True)))
+    found = rows.values("place", "model").annotate(**sums).values_list("place", "model", *sums)
+    columns = ["model", *AGGREGATES]
+    return SpaceQuarter.objects.bulk_create(
+        SpaceQuarter(space_id=space_id, quarter=starts[number], **dict(zip(columns, values, strict=True)))
         for number, *values in found
-    ]
-    return kind.objects.bulk_create(closed)
+    )
 
 
 def _rows(space_id: int, first: datetime, after: datetime) -> QuerySet[UsageRecord]:

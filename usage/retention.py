@@ -21,9 +21,7 @@ from tenants.ids import moment_of
 from usage.aggregates import AGGREGATES, ERROR_TOKENS, of_roll_ups, of_rows
 from usage.models import (
     LEAST_KEPT_DAYS,
-    CommonName,
     HourlyUsage,
-    NameQuarter,
     QuarterMark,
     SpaceQuarter,
     UsageCheckpoint,
@@ -90,8 +88,6 @@ def _prune(month: Month) -> Pruned | None:
         for space_id in _spaces(month):
             _compare(month, space_id)
             UsageCheckpoint.objects.bulk_create(_checkpoints(month, space_id), batch_size=1000)
-            # Usage Logs alone reads these, and it shows no month that is not kept.
-            _quarters(NameQuarter, month, space_id).delete()
         _drop(cursor, month)
     return pruned
 
@@ -135,20 +131,10 @@ def _compare(month: Month, space_id: int) -> None:
     list(QuarterMark.objects.select_for_update().filter(space=space_id))
     hours = HourlyUsage.objects.filter(space=space_id, hour__gte=month.start, hour__lt=month.end)
     rows = _rows(month).filter(space=space_id)
-    common = CommonName.objects.filter(space=space_id).values_list("key_name", flat=True)
-    differing = (
-        _differing(rows, hours, ("user_id", "key_id", "model"))
-        + _differing(rows, _quarters(SpaceQuarter, month, space_id), ("model",))
-        + _differing(
-            rows.filter(key_name__in=list(common)), _quarters(NameQuarter, month, space_id), ("key_name", "model")
-        )
-    )
+    quarters = SpaceQuarter.objects.filter(space=space_id, quarter__gte=month.start, quarter__lt=month.end)
+    differing = _differing(rows, hours, ("user_id", "key_id", "model")) + _differing(rows, quarters, ("model",))
     if differing:
         raise RollUpsDifferError(month, space_id, differing)
-
-
-def _quarters(kind: type[SpaceQuarter | NameQuarter], month: Month, space_id: int) -> QuerySet[Any]:
-    return kind.objects.filter(space=space_id, quarter__gte=month.start, quarter__lt=month.end)
 
 
 def _differing(rows: QuerySet[UsageRecord], rolled_up: QuerySet[Any], places: tuple[str, ...]) -> int:

@@ -16,7 +16,7 @@ from usage.task_log import TaskLog
 def usage_sheet(log: UsageLog, *, has_bom: bool = False) -> Iterator[str]:
     # The price snapshot stands in no column, and takes longer to read than all others.
     columns = _usage_columns(is_whole_space=log.is_whole_space)
-    return sheet(columns, _whole(log), has_bom=has_bom, note=log.cut_note)
+    return sheet(columns, _whole(log), has_bom=has_bom, note=" ".join(filter(None, [log.cut_note, log.keys_note])))
 
 
 def _whole(log: UsageLog) -> Iterator[list[UsageRecord]]:
@@ -27,7 +27,8 @@ def _whole(log: UsageLog) -> Iterator[list[UsageRecord]]:
 
 def task_sheet(log: TaskLog, *, has_bom: bool = False) -> Iterator[str]:
     records = log.records.defer("price", "answer")
-    return sheet(_task_columns(is_whole_space=log.is_whole_space), map(_with_holds, batches(records)), has_bom=has_bom)
+    columns, groups = _task_columns(is_whole_space=log.is_whole_space), map(_with_holds, batches(records))
+    return sheet(columns, groups, has_bom=has_bom, note=log.keys_note)
 
 
 def _usage_columns(*, is_whole_space: bool) -> list[Column[UsageRecord]]:

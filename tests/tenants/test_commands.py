@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 
 from accounts.models import ApiKey, User
 from quotas.models import Transfer, Wallet
@@ -12,6 +13,7 @@ from quotas.money import NANOS_PER_USD
 from tenants.ids import moment_of
 from tenants.models import Space
 from usage.models import Task, UsageRecord
+from usage.partitions import REST, make_ahead
 
 pytestmark = pytest.mark.django_db
 
@@ -107,6 +109,16 @@ def test_the_demo_is_made_once_and_its_books_balance() -> None:
         121_420_000_000,
     )
     assert run("reconcile").startswith("The books balance")
+
+
+@pytest.mark.postgresql("SQLite keeps one table")
+def test_no_row_of_the_demo_has_to_move_to_its_month() -> None:
+    run("demo")
+
+    assert make_ahead() == []
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT count(*) FROM {REST}")
+        assert cursor.fetchone() == (0,) and UsageRecord.objects.exists()
 
 
 def test_in_the_demo_every_request_names_a_key_of_its_user() -> None:

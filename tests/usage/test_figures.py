@@ -15,6 +15,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
 from django.http import QueryDict
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
@@ -31,11 +32,10 @@ from tenants.ids import id_at
 from tenants.models import Space
 from tenants.services import MemberChanges, delete_member, edit_member
 from tests.factories import MemberFactory, charge
-from usage import quarters
 from usage.dashboard import Dashboard
-from usage.figures import EPOCH, QUARTER, Figures, floor
+from usage.figures import QUARTER, Figures, floor
 from usage.log import Period, UsageLog
-from usage.models import CommonName, NameQuarter, QuarterMark, SpaceQuarter, UsageRecord
+from usage.models import QuarterMark, SpaceQuarter, UsageRecord
 from usage.quarters import AT_ONCE, MARGIN, NotClosedError, close_quarters, close_space, reopen
 from usage.sheets import usage_sheet
 
@@ -158,15 +158,12 @@ def listed(user: User, query: dict[str, str]) -> list[UsageRecord]:
 def test_dashboard_log_rows_and_wallets_agree(
     space: Space,
     manager: User,
-    monkeypatch: pytest.MonkeyPatch,
     events: list[Any],
     first: int,
     days: int,
     asked: dict[str, str],
     data: Any,
 ) -> None:
-    # Names that one key bears, or three, are common then.
-    monkeypatch.setattr(quarters, "COMMON", data.draw(st.sampled_from([1, 3, quarters.COMMON])))
     start = AUTUMN - timedelta(days=2) + timedelta(days=20 * next(EXAMPLES))
     traffic = Traffic(space, manager, start)
     before = Wallet.objects.get(space=space, kind="pool").spent
@@ -481,12 +478,7 @@ def test_a_closed_space_is_summed_without_its_rows(manager: User) -> None:
         assert not [query for query in queries if "usagerecord" in query["sql"] or "hourlyusage" in query["sql"]], zone
 
 
-# -- Names that many keys bear ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def two_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quarters, "COMMON", 2)
+# -- Names that several keys bear --------------------------------------------------------------------------------------
 
 
 def laptops(*owners: User) -> list[ApiKey]:
@@ -497,107 +489,46 @@ def use(key: ApiKey, *, at: datetime, **call: Any) -> None:
     spend(key.user, at=at, key_id=key.pk, key_name=key.name, **call)
 
 
-def seen(viewer: User, asked: str = "token=laptop") -> tuple[Figures, list[int]]:
-    """Of three days: the totals, and what each row cost, in cents."""
+def seen(viewer: User, asked: str = "token=laptop") -> list[int]:
+    """Of three days: what each row cost, in cents, which is what the totals say."""
     query = QueryDict(f"from=2026-10-24&to=2026-10-26&{asked}")
     log = UsageLog(viewer, query)
-    costs = [row.cost // CENT for row in listed(viewer, query.dict())]
-    assert summed(list(log.records)) == log.totals and sum(costs) == log.totals.cost_nanos // CENT
-    return log.totals, costs
+    rows = listed(viewer, query.dict())
+    assert summed(list(log.records)) == log.totals == summed(rows)
+    return [row.cost // CENT for row in rows]
 
 
-@pytest.mark.usefixtures("two_are_many")
-def test_a_common_name_is_summed_without_rows_and_hours(manager: User, member: User) -> None:
-    for hour, key in enumerate(laptops(manager, member)):
-        use(key, at=AUTUMN + timedelta(hours=hour), cost=(hour + 1) * CENT, model="ab"[hour])
-    spend(member, at=AUTUMN, cost=0, status=502, key_name="laptop")
-    spend(member, at=AUTUMN, cost=7 * CENT, key_name="server")
-    close_quarters(now=AUTUMN + timedelta(days=3))
-
-    for zone in ZONES:
-        look_from(zone)
-        for asked, cents, requests in [("", 3, 3), ("&model=b", 2, 1), ("&type=error", 0, 1), ("&type=consume", 3, 2)]:
-            with CaptureQueriesContext(connection) as queries:
-                log = UsageLog(manager, QueryDict(f"from=2026-10-24&to=2026-10-26&token=laptop{asked}"))
-                assert (log.totals.cost_nanos // CENT, log.totals.requests) == (cents, requests)
-            read = [query["sql"] for query in queries]
-            assert not [sql for sql in read if "usagerecord" in sql or "hourlyusage" in sql], (zone, asked)
-            assert len(seen(manager, f"token=laptop{asked}")[1]) == requests
-    assert list(CommonName.objects.values_list("key_name", "since")) == [("laptop", EPOCH)]
-
-
-@pytest.mark.usefixtures("two_are_many")
 def test_a_key_that_was_called_otherwise_is_still_found(space: Space, manager: User, member: User) -> None:
     ours, theirs = laptops(manager, member)
     other = create_key(owner=member, terms=KeyTerms(name="server"))[0]
     for number, key in enumerate((ours, theirs, other)):
         use(key, at=AUTUMN + timedelta(minutes=number), cost=10**number * CENT)
     close_quarters(now=AUTUMN + timedelta(days=3))
-    assert seen(manager)[1] == [10, 1]
+    assert seen(manager) == [10, 1] and seen(manager, f"token={theirs.pk}") == [10]
 
     edit_key(key=other, terms=KeyTerms(name="laptop"), actor=member)
     edit_key(key=theirs, terms=KeyTerms(name="server"), actor=member)
 
-    assert seen(manager)[1] == [100, 10, 1] and seen(manager, "token=server")[1] == [100, 10]
-    assert seen(manager, f"token=laptop&user={member.username}")[1] == seen(member)[1] == [100, 10]
-    assert reconcile(space) == []
+    assert seen(manager) == [100, 10, 1] and seen(manager, "token=server") == [100, 10]
+    assert seen(manager, f"token=laptop&user={member.username}") == seen(member) == [100, 10]
+    assert seen(manager, f"token={theirs.pk}") == seen(member, f"token={theirs.pk}") == [10]
 
 
-def test_a_name_that_becomes_common_has_its_past(
-    space: Space, manager: User, member: User, monkeypatch: pytest.MonkeyPatch
+def test_of_a_name_that_many_keys_bear_the_newest_are_found_and_the_page_says_so(
+    monkeypatch: pytest.MonkeyPatch, client: Client, manager: User, member: User, stranger: User
 ) -> None:
-    monkeypatch.setattr(quarters, "COMMON", 2)
-    (ours,) = laptops(manager)
-    days = [AUTUMN - timedelta(days=5), AUTUMN - timedelta(hours=12), AUTUMN]
-    for number, at in enumerate(days):
-        use(ours, at=at, cost=10**number * CENT)
-    close_quarters(now=AUTUMN + timedelta(days=1))
-    assert not NameQuarter.objects.exists()
+    monkeypatch.setattr("usage.log.MAX_KEYS_OF_A_NAME", 1)
+    for number, key in enumerate(laptops(manager, member, stranger)):
+        use(key, at=AUTUMN + timedelta(minutes=number), cost=10**number * CENT)
+    client.force_login(manager)
 
-    (theirs,) = laptops(member)
-    use(theirs, at=AUTUMN + timedelta(days=1, hours=1), cost=3 * CENT)
-    close_quarters(now=AUTUMN + timedelta(days=2))
-
-    assert seen(manager)[1] == [3, 100, 10]
-    kept = NameQuarter.objects.order_by("quarter").values_list("quarter", "cost")
-    moments = [*days, AUTUMN + timedelta(days=1, hours=1)]
-    assert [(quarter, cost // CENT) for quarter, cost in kept] == [*zip(moments, (1, 10, 100, 3), strict=True)]
-    assert CommonName.objects.get().since == EPOCH and reconcile(space) == []
-
-
-@pytest.mark.usefixtures("two_are_many")
-def test_history_of_a_common_name_that_is_written_later_is_in_the_figures(manager: User, member: User) -> None:
-    ours, theirs = laptops(manager, member)
-    use(ours, at=AUTUMN + timedelta(hours=5))
-    close_quarters(now=AUTUMN + timedelta(days=1))
-
-    use(theirs, at=AUTUMN + timedelta(hours=1), cost=2 * CENT)
-    before = seen(manager)
-    close_quarters(now=AUTUMN + timedelta(days=1))
-
-    assert before == seen(manager) and before[1] == [1, 2] and NameQuarter.objects.count() == 2
-
-
-@pytest.mark.usefixtures("two_are_many")
-def test_a_common_name_of_another_space_is_not_counted(manager: User, member: User, stranger: User) -> None:
-    for number, key in enumerate(laptops(manager, member, stranger, stranger)):
-        use(key, at=AUTUMN, cost=2**number * CENT)
-    close_quarters(now=AUTUMN + timedelta(days=1))
-
-    assert seen(manager)[0].cost_nanos == 3 * CENT and CommonName.objects.count() == 2
-
-
-@pytest.mark.usefixtures("two_are_many")
-def test_reconcile_names_a_quarter_of_a_name_that_is_wrong(space: Space, manager: User, member: User) -> None:
-    for key in laptops(manager, member):
-        use(key, at=AUTUMN)
-    close_quarters(now=AUTUMN + timedelta(days=1))
-    assert reconcile(space) == []
-    NameQuarter.objects.update(cost=CENT)
-
-    assert [str(difference) for difference in reconcile(space)] == [
-        f"closed usage by laptop a: cost is {CENT}, the records come to {2 * CENT}"
-    ]
+    assert seen(manager) == [10] and seen(manager, "token=laptop&user=mira") == [1]
+    page = client.get("/console/usage/", {"token": "laptop"}).content.decode()
+    file = "".join(usage_sheet(UsageLog(manager, QueryDict("token=laptop"))))
+    tasks = client.get("/console/tasks/", {"token": "laptop"}).content.decode()
+    note = "More than 1 tokens are called “laptop”: these are requests of the newest 1."
+    assert note in page and note in file and note in tasks
+    assert note not in client.get("/console/usage/", {"token": "laptop", "user": "mira"}).content.decode()
 
 
 # -- Who spent most -----------------------------------------------------------------------------------------------

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import cast
+from queue import SimpleQueue
+from time import monotonic
+from typing import Generic, TypeVar, cast
 
 import pytest
 from django.db import IntegrityError, connection, transaction
 from django.db.migrations.executor import MigrationExecutor
+from django.db.models import Sum
+from django.http import QueryDict
 from django.utils import timezone
 
 from accounts.models import User
@@ -16,11 +21,17 @@ from audit.origin import acting
 from quotas.reconcile import reconcile
 from tenants import append_only
 from tenants.ids import id_at, moment_of
+from tenants.models import Space
 from tests.factories import charge
 from tests.quotas.test_concurrency import together
 from tests.relay.test_tasks import work_once
-from usage.models import UsageRecord
+from usage import partitions as months
+from usage.log import UsageLog
+from usage.models import QuarterMark, SpaceQuarter, UsageRecord
 from usage.partitions import LOCK, MONTHS_AHEAD, REST, TABLE, Month, make_ahead, make_months, months_from, months_made
+from usage.quarters import close_quarters
+
+Found = TypeVar("Found")
 
 on_postgresql = pytest.mark.postgresql("SQLite keeps one table")
 LONG_AGO = datetime(2021, 2, 28, 23, 59, 59, 999_999, tzinfo=UTC)
@@ -195,6 +206,115 @@ def test_a_worker_does_not_wait_for_another_that_is_at_it(transactional_db: None
     assert Month.of(timezone.now() + timedelta(days=400)) not in made()
 
 
+# -- Readers while rows move ------------------------------------------------------------------------------------------
+
+
+class Beside(Generic[Found]):
+    """A step on a connection of its own, of which the server's process is known."""
+
+    def __init__(self, step: Callable[[], Found]) -> None:
+        self._process = SimpleQueue[int]()
+        self._pool = ThreadPoolExecutor(1)
+        self._found = self._pool.submit(self._run, step)
+
+    def _run(self, step: Callable[[], Found]) -> Found:
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_backend_pid()")
+                self._process.put(cursor.fetchone()[0])
+            return step()
+        finally:
+            connection.close()
+
+    def wait_until_blocked(self) -> None:
+        process, give_up_at = self._process.get(timeout=60), monotonic() + 60
+        with connection.cursor() as cursor:
+            while monotonic() < give_up_at:
+                cursor.execute("SELECT FROM pg_locks WHERE pid = %s AND NOT granted", [process])
+                if cursor.rowcount:
+                    return
+        raise AssertionError("it never waited for a lock")
+
+    def found(self) -> Found:
+        with self._pool:
+            return self._found.result(timeout=60)
+
+
+def found_while_rows_move(reader: Callable[[], Found]) -> Found:
+    """The reader starts when the rows have moved and nobody sees it yet, and goes on when everybody does."""
+    with transaction.atomic():
+        assert make_ahead() == [Month(2021, 2)]
+        beside = Beside(reader)
+        beside.wait_until_blocked()
+    return beside.found()
+
+
+@on_postgresql
+def test_a_page_shows_all_rows_while_they_move(member: User, one_old_month_goes_again: None) -> None:
+    old = then(member, LONG_AGO)
+
+    shown = found_while_rows_move(lambda: UsageLog(member, QueryDict("from=2021-02-28&to=2021-02-28")).page.records)
+
+    assert shown == [old]
+
+
+@on_postgresql
+def test_quarters_are_closed_over_all_rows_while_they_move(member: User, one_old_month_goes_again: None) -> None:
+    then(member, LONG_AGO)
+    then(member, LONG_AGO - timedelta(hours=1))
+
+    assert found_while_rows_move(close_quarters) == 2
+
+    assert SpaceQuarter.objects.aggregate(Sum("requests")) == {"requests__sum": 2}
+    assert member.space is not None and reconcile(member.space) == []
+
+
+@on_postgresql
+def test_books_balance_while_rows_move(member: User, one_old_month_goes_again: None) -> None:
+    then(member, LONG_AGO)
+    space = member.space
+    assert space is not None
+
+    assert found_while_rows_move(lambda: reconcile(space)) == []
+
+
+@on_postgresql
+def test_rows_move_when_who_read_before_is_done_and_late_ones_come_along(
+    member: User, one_old_month_goes_again: None
+) -> None:
+    early, far = then(member, LONG_AGO), charge(member, cost_usd=1)
+    far.pk = id_at(datetime(2091, 5, 1, tzinfo=UTC))
+    UsageRecord.objects.bulk_create([far])
+    with transaction.atomic():
+        assert UsageRecord.objects.count() == 3
+        mover = Beside(make_ahead)
+        mover.wait_until_blocked()
+        late = then(member, LONG_AGO - timedelta(hours=1))
+        assert UsageRecord.objects.count() == 4
+
+    assert mover.found() == [Month(2021, 2)]
+
+    assert [table_of(record) for record in (early, late, far)] == [*["usage_usagerecord_2021_02"] * 2, REST]
+    assert UsageRecord.objects.count() == 4
+    refused(f"TRUNCATE {REST}")
+    refused(f"DELETE FROM {TABLE} WHERE id = '{far.pk}'")
+
+
+@on_postgresql
+def test_nothing_moves_while_the_log_is_too_busy(
+    monkeypatch: pytest.MonkeyPatch, member: User, one_old_month_goes_again: None
+) -> None:
+    monkeypatch.setattr(months, "LOCK_TIMEOUT", "20ms")
+    monkeypatch.setattr(months, "LOCK_PAUSE_S", 0)
+    old = then(member, LONG_AGO)
+    with transaction.atomic():
+        assert UsageRecord.objects.get() == old
+        assert Beside(make_ahead).found() == []
+
+    assert table_of(old) == REST and Month(2021, 2) not in made()
+    assert make_ahead() == [Month(2021, 2)]
+
+
 def migrate(*targets: tuple[str, str]) -> None:
     executor = MigrationExecutor(connection)
     executor.migrate(list(targets) or executor.loader.graph.leaf_nodes())
@@ -230,3 +350,31 @@ def drop_between(first: Month, last: Month) -> None:
     with connection.cursor() as cursor:
         for month in months_from(first, last):
             cursor.execute(f"DROP TABLE {month.table}")
+
+
+def test_a_start_up_reads_again_what_was_closed_while_rows_moved(
+    transactional_db: None, space: Space, manager: User, stranger: User, one_old_month_goes_again: None
+) -> None:
+    for user, hours in [(manager, 9), (manager, 6), (manager, 6), (manager, 3), (stranger, 9)]:
+        then(user, LONG_AGO - timedelta(hours=hours))
+    close_quarters()
+    right = closed()
+    first, lacking, _last = SpaceQuarter.objects.filter(space=space).order_by("quarter")
+    SpaceQuarter.objects.filter(pk=lacking.pk).update(requests=1, cost=lacking.cost // 2)
+    assert reconcile(space) != []
+
+    try:
+        migrate(("usage", "0009_common_names"))
+    finally:
+        migrate()
+
+    assert set(SpaceQuarter.objects.all()) == {first, SpaceQuarter.objects.get(space=stranger.space_id)}
+    assert QuarterMark.objects.get(space=space).through == lacking.quarter.replace(minute=0)
+    assert reconcile(space) == []
+    close_quarters()
+    assert closed() == right
+
+
+def closed() -> list[object]:
+    quarters = SpaceQuarter.objects.order_by("space", "quarter")
+    return list(quarters.values_list("space", "quarter", "model", "requests", "cost"))

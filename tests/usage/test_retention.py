@@ -28,11 +28,12 @@ from tenants.models import Space
 from tests.factories import charge
 from tests.quotas.books import books
 from tests.quotas.test_concurrency import together
+from tests.usage.test_partitions import Beside
 from tests.usage.videos import submit, succeed, take
-from usage import export, figures, quarters
+from usage import export, figures
 from usage.dashboard import Dashboard
 from usage.log import UsageLog
-from usage.models import HourlyUsage, NameQuarter, QuarterMark, SpaceQuarter, UsageCheckpoint, UsageRecord
+from usage.models import HourlyUsage, QuarterMark, SpaceQuarter, UsageCheckpoint, UsageRecord
 from usage.partitions import Month
 from usage.quarters import PrunedError, close_quarters, pruned_through
 from usage.retention import Pruned, months_due, prune_month
@@ -120,6 +121,17 @@ def test_figures_that_drifted_are_found_after_pruning(history: Space, statement:
     drift(statement)
 
     assert [difference.figure for difference in reconcile(history)] == figures
+
+
+@pytest.mark.postgresql("SQLite lets nobody write meanwhile")
+def test_books_balance_while_months_are_dropped(transactional_db: None, history: Space) -> None:
+    due = months_due(timedelta(days=400))
+    with transaction.atomic():
+        assert [pruned.rows for month in due if (pruned := prune_month(month))] == [3, 1]
+        beside = Beside(lambda: reconcile(history))
+        beside.wait_until_blocked()
+
+    assert beside.found() == [] and UsageCheckpoint.objects.count() == 4
 
 
 def test_roll_ups_that_are_not_what_the_rows_come_to_stop_it(history: Space, member: User) -> None:
@@ -263,29 +275,19 @@ def test_a_quarter_that_is_not_what_the_rows_come_to_stops_it(history: Space) ->
     assert books(history) == before and not UsageCheckpoint.objects.exists()
 
 
-def test_quarters_of_a_name_go_with_their_rows(
-    history: Space, manager: User, member: User, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The name is that of the key in the oldest month; it is used once more in one that is kept."""
-    monkeypatch.setattr(quarters, "COMMON", 1)
+def test_of_a_token_the_log_shows_what_is_kept(history: Space, manager: User, member: User) -> None:
     later, key = OLD_MONTH.plus(3).start, ApiKey.objects.get(space=history)
     with acting(moment=later):
         request_id, call = new_id(), Call(model="gpt-4o", key_id=key.pk, key_name=key.name)
         hold(request_id=request_id, user=member, amount_nanos=USD, call=call)
         settle(space_id=history.pk, request_id=request_id, cost_nanos=USD // 2, call=call)
     close_quarters()
-    oldest, keep = NameQuarter.objects.filter(quarter__lt=OLD_MONTH.end), f"{(NOW - OLD_MONTH.plus(2).end).days}d"
-    assert oldest.update(cost=USD) == 1
-    with pytest.raises(CommandError, match=f"{OLD_MONTH}: 1 rolled-up figure is"):
-        prune("--keep", keep)
-    oldest.update(cost=USD // 4)
 
-    prune("--keep", keep)
+    prune("--keep", f"{(NOW - OLD_MONTH.plus(2).end).days}d")
 
-    assert list(NameQuarter.objects.values_list("quarter", flat=True)) == [later]
-    log = log_of(manager, f"from={OLD:%Y-%m-%d}&to={NOW:%Y-%m-%d}&token=laptop")
-    assert log.totals == figures.counted(log.records) and log.totals.cost_nanos == USD // 2
-    assert reconcile(history) == []
+    for token in ("laptop", str(key.pk)):
+        log = log_of(manager, f"from={OLD:%Y-%m-%d}&to={NOW:%Y-%m-%d}&token={token}")
+        assert log.totals == figures.counted(log.records) and log.totals.cost_nanos == USD // 2
 
 
 def test_months_that_are_kept_can_be_opened_again(history: Space, member: User) -> None:

@@ -13,7 +13,7 @@ from django.http import QueryDict
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from accounts.keys import KeyTerms, create_key, edit_key
+from accounts.keys import KeyTerms, create_key, delete_key, edit_key
 from accounts.models import ApiKey, User
 from audit.origin import acting
 from quotas.charging import Call, hold, release, settle
@@ -22,7 +22,7 @@ from relay.pricing import Rate, Usage, cost_nanos
 from tenants.ids import id_at, new_id
 from tenants.models import Space
 from tenants.services import MemberChanges, delete_member, edit_member
-from usage.log import UsageLog
+from usage.log import Choice, UsageLog
 from usage.models import HourlyUsage, UsageRecord
 
 pytestmark = pytest.mark.django_db
@@ -135,6 +135,55 @@ def test_suggestions_name_nobody_else(client: Client, spent: None, manager: User
     assert "secret-" not in whole + own
     assert "managers-model" in whole and "managers-key" in whole and 'value="amara"' in whole
     assert "managers-" not in own and "own-key" in own and "amara" not in own
+
+
+def choices(user: User, token: str = "") -> list[Choice]:
+    return UsageLog(user, QueryDict(f"token={token}")).tokens
+
+
+def test_a_key_is_chosen_from_those_that_somebody_may_see(
+    client: Client, manager: User, member: User, stranger: User
+) -> None:
+    own, managers, theirs = _key(member, "laptop"), _key(manager, "laptop"), _key(stranger, "laptop")
+    spend(member, cost=1, key_id=own.pk, key_name=own.name)
+    spend(manager, cost=2, key_id=managers.pk, key_name=managers.name)
+
+    assert choices(member) == [("", "All tokens", True), (str(own.pk), f"laptop · …{own.last_four}", False)]
+    assert choices(manager, str(own.pk)) == [
+        ("", "All tokens", False),
+        (str(own.pk), f"laptop · jun · …{own.last_four}", True),
+        (str(managers.pk), f"laptop · mira · …{managers.last_four}", False),
+    ]
+    assert costs(page(client, manager, {"token": str(own.pk)})[0]) == [1]
+    for unseen in (managers, theirs):
+        assert (str(unseen.pk), str(unseen.pk), True) in choices(member, str(unseen.pk))
+
+
+def test_what_an_old_link_names_stays_chosen(client: Client, manager: User, member: User) -> None:
+    key, gone = _key(member, "laptop"), _key(member, "gone")
+    spend(member, cost=1, key_id=gone.pk, key_name="gone")
+    spend(member, cost=2, key_id=key.pk, key_name="laptop")
+    delete_key(key=gone, actor=member)
+
+    assert ("laptop", "laptop", True) in choices(manager, "laptop")
+    assert (str(gone.pk), f"gone · jun · …{gone.last_four}", True) in choices(manager, str(gone.pk))
+    assert costs(page(client, manager, {"token": "laptop"})[0]) == [2]
+    assert costs(page(client, manager, {"token": str(gone.pk)})[0]) == [1]
+
+
+def test_where_keys_are_too_many_for_a_list_a_name_is_typed(
+    monkeypatch: pytest.MonkeyPatch, client: Client, manager: User, member: User
+) -> None:
+    monkeypatch.setattr("usage.log.SUGGESTIONS", 2)
+    for name in ("laptop", "server"):
+        _key(member, name)
+    assert '<select id="filter-token"' in page(client, manager)[0].content.decode()
+    _key(manager, "third")
+
+    shown = page(client, manager, {"token": "laptop"})[0].content.decode()
+
+    assert '<select id="filter-token"' not in shown and 'value="laptop"' in shown
+    assert '<select id="filter-token"' in page(client, member)[0].content.decode()
 
 
 # -- Columns ------------------------------------------------------------------------------------------------------
