@@ -14,7 +14,7 @@ from django.forms.renderers import DjangoTemplates
 from django.utils.translation import gettext_lazy as _
 
 from accounts.models import User
-from accounts.names import DISPLAY_NAME_MAX, PASSWORD_MAX, PASSWORD_MIN, validate_display_name, validate_username
+from core.names import DISPLAY_NAME_MAX, PASSWORD_MAX, PASSWORD_MIN, validate_display_name, validate_username
 
 ECHO_MAX = 1000
 

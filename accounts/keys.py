@@ -20,11 +20,11 @@ from django.db.models import Max, Q
 from accounts.models import ApiKey, User
 from accounts.sessions import locked
 from accounts.spending import refusal_of
-from audit import origin
-from audit.services import record, refusals_recorded
-from quotas.errors import KeyRefused
-from quotas.money import format_exact
-from tenants.ids import id_at
+from audit.services import record
+from core import origin
+from core.errors import KeyRefused
+from core.ids import id_at
+from core.money import format_exact
 from tenants.policies import can_revoke_key, can_use_key
 
 GRACES = {"none": timedelta(0), "1h": timedelta(hours=1), "1d": timedelta(days=1)}
@@ -94,7 +94,6 @@ def create_key(*, owner: User, terms: KeyTerms) -> tuple[ApiKey, str]:
     return key, text
 
 
-@refusals_recorded("key.edited")
 @transaction.atomic
 def edit_key(*, key: ApiKey, terms: KeyTerms, actor: User) -> ApiKey:
     """Lowering the limit below what was spent is allowed: the key is then exhausted."""
@@ -109,7 +108,6 @@ def edit_key(*, key: ApiKey, terms: KeyTerms, actor: User) -> ApiKey:
     return key
 
 
-@refusals_recorded("key.status_set")
 @transaction.atomic
 def set_key_enabled(*, key: ApiKey, is_enabled: bool, actor: User) -> ApiKey:
     """Says what shall be, so a repeat changes nothing."""
@@ -122,7 +120,6 @@ def set_key_enabled(*, key: ApiKey, is_enabled: bool, actor: User) -> ApiKey:
     return key
 
 
-@refusals_recorded("key.rotated")
 def rotate_key(*, key: ApiKey, grace: timedelta, actor: User) -> tuple[ApiKey, str]:
     """A new secret in the same row: limits and history stay. The old one works until its grace is over."""
     text = _mint(key.user)
@@ -140,7 +137,6 @@ def rotate_key(*, key: ApiKey, grace: timedelta, actor: User) -> tuple[ApiKey, s
     return key, text
 
 
-@refusals_recorded("key.deleted")
 @transaction.atomic
 def delete_key(*, key: ApiKey, actor: User) -> None:
     """The key stops at once, the secret of a rotation's grace with it. What it holds settles."""

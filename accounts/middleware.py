@@ -1,38 +1,57 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.middleware import LoginRequiredMiddleware
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.utils import timezone, translation
 from django.utils.http import urlencode
 from django_htmx.http import HttpResponseClientRedirect
 
-from accounts.locales import zone_of
 from accounts.second_factor import has_second_factor, is_required_of
 from accounts.sessions import SignedOutError, note_seen
+from core.locales import zone_of
 
 Handler = Callable[[HttpRequest], HttpResponseBase]
 
 
 def browser_locale(get_response: Handler) -> Handler:
-    """The cookie's language or the browser's, and UTC: set before all else, so that no request finds another's.
+    """Activate the cookie's or the browser's language, and UTC; reset both after the request, also when it raises.
 
-    Nothing is put back at the end: a streamed answer is still being written then.
+    A streamed body is rendered after the request: each of its pieces is rendered in the language and time zone that
+    were active when the view returned.
     """
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
-        translation.activate(translation.get_language_from_request(request))
-        timezone.deactivate()
-        return get_response(request)
+        with translation.override(translation.get_language_from_request(request)), timezone.override(None):
+            response = get_response(request)
+            # A FileResponse renders nothing, and the server may send its file without reading it.
+            if isinstance(response, StreamingHttpResponse) and not isinstance(response, FileResponse):
+                _keep_locale(response)
+            return response
 
     return middleware
 
 
+def _keep_locale(response: StreamingHttpResponse) -> None:
+    pieces = iter(response)
+    language, zone = translation.get_language(), timezone.get_current_timezone()
+
+    def rendered() -> Iterator[bytes]:
+        while True:
+            with translation.override(language), timezone.override(zone):
+                piece = next(pieces, None)
+            if piece is None:
+                return
+            yield piece
+
+    response.streaming_content = rendered()
+
+
 def own_locale(get_response: Handler) -> Handler:
-    """What the signed-in person chose, over what the browser says."""
+    """Activate what the signed-in person chose; browser_locale, which runs around it, resets it."""
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         user = request.user

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.db import models, transaction
 from django.db.models import Q
@@ -10,13 +11,11 @@ from django.utils import timezone
 from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext_lazy as _
 
-from accounts.locales import validate_language, validate_zone
-from accounts.names import validate_display_name, validate_username
-from tenants.ids import new_id
+from audit.services import record
+from core.ids import new_id
+from core.locales import validate_language, validate_zone
+from core.names import validate_display_name, validate_username
 from tenants.models import Space
-
-if TYPE_CHECKING:
-    from quotas.models import Wallet
 
 
 class Role(models.TextChoices):
@@ -44,8 +43,6 @@ class LivingUsers(BaseUserManager["User"]):
 
     def create_superuser(self, username: str, password: str | None = None, **_fields: Any) -> User:
         """An operator; the name is what Django's createsuperuser command calls."""
-        from audit.services import record
-
         user = User(username=username, role=Role.OPERATOR)
         user.set_password(password)
         with transaction.atomic(using=self._db):
@@ -76,8 +73,6 @@ class User(AbstractBaseUser):
 
     objects: ClassVar[LivingUsers] = LivingUsers()
     everyone: ClassVar[models.Manager[User]] = models.Manager()
-
-    wallet: Wallet
 
     USERNAME_FIELD = "username"
     REQUIRED_FIELDS: ClassVar[list[str]] = []
@@ -132,16 +127,11 @@ class User(AbstractBaseUser):
     def may_sign_in(self) -> bool:
         return self.is_active and self.deleted_at is None and not (self.space is not None and self.space.is_suspended)
 
-    def shares_space_with(self, other: User) -> bool:
-        return self.space_id is not None and self.space_id == other.space_id
-
     def get_session_auth_hash(self) -> str:
         """Sessions are bound to the password and the epoch: a change of either ends them all."""
         return self._session_hash()
 
     def get_session_auth_fallback_hash(self) -> Any:
-        from django.conf import settings
-
         for secret in settings.SECRET_KEY_FALLBACKS:
             yield self._session_hash(secret=secret)
 

@@ -4,7 +4,7 @@ from allauth.core import context
 from allauth.mfa.adapter import DefaultMFAAdapter
 
 from accounts.models import User
-from spacemanage import vault
+from core import vault
 
 NAME = "Space Manage"
 

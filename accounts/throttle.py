@@ -19,7 +19,7 @@ from axes.models import AccessAttempt
 from django.core.exceptions import PermissionDenied
 from django.db import connection, transaction
 from django.db.models import F, QuerySet, Sum
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from django.utils import timezone
 
 from accounts.models import User
@@ -183,15 +183,8 @@ def unlock(*, user: User, actor: User | None) -> bool:
     return bool(forgotten)
 
 
-def refuse(request: HttpRequest, response: HttpResponse | None = None, credentials: Any = None) -> HttpResponse:
-    """The sign-in page again, or a page of its own for other doors, saying how long to wait."""
-    from accounts.views import locked_out
-
-    return locked_out(request, minutes=_minutes_left(request, credentials))
-
-
-def _minutes_left(request: HttpRequest, credentials: Any) -> int:
-    """Until one more is looked at, rounded up."""
+def minutes_left(request: HttpRequest, credentials: Any) -> int:
+    """How long sign-in stays refused, in whole minutes, rounded up and at least one."""
     kept = AxesProxyHandler.get_implementation().get_user_attempts(request, credentials)
     ends = map(_end_of_lock, kept, (NAME_LIMIT, ADDRESS_LIMIT))
     left = max((end - timezone.now() for end in ends if end), default=timedelta())

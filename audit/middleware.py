@@ -8,8 +8,8 @@ from uuid import uuid4
 from django.http import HttpRequest, HttpResponse
 from structlog.contextvars import bound_contextvars
 
-from audit.address import believed_address, is_trusted_proxy
-from audit.origin import acting
+from core.addresses import believed_address, is_trusted_proxy
+from core.origin import acting
 
 
 def origin(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:

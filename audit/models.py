@@ -4,7 +4,7 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Upper
 
-from tenants.ids import new_id
+from core.ids import new_id
 from tenants.models import Space
 
 # The actor is one of the management commands, named as such.

@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
 from datetime import timedelta
-from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
+from typing import Any
 
 import structlog
 from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError, transaction
-from django.db.models import QuerySet
+from django.db.models import Model, QuerySet
 from django.utils import timezone
 
-from audit import origin
 from audit.models import COMMAND, AuditEvent
-from tenants.ids import id_at
+from core import origin
+from core.errors import Refused
+from core.ids import id_at
+from core.money import format_exact
 from tenants.models import Space
-
-if TYPE_CHECKING:
-    from accounts.models import User
-    from relay.models import Model, Upstream
-
-    Target: TypeAlias = User | Space | Model | Upstream
+from tenants.people import Person
 
 log = structlog.get_logger(__name__)
 
-P = ParamSpec("P")
-R = TypeVar("R")
+# A user, a space, a model or an upstream.
+Target = Model
 
 # A refused attempt changes nothing, and whoever repeats it in a loop must not fill a table that nobody may empty.
 REFUSALS_AN_HOUR = 30
@@ -65,7 +59,7 @@ def record(
     kind: str,
     *,
     space: Space | None,
-    actor: User | None,
+    actor: Person | None,
     target: Target,
     before: dict[str, Any] | None = None,
     after: dict[str, Any] | None = None,
@@ -82,7 +76,7 @@ def record_refusal(
     *,
     why: str,
     space: Space | None,
-    actor: User | None,
+    actor: Person | None,
     target: Target | None,
     after: dict[str, Any] | None = None,
     most: int = 0,
@@ -105,97 +99,40 @@ def record_refusal(
         return None
 
 
-_is_inside: ContextVar[bool] = ContextVar("is_inside_a_deed", default=False)
+def record_refused_deed(
+    kind: str,
+    error: Exception,
+    *,
+    actor: Person | None,
+    target: Target | None,
+    asked: Mapping[str, Any] | None = None,
+) -> None:
+    """Record that a service refused a deed, with the names that were asked for and the figures of the refusal.
 
-
-def refusals_recorded(kind: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Around a service's transaction: what stops it is written down when everything it did is undone.
-
-    Of a service within a service only the outermost writes, since its transaction is the one that goes. The target is
-    the service's `member`, `manager`, `user`, `key` (its owner) or `space`.
+    Call it where the refusal is answered (a view, a command), once the service's transaction has been rolled back: a
+    row written inside would be rolled back with it. An error that is a failure and no refusal records nothing.
     """
-
-    def decorate(service: Callable[P, R]) -> Callable[P, R]:
-        @wraps(service)
-        def recorded(*args: P.args, **kwargs: P.kwargs) -> R:
-            if _is_inside.get():
-                return service(*args, **kwargs)
-            try:
-                with _deed():
-                    return service(*args, **kwargs)
-            except Exception as error:
-                if why := refusal_code(error):
-                    _record_refused_service(kind, why, error, kwargs)
-                raise
-
-        return recorded
-
-    return decorate
+    why = refusal_code(error)
+    if not why:
+        return
+    space = target if isinstance(target, Space) else getattr(target, "space", None)
+    if actor is not None and actor.space_id is not None and space is not None and actor.space_id != space.pk:
+        # No page leads there. If one did, neither space's trail may tell of the other.
+        space = None
+    record_refusal(kind, why=why, space=space, actor=actor, target=target, after=_told_of(error, asked or {}))
 
 
 def refusal_code(error: Exception) -> str:
-    """`insufficient_pool` of InsufficientPool; empty for what is no refusal but a failure."""
-    from quotas.errors import QuotaError
-    from tenants.services import MemberGoneError, NameTakenError
-
+    """`insufficient_pool` for InsufficientPool, `not_allowed` for PermissionDenied, empty for a failure."""
     if isinstance(error, PermissionDenied):
         return NOT_ALLOWED
-    if isinstance(error, QuotaError | NameTakenError | MemberGoneError):
+    if isinstance(error, Refused):
         return _CAPITAL.sub("_", type(error).__name__.removesuffix("Error")).lower()
     return ""
 
 
-def is_recorded(error: Exception) -> bool:
-    """Whether a service wrote this refusal down already, so that the page that answers 403 need not."""
-    return hasattr(error, "recorded")
-
-
-def keep_refusal(error: Exception) -> None:
-    """For who catches a service's refusal outside of a transaction around the service: the row went with that.
-
-    Where it did not, nothing is written.
-    """
-    if event := getattr(error, "recorded", None):
-        try:
-            AuditEvent.objects.bulk_create([event], ignore_conflicts=True)
-        except DatabaseError as failure:
-            log.error("refusal_not_recorded", kind=event.kind, why=event.refusal, error=type(failure).__name__)
-
-
-@contextmanager
-def _deed() -> Iterator[None]:
-    token = _is_inside.set(True)
-    try:
-        yield
-    finally:
-        _is_inside.reset(token)
-
-
-def _record_refused_service(kind: str, why: str, error: Exception, given: dict[str, Any]) -> None:
-    actor, target = given.get("actor"), _target_in(given)
-    space = target if isinstance(target, Space) else getattr(target, "space", None)
-    if actor is not None and actor.space_id is not None and space is not None and actor.space_id != space.pk:
-        # No page leads there. Were there one, neither space may learn of the other from its own trail.
-        space = None
-    event = record_refusal(kind, why=why, space=space, actor=actor, target=target, after=_told_of(error, given))
-    error.recorded = event  # type: ignore[attr-defined]  # read by is_recorded and keep_refusal alone
-
-
-def _target_in(given: dict[str, Any]) -> User | Space | None:
-    for name in ("member", "manager", "user", "space"):
-        if name in given:
-            found: User | Space = given[name]
-            return found
-    return given["key"].user if hasattr(given.get("key"), "user") else None
-
-
-def _told_of(error: Exception, given: dict[str, Any]) -> dict[str, Any]:
-    """The names that were asked for, and the figures that the refusal carries."""
-    from quotas.money import format_exact
-
-    asked = given.get("changes") or given
-    read = asked.get if isinstance(asked, dict) else lambda name: getattr(asked, name, None)
-    names = {name: value for name in ("name", "username", "manager_username") if (value := read(name))}
+def _told_of(error: Exception, asked: Mapping[str, Any]) -> dict[str, Any]:
+    names = {name: value for name in ("name", "username", "manager_username") if (value := asked.get(name))}
     figures = {
         name: getattr(error, name)
         for name in ("amount", "available", "held", "room", "total", "remaining")
@@ -205,7 +142,7 @@ def _told_of(error: Exception, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refusals_lately(
-    kind: str, why: str, space: Space | None, actor: User | None, target: Target | None
+    kind: str, why: str, space: Space | None, actor: Person | None, target: Target | None
 ) -> QuerySet[AuditEvent]:
     """By their reason: many of one kind do not hide the one that matters."""
     since = id_at(timezone.now() - HOUR)
@@ -220,7 +157,7 @@ def _write(
     *,
     refusal: str,
     space: Space | None,
-    actor: User | None,
+    actor: Person | None,
     target: Target | None,
     before: dict[str, Any] | None,
     after: dict[str, Any] | None,
@@ -244,7 +181,7 @@ def _write(
     )
 
 
-def _actor_fields(actor: User | None, command: str, *, is_refused: bool) -> dict[str, Any]:
+def _actor_fields(actor: Person | None, command: str, *, is_refused: bool) -> dict[str, Any]:
     """Without a name: somebody who never got in."""
     if actor is not None:
         return {"actor_id": actor.pk, "actor_name": actor.get_username(), "actor_role": actor.role}

@@ -203,10 +203,10 @@ async def ask_teller(keys: list[Presented], in_flight: int, seconds: float) -> t
 
 
 async def keep_charging(counter: object, keys: list[Presented], until: float) -> int:
+    from core.ids import new_id
     from quotas.charging import Call
     from quotas.sets import HoldOrder, SettleOrder
     from relay.teller import Teller
-    from tenants.ids import new_id
 
     assert isinstance(counter, Teller)
     call = Call(model="bench", input_tokens=24, output_tokens=20, duration_ms=100)

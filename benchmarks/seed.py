@@ -12,11 +12,12 @@ from django.test import override_settings
 
 from accounts.keys import KeyTerms, create_key
 from accounts.models import User
-from quotas.money import NANOS_PER_USD
+from core.money import NANOS_PER_USD
+from quotas.members import create_member
 from quotas.services import set_remaining
+from quotas.spaces import create_space
 from relay.models import Model, Upstream
 from tenants.models import Space
-from tenants.services import create_member, create_space
 
 USD_EACH = 10_000
 # Nobody signs in with these passwords, and Argon2 would take minutes for a thousand of them.

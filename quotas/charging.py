@@ -20,18 +20,18 @@ from django.db.models.functions import Greatest, Least
 from accounts.keys import Presented, usable_key
 from accounts.models import ApiKey, User
 from accounts.spending import FUNDS_RULES, OWNER_RULES, Funds, Owner, first_refusal
-from audit import origin
-from quotas.errors import (
+from core import origin
+from core.errors import (
     HoldUnknown,
     InsufficientQuota,
     KeyLimitReached,
     NotSpending,
     QuotaError,
 )
+from core.ids import NIL, id_at, moment_of
+from core.money import MAX_AMOUNT_NANOS
 from quotas.models import Hold, Wallet
-from quotas.money import MAX_AMOUNT_NANOS
 from quotas.services import lock, return_free
-from tenants.ids import NIL, id_at, moment_of
 from usage.aggregates import of_record
 from usage.models import LEAST_KEPT_DAYS, HourlyUsage, UsageRecord
 from usage.quarters import reopen

@@ -5,7 +5,7 @@ from typing import Any
 from django import forms
 from django.utils.translation import gettext_lazy as _
 
-from quotas.money import AmountError, parse_usd
+from core.money import AmountError, parse_usd
 
 _WORDS = {
     "not_a_number": _("Enter an amount in dollars, like 12.50, in the digits 0-9."),

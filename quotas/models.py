@@ -7,15 +7,9 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import gettext_noop
 
 from accounts.models import User
-from quotas.money import MAX_AMOUNT_NANOS
-from tenants.ids import NIL, new_id
+from core.ids import NIL, new_id
+from core.money import MAX_AMOUNT_NANOS
 from tenants.models import Space
-
-
-class WalletQuerySet(models.QuerySet["Wallet"]):
-    def with_available(self) -> WalletQuerySet:
-        """Adds what the database itself counts as free, to decide by in one statement."""
-        return self.annotate(free=F("total") - F("allocated") - F("spent") - F("held"))
 
 
 class Wallet(models.Model):
@@ -38,8 +32,6 @@ class Wallet(models.Model):
     spent = models.BigIntegerField(default=0)
     held = models.BigIntegerField(default=0)
     is_closed = models.BooleanField(default=False)
-
-    objects = WalletQuerySet.as_manager()
 
     class Meta:
         constraints = [

@@ -13,9 +13,9 @@ from uuid import UUID
 
 from django.db import connection, transaction
 
-from audit import origin
+from core import origin
+from core.ids import id_at
 from quotas.models import Reconciliation
-from tenants.ids import id_at
 from tenants.models import Space
 from usage.aggregates import AGGREGATES, ERROR_TOKENS, Source, difference_sql, records
 from usage.figures import EPOCH, HOUR, first_id, floor

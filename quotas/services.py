@@ -6,18 +6,19 @@ that lock, never a value read before.
 
 from __future__ import annotations
 
+from typing import NamedTuple
 from uuid import UUID, uuid4
 
 from django.db import transaction
 from django.db.models import F, Q
 
 from accounts.models import User
-from audit import origin
-from audit.services import record, refusals_recorded
-from quotas.errors import BelowHeld, InsufficientPool, KeyReused, PoolLimit, QuotaError, StaleTotal, WalletClosed
+from audit.services import record
+from core import origin
+from core.errors import BelowHeld, InsufficientPool, KeyReused, PoolLimit, QuotaError, StaleTotal, WalletClosed
+from core.ids import id_at
+from core.money import MAX_AMOUNT_NANOS, format_exact
 from quotas.models import Transfer, Wallet
-from quotas.money import MAX_AMOUNT_NANOS, format_exact
-from tenants.ids import id_at
 from tenants.models import Space
 
 # What each kind does to the pool's and the member's figures, in amounts.
@@ -44,7 +45,6 @@ def open_wallet(*, member: User) -> Wallet:
     return Wallet.objects.create(space=member.space, kind=Wallet.Kind.MEMBER, user=member)
 
 
-@refusals_recorded("pool.grant")
 @transaction.atomic
 def grant(*, space: Space, amount_nanos: int, reason: str, actor: User | None, key: str = "") -> Transfer:
     """Raise a pool's total. Repeating it with the same key moves nothing and returns the first transfer.
@@ -54,21 +54,27 @@ def grant(*, space: Space, amount_nanos: int, reason: str, actor: User | None, k
     return _operate(Transfer.Kind.GRANT, space=space, amount_nanos=amount_nanos, reason=reason, actor=actor, key=key)
 
 
-@refusals_recorded("pool.revoke")
 @transaction.atomic
 def revoke(*, space: Space, amount_nanos: int, reason: str, actor: User | None, key: str = "") -> Transfer:
     """Take back from a pool at most what it has available. Raises InsufficientPool, KeyReused."""
     return _operate(Transfer.Kind.REVOKE, space=space, amount_nanos=amount_nanos, reason=reason, actor=actor, key=key)
 
 
-@refusals_recorded("member.quota_set")
+class QuotaSet(NamedTuple):
+    """The transfer, None where nothing had to move, and both wallets as they are after it."""
+
+    transfer: Transfer | None
+    pool: Wallet
+    wallet: Wallet
+
+
 @transaction.atomic
 def set_remaining(
     *, member: User, remaining_nanos: int, actor: User, was_total_nanos: int | None = None, key: str = ""
-) -> Transfer | None:
+) -> QuotaSet:
     """Move the difference between pool and member, so that at commit the member's remaining is `remaining_nanos`.
 
-    Returns None when it already was: then nothing is written. Raises InsufficientPool, BelowHeld, and StaleTotal when
+    Writes nothing when it already was. Raises InsufficientPool, BelowHeld, and StaleTotal when
     `was_total_nanos` is given and the allocation has changed since.
     """
     if not 0 <= remaining_nanos <= MAX_AMOUNT_NANOS:
@@ -77,7 +83,7 @@ def set_remaining(
     if key and (done := _done_before(member.space_id, key)):
         if (done.member_number, done.member_remaining_after) != (member.number, remaining_nanos):
             raise KeyReused(key)
-        return done
+        return QuotaSet(done, pool, wallet)
     if was_total_nanos is not None and wallet.total != was_total_nanos:
         raise StaleTotal(total=wallet.total, remaining=wallet.remaining)
     if remaining_nanos < wallet.held:
@@ -85,7 +91,7 @@ def set_remaining(
     before = wallet.remaining
     difference = remaining_nanos - before
     if difference == 0:
-        return None
+        return QuotaSet(None, pool, wallet)
     transfer = _move(
         Transfer.Kind.ALLOCATE if difference > 0 else Transfer.Kind.RECLAIM,
         pool=pool,
@@ -103,7 +109,7 @@ def set_remaining(
         before={"remaining": format_exact(before), "total": format_exact(wallet.total - difference)},
         after={"remaining": format_exact(remaining_nanos), "total": format_exact(wallet.total)},
     )
-    return transfer
+    return QuotaSet(transfer, pool, wallet)
 
 
 def close_wallet(*, member: User, actor: User) -> Transfer | None:

@@ -17,12 +17,12 @@ from django.db import connection, transaction
 
 from accounts.keys import Presented, find_key, usable_key
 from accounts.spending import REFUSAL_STATUS
-from audit import origin
+from core import origin
+from core.errors import InsufficientQuota, KeyLimitReached, KeyRefused, QuotaError
+from core.ids import hex_ids_at
 from quotas import charging
 from quotas.charge_set import CALL, Answer, Entry, values_of
 from quotas.charging import HOLD_LIFETIME_S, Call
-from quotas.errors import InsufficientQuota, KeyLimitReached, KeyRefused, QuotaError
-from tenants.ids import hex_ids_at
 
 T_co = TypeVar("T_co", covariant=True)
 

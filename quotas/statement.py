@@ -20,10 +20,10 @@ from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Sum
 from django.utils import timezone
 
 from accounts.models import ApiKey, User
-from audit import origin
+from core import origin
+from core.ids import id_at
 from quotas.models import Transfer, Wallet
 from quotas.pool import pool_of
-from tenants.ids import id_at
 from tenants.models import Space
 from usage.models import HourlyUsage, UsageRecord
 

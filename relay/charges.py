@@ -11,8 +11,9 @@ from uuid import UUID
 from django.db import DatabaseError, InterfaceError
 
 from accounts.keys import Presented
+from core.errors import InsufficientQuota, KeyRefused
+from core.ids import new_id
 from quotas.charging import Call
-from quotas.errors import InsufficientQuota, KeyRefused
 from quotas.sets import CheckOrder, HoldOrder, ReleaseOrder, RenewOrder, Settled, SettleOrder
 from relay.asks import Ask
 from relay.catalogue import Offer
@@ -26,7 +27,6 @@ from relay.pricing import (
 )
 from relay.stream import Events
 from relay.teller import Teller
-from tenants.ids import new_id
 
 # Content that the upstream keeps: how long it is we cannot know.
 _KEPT_UPSTREAM = ("previous_response_id", "conversation")

@@ -8,7 +8,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from accounts.spending import REFUSAL_STATUS
-from quotas.errors import (
+from core.errors import (
     HoldUnknown,
     InsufficientQuota,
     KeyLimitReached,
@@ -16,7 +16,7 @@ from quotas.errors import (
     NotSpending,
     QuotaError,
 )
-from quotas.money import format_exact
+from core.money import format_exact
 
 # Statuses that tell the client about its own request; all others are between us and the upstream.
 PASSED_ON = frozenset({400, 404, 405, 409, 413, 415, 422})

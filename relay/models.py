@@ -13,9 +13,9 @@ from django.db.models import CheckConstraint, F, OuterRef, Q, Subquery, UniqueCo
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from quotas.money import NANOS_PER_CENT
+from core import vault
+from core.money import NANOS_PER_CENT
 from relay.pricing import MAX_PRICE_NANOS, MAX_TOKENS, Rate
-from spacemanage import vault
 
 MAX_TIMEOUT_S = 24 * 3600
 

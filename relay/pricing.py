@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import msgspec
 
-from quotas.money import NANOS_PER_USD, PARTS_PER_NANO, format_exact
+from core.money import NANOS_PER_USD, PARTS_PER_NANO, format_exact
 
 MILLION = 1_000_000
 # With both at their most, a cost still fits the database's BIGINT.

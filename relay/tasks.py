@@ -22,7 +22,8 @@ from django.db import close_old_connections, transaction
 from django.db.models import Q
 
 from accounts.keys import Presented
-from audit import origin
+from core import origin
+from core.ids import id_at
 from quotas import charging
 from quotas.charging import Call
 from quotas.models import Hold
@@ -32,7 +33,6 @@ from relay.models import Upstream
 from relay.pricing import MAX_TOKENS, Rate, Usage, bound_nanos, cost_nanos, parse_usage
 from relay.teller import Deed
 from relay.upstreams import Target, UpstreamError, Upstreams
-from tenants.ids import id_at
 from usage.models import Task
 
 log = structlog.get_logger(__name__)

@@ -22,7 +22,7 @@ import structlog
 from django.db import DatabaseError, InterfaceError, connection, transaction
 from psycopg.errors import DuplicatePreparedStatement, InvalidSqlStatementName
 
-from quotas.errors import QuotaError
+from core.errors import QuotaError
 from quotas.sets import LEFT, Order, Set, WalletHints, write_one, write_set
 from relay.renewals import Renewals
 

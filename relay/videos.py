@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 from uuid import UUID
 
@@ -23,13 +23,14 @@ from django.http.multipartparser import MultiPartParser, MultiPartParserError
 from django.utils.translation import gettext as _
 
 from accounts.keys import Presented, usable_key
-from quotas.errors import QuotaError
-from quotas.money import format_exact
+from core.errors import QuotaError
+from core.money import format_exact
 from relay import errors
 from relay.asks import CHOICES_MOST, json_object, model_of, named_model
 from relay.catalogue import Catalogue, Offer
 from relay.charges import know, refusal
 from relay.errors import PASSED_ON, ApiError, invalid
+from relay.exchange import Request
 from relay.http import Answer, HttpError
 from relay.tasks import (
     ANSWER_MOST,
@@ -51,9 +52,6 @@ from relay.tasks import (
 from relay.teller import DATABASE_AWAY, PATIENCE_S, PAUSE_S, Teller
 from relay.upstreams import Target, UpstreamError, Upstreams
 from usage.models import Task
-
-if TYPE_CHECKING:
-    from relay.app import Request
 
 log = structlog.get_logger(__name__)
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from django.contrib.admin.apps import AdminConfig
+from django.apps import AppConfig
 
 
-class OperatorsConfig(AdminConfig):
-    default_site = "spacemanage.operators.OperatorsSite"
+class SpaceManageConfig(AppConfig):
+    name = "spacemanage"

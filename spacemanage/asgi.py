@@ -23,8 +23,8 @@ from django.db import connection
 django_pages: Any = get_wsgi_application()
 
 from relay.app import Relay  # noqa: E402  the apps must be loaded before
-from relay.worker import Worker  # noqa: E402
 from spacemanage.boot import refuse_published_passwords  # noqa: E402
+from spacemanage.worker import Worker  # noqa: E402
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

@@ -7,14 +7,14 @@ from django.shortcuts import render
 from django.template.loader import get_template
 from django.views.defaults import server_error
 
-from audit.refusals import record_refused_request
+from console.guards import Refusal
+from console.refusals import record_refused_request
 from spacemanage.logs import DATABASE_AWAY
-from tenants.guards import Refusal
 
 
 def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
     """403, with what the refusal has to say for itself; an act that was tried is in the trail."""
-    record_refused_request(request, exception)
+    record_refused_request(request)
     said = {"reason_title": exception.title, "reason_text": exception.text} if isinstance(exception, Refusal) else {}
     return render(request, "403.html", said, status=403)
 

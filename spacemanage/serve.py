@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from functools import partial
+from importlib import import_module
 from multiprocessing import parent_process
 from multiprocessing.process import BaseProcess
 from socket import socket
@@ -120,9 +121,9 @@ class Supervisor(Multiprocess):
 
 def main() -> None:
     options = read_options()
-    # Here and not in each worker, which would be started again and again.
+    # Settings are checked here: in a worker, a bad one would fail again at every restart.
     try:
-        import spacemanage.settings  # noqa: F401
+        import_module("spacemanage.settings")
     except ImproperlyConfigured as error:
         sys.exit(str(error))
     config = Config(
@@ -135,7 +136,7 @@ def main() -> None:
         loop="uvloop",
         interface="asgi3",
         lifespan="on",
-        # Django's settings say what is logged, audit/address.py whose word is taken for an address.
+        # Django's settings say what is logged, core/addresses.py whose word is taken for an address.
         log_config=None,
         access_log=False,
         proxy_headers=False,

@@ -123,7 +123,7 @@ if not ALLOWED_HOSTS:
 # -- Application ------------------------------------------------------------------------------------------------
 
 INSTALLED_APPS = [
-    "spacemanage.apps.OperatorsConfig",
+    "operators.apps.OperatorsSiteConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -135,15 +135,19 @@ INSTALLED_APPS = [
     "axes",
     "csp",
     "django_cotton.apps.SimpleAppConfig",
-    "django_filters",
     "django_htmx",
     "template_partials.apps.SimpleAppConfig",
     "tenants",
     "audit",
     "accounts",
-    "quotas",
     "usage",
+    "quotas",
     "relay",
+    "console",
+    "operators.apps.OperatorsConfig",
+    "spacemanage",
+    # Production neither imports nor installs the demo.
+    *(["demo"] if DEMO else []),
 ]
 
 MIDDLEWARE = [
@@ -201,14 +205,14 @@ TEMPLATES = [
                 "django.templatetags.tz",
                 "django_cotton.templatetags.cotton",
                 "template_partials.templatetags.partials",
-                "tenants.templatetags.look",
-                "quotas.templatetags.quota",
+                "console.templatetags.look",
+                "console.templatetags.quota",
             ],
             "context_processors": [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
-                "tenants.context.shell",
+                "console.frame.shell",
             ],
         },
     }
@@ -245,7 +249,7 @@ AXES_LOCKOUT_PARAMETERS = ["username", "ip_address"]
 AXES_COOLOFF_TIME = "accounts.throttle.cool_off"
 AXES_USERNAME_CALLABLE = "accounts.throttle.throttled_name"
 AXES_CLIENT_IP_CALLABLE = "accounts.throttle.client_address"
-AXES_LOCKOUT_CALLABLE = "accounts.throttle.refuse"
+AXES_LOCKOUT_CALLABLE = "console.sign_in.views.refuse"
 AXES_RESET_ON_SUCCESS = True
 AXES_ENABLE_ACCESS_FAILURE_LOG = False
 AXES_VERBOSE = False

@@ -11,10 +11,6 @@ handler500 = "spacemanage.errors.failed"
 urlpatterns = [
     path("healthz", health.healthz),
     path("readyz", health.readyz),
-    path("", include("accounts.urls")),
-    path("", include("tenants.urls")),
-    path("", include("quotas.urls")),
-    path("", include("usage.urls")),
-    path("", include("audit.urls")),
+    path("", include("console.urls")),
     path("admin/", admin.site.urls),
 ]

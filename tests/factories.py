@@ -8,12 +8,13 @@ from factory.declarations import Sequence, SubFactory
 from factory.django import DjangoModelFactory
 
 from accounts.models import User
+from core.ids import new_id
+from core.money import NANOS_PER_USD
 from quotas.charging import Call, hold, settle
-from quotas.money import NANOS_PER_USD
+from quotas.members import MemberChanges, create_member, edit_member
 from quotas.services import set_remaining
-from tenants.ids import new_id
+from quotas.spaces import create_space
 from tenants.models import Space
-from tenants.services import MemberChanges, create_member, create_space, edit_member
 from usage.models import UsageRecord
 
 PASSWORD = "correct horse battery"
@@ -53,7 +54,7 @@ class MemberFactory(DjangoModelFactory[User]):
         if usd:
             set_remaining(member=member, remaining_nanos=usd * NANOS_PER_USD, actor=manager)
         if is_admin:
-            member = edit_member(member=member, changes=MemberChanges(is_admin=True), actor=manager)
+            member = edit_member(member=member, changes=MemberChanges(is_admin=True), actor=manager).member
         return User.objects.select_related("space", "wallet").get(pk=member.pk)
 
 

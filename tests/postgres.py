@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
     if not command:
         print("Usage: python tests/postgres.py -- COMMAND …", file=sys.stderr)
         return 2
-    if os.environ.get("DATABASE_URL", "").startswith(("postgres://", "postgresql://")):
+    if is_named():
         return run(command, dict(os.environ))
     programs = next(available(), None)
     if programs is None:
@@ -52,6 +52,10 @@ def main(arguments: list[str]) -> int:
         signal.signal(number, leave)
     with server(programs) as url:
         return run(command, {**os.environ, "DATABASE_URL": url})
+
+
+def is_named() -> bool:
+    return os.environ.get("DATABASE_URL", "").startswith(("postgres://", "postgresql://"))
 
 
 def leave(number: int, _frame: object) -> None:

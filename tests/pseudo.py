@@ -1,7 +1,7 @@
 """A language that nobody speaks: every string half as long again, in Hebrew letters, read from the right.
 
 It shows what a page does with long words and with another direction; it is made of the strings themselves when
-tests start, below var/, and is offered by the tests' settings alone.
+tests start, in their temporary folder, and is offered by the tests' settings alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from tests import words
 # A Hebrew that there is not, so that browsers know how to read it; what Django itself says is in Hebrew.
 CODE = "he-xx"
 LOCALE = "he_XX"
-DIRECTORY = words.ROOT / "var" / "pseudo"
 INFO = {"bidi": True, "code": CODE, "name": "Pseudo", "name_local": "Pseudo"}
 
 # A letter for each letter: what is read is no word, and its direction is a real one.
@@ -48,7 +47,7 @@ def make(directory: Path) -> None:
             catalog.add(message.id, plurals, context=message.context)
     target = directory / LOCALE / "LC_MESSAGES"
     target.mkdir(parents=True, exist_ok=True)
-    # Several processes may be testing.
+    # Several workers of one run write it.
     made = target / f"{os.getpid()}.mo"
     made.write_bytes(words.compiled(catalog))
     made.replace(target / "django.mo")

@@ -1,17 +1,52 @@
 """The product's settings with plain static files and quick password hashing, on whatever DATABASE_URL names."""
 
+import atexit
 import os
+import secrets
+import select
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
 
-os.environ.setdefault("DEMO", "true")
+from cryptography.fernet import Fernet
 
-from django.conf.locale import LANG_INFO
+# The first process of a run makes its folder and secrets; test workers and servers under test inherit them, so two runs
+# in one checkout share no file.
+if "TEST_DIR" not in os.environ:
+    os.environ["TEST_DIR"] = tempfile.mkdtemp(prefix="spacemanage-test-")
+    atexit.register(shutil.rmtree, os.environ["TEST_DIR"], ignore_errors=True)
+    os.environ["SECRET_KEY"] = secrets.token_urlsafe(64)
+    os.environ["CREDENTIAL_KEYS"] = Fernet.generate_key().decode()
+    os.environ.setdefault("DEMO", "true")
+TEST_DIR = Path(os.environ["TEST_DIR"])
 
-from spacemanage.settings import *  # noqa: F403
-from tests import pseudo
+# Container images often set PYTHONDONTWRITEBYTECODE. Without bytecode each server under test compiles all of Django
+# when it starts, which doubles the CPU time of a start.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+    os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(__file__).resolve().parent.parent / "var" / "pycache"))
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"]
+
+# libfaketime, told to leave the monotonic clock alone (docs/developers.md), breaks the clock_nanosleep of time.sleep.
+if "faketime" in os.environ.get("LD_PRELOAD", ""):
+    time.sleep = lambda seconds: select.select([], [], [], seconds)  # type: ignore[assignment,arg-type]  # no result
+
+from django.conf.locale import LANG_INFO  # noqa: E402
+
+from spacemanage.settings import *  # noqa: E402, F403
+from tests import pseudo  # noqa: E402
+
+if DATABASES["default"]["ENGINE"].endswith("sqlite3"):  # noqa: F405
+    DATABASES["default"]["TEST"] = {"NAME": str(TEST_DIR / "test.sqlite3")}  # noqa: F405
+else:
+    # Two runs may share a server.
+    DATABASES["default"]["TEST"] = {"NAME": f"test_{secrets.token_hex(4)}"}  # noqa: F405
 
 # WhiteNoise reads its whole folder for each test client: an empty one is quick, and there on a bare clone.
-STATIC_ROOT = VAR_DIR / "test-static"  # noqa: F405
-STATIC_ROOT.mkdir(parents=True, exist_ok=True)
+STATIC_ROOT = TEST_DIR / "static"
+STATIC_ROOT.mkdir(exist_ok=True)
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
@@ -21,4 +56,4 @@ PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 # A pseudo-language read from the right, for the tests alone; its catalog is made by their conftest.
 LANG_INFO[pseudo.CODE] = pseudo.INFO
 LANGUAGES = [*LANGUAGES, (pseudo.CODE, "Pseudo")]  # noqa: F405
-LOCALE_PATHS = [*LOCALE_PATHS, pseudo.DIRECTORY]  # noqa: F405
+LOCALE_PATHS = [*LOCALE_PATHS, TEST_DIR / "pseudo"]  # noqa: F405

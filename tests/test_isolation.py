@@ -135,7 +135,7 @@ ROWS = [
     Row("/me/confirm/",               "POST", "302 303  303   303  303  302   302", PRESENT),
     Row("/me/two-factor/",            "GET",  "302 200  200   200  200  302   302"),
     Row("/me/two-factor/",            "POST", "302 405  405   405  405  302   302"),
-    # Whoever did not give the present password a moment ago is asked for it: 303. tests/accounts/test_two_factor.py
+    # Whoever did not give the present password a moment ago is asked for it: 303. tests/console/settings/
     # goes on from there.
     Row("/me/two-factor/app/",        "GET",  "302 303  303   303  303  302   302"),
     Row("/me/two-factor/app/",        "POST", "302 303  303   303  303  302   302", {"code": "123456"}),

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from accounts.keys import KeyTerms, create_key
 from accounts.models import ApiKey, User
+from core.ids import new_id
 from quotas.charging import Call, hold, settle
 from quotas.models import Wallet
 from quotas.reconcile import reconcile
-from tenants.ids import new_id
 from tenants.models import Space
 
 STRANGE = st.sampled_from(

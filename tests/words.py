@@ -22,7 +22,19 @@ from django.utils.translation.template import templatize
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCALES = ROOT / "locale"
-PLACES = ["accounts", "audit", "quotas", "relay", "spacemanage", "tenants", "usage", "templates"]
+PLACES = [
+    "accounts",
+    "audit",
+    "console",
+    "core",
+    "operators",
+    "quotas",
+    "relay",
+    "spacemanage",
+    "tenants",
+    "usage",
+    "templates",
+]
 # What the relay answers is for programs, and in English.
 FOR_PROGRAMS = {"relay/errors.py", "relay/videos.py"}
 KEYWORDS: dict[str, tuple[int | tuple[int, str], ...] | None] = {
@@ -69,8 +81,9 @@ def _found_in(path: Path, name: str) -> Iterator[Found]:
 def gathered() -> Catalog:
     """Everything that is to be translated. The lines are left out: they would change with every commit."""
     catalog = Catalog(charset="utf-8")
-    plurals = {said[0]: said for said, _, _, _ in found() if isinstance(said, tuple)}
-    for said, context, name, _line in found():
+    everything = list(found())
+    plurals = {said[0]: said for said, _, _, _ in everything if isinstance(said, tuple)}
+    for said, context, name, _line in everything:
         catalog.add(plurals.get(said, said) if isinstance(said, str) else said, context=context, locations=[(name, 0)])
     return catalog
 

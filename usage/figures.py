@@ -17,7 +17,7 @@ from uuid import UUID
 from django.db.models import Case, Expression, F, IntegerField, Q, QuerySet, Sum, Value, When
 from django.db.models.functions import Coalesce
 
-from tenants.ids import id_at
+from core.ids import id_at
 from usage.aggregates import AGGREGATES
 from usage.models import HourlyUsage, QuarterMark, SpaceQuarter, UsageRecord
 

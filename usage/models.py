@@ -7,7 +7,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-from tenants.ids import NIL, moment_of, new_id
+from core.ids import NIL, moment_of, new_id
 from tenants.models import Space
 
 # Records of requests that may still be settled, late or twice, are kept: nothing younger is ever pruned.

@@ -8,9 +8,8 @@ from typing import Any
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
-from audit import origin
-from tenants import append_only
-from tenants.ids import moment_of
+from core import append_only, origin
+from core.ids import moment_of
 from usage.partitions import MONTHS_AHEAD, TABLE, Month, make_month, make_rest, months_from
 
 _OLD = f"{TABLE}_old"

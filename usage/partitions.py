@@ -23,9 +23,8 @@ from uuid import UUID
 import structlog
 from django.db import OperationalError, connection, transaction
 
-from audit import origin
-from tenants import append_only
-from tenants.ids import id_at
+from core import append_only, origin
+from core.ids import id_at
 
 log = structlog.get_logger(__name__)
 

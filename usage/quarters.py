@@ -13,8 +13,8 @@ from django.db import connection, transaction
 from django.db.models import DateTimeField, Q, QuerySet, Value
 from django.db.models.functions import Now
 
-from audit import origin
-from tenants.ids import moment_of
+from core import origin
+from core.ids import moment_of
 from tenants.models import Space
 from usage.aggregates import AGGREGATES, of_rows
 from usage.figures import EPOCH, QUARTER, first_id, floor, place_among

@@ -15,9 +15,8 @@ from typing import Any
 from django.db import connection, transaction
 from django.db.models import QuerySet
 
-from audit import origin
-from tenants import append_only
-from tenants.ids import moment_of
+from core import append_only, origin
+from core.ids import moment_of
 from usage.aggregates import AGGREGATES, ERROR_TOKENS, of_roll_ups, of_rows
 from usage.models import (
     LEAST_KEPT_DAYS,

@@ -8,8 +8,8 @@ from django.db import migrations, models
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.models import Q
 
-from tenants import append_only
-from tenants.append_only import AppendOnly
+from core import append_only
+from core.append_only import AppendOnly
 
 
 def tell_targets_and_offices(apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:

@@ -76,8 +76,8 @@ def main() -> int:
 def people() -> dict[str, str]:
     """Keys by what their owners can do."""
     from benchmarks.seed import space_of
+    from quotas.members import set_enabled
     from quotas.services import set_remaining
-    from tenants.services import set_enabled
 
     rich, poor, disabled = space_of(3, name="compat")
     manager = rich.user.space.people.get(number=1)  # type: ignore[union-attr]  # a member has a space

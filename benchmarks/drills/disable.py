@@ -11,7 +11,7 @@ from benchmarks.drills.asking import Answer, Ask, ask
 from benchmarks.drills.books import SETTLING_S, check_books, rows_of
 from benchmarks.drills.processes import wait_until
 from benchmarks.drills.stage import BY_TOKEN, Browser, Stage
-from tenants.services import set_suspended
+from quotas.spaces import set_suspended
 
 STREAM = "demo:pace=0.1 demo:tokens=20"
 

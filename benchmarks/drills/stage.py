@@ -20,12 +20,13 @@ from benchmarks.drills.asking import Ask
 from benchmarks.drills.postgres import Postgres
 from benchmarks.drills.processes import DemoUpstream, Relay
 from benchmarks.drills.report import Report
+from core.money import NANOS_PER_USD
+from quotas.members import create_member
 from quotas.models import Wallet
-from quotas.money import NANOS_PER_USD
 from quotas.services import set_remaining
+from quotas.spaces import create_space
 from relay.models import Model, Upstream
 from relay.pricing import Rate
-from tenants.services import create_member, create_space
 
 PASSWORD = "drill sergeant's own"
 # Costs the same whatever is said, so that the hold is the cost.

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.db import migrations
 
-from tenants.append_only import AppendOnly
+from core.append_only import AppendOnly
 
 
 class Migration(migrations.Migration):

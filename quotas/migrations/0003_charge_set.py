@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.db import migrations
 
-from tenants.sql_function import InstallFunction
+from core.sql_function import InstallFunction
 
 
 class Migration(migrations.Migration):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from django.http import HttpRequest, HttpResponse
+from django.db import connection
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone, translation
+from django.utils.translation import gettext
 
-from accounts.locales import offset_of, zone_of
 from accounts.middleware import browser_locale
 from accounts.models import ApiKey, User
 from audit.models import AuditEvent
+from core.locales import offset_of, zone_of
 from tests.factories import charge
 
 pytestmark = pytest.mark.django_db
@@ -25,13 +29,6 @@ CHINESE = {"Accept-Language": "zh-CN,zh;q=0.9,en;q=0.8"}
 def signed_in(client: Client, member: User) -> Client:
     client.force_login(member, backend="accounts.backends.LivingUserBackend")
     return client
-
-
-@pytest.fixture(autouse=True)
-def as_it_was() -> Any:
-    yield
-    translation.activate("en")
-    timezone.deactivate()
 
 
 def choose(client: Client, **chosen: str) -> Any:
@@ -161,29 +158,72 @@ def test_refusals_are_in_the_readers_language(signed_in: Client, member: User, p
     assert "您无法打开" in response.content.decode() or "这里什么也没有" in response.content.decode()
 
 
-def test_no_request_finds_the_language_or_zone_of_the_one_before(
-    signed_in: Client, client: Client, member: User
-) -> None:
-    User.objects.filter(pk=member.pk).update(language="zh-hans", time_zone="Asia/Shanghai")
-    signed_in.get("/me/settings/")
-    assert translation.get_language() == "zh-hans"
-
-    response = Client().get("/login/")
-
-    assert "<h1>Sign in</h1>" in response.content.decode()
-    assert (translation.get_language(), timezone.get_current_timezone_name()) == ("en", "UTC")
+def active() -> tuple[str, str]:
+    return translation.get_language(), timezone.get_current_timezone_name()
 
 
-def test_what_fails_before_anybody_is_known_is_nobody_elses_language() -> None:
-    translation.activate("zh-hans")
-    timezone.activate("Asia/Shanghai")
+def test_each_request_of_a_thread_has_its_own_language_and_zone(signed_in: Client, member: User) -> None:
+    User.objects.filter(pk=member.pk).update(language="zh-hans", time_zone="Asia/Tokyo")
+    before = active()
+
+    chinese = signed_in.get("/me/settings/").content.decode()
+    between = active()
+    english = Client().get("/login/").content.decode()
+
+    assert '<html lang="zh-hans"' in chinese and "Asia/Tokyo" in chinese
+    assert '<html lang="en"' in english and "<h1>Sign in</h1>" in english
+    assert (before, between, active()) == (("en", "UTC"),) * 3
+
+
+def test_a_thread_has_the_language_and_zone_of_before_the_request_back(signed_in: Client, member: User) -> None:
+    User.objects.filter(pk=member.pk).update(language="en", time_zone="Asia/Tokyo")
+
+    with translation.override("zh-hans"), timezone.override("Europe/Berlin"):
+        signed_in.get("/me/settings/")
+        assert active() == ("zh-hans", "Europe/Berlin")
+
+
+def test_a_view_that_raises_leaves_no_language_or_zone_active() -> None:
+    def fail(request: HttpRequest) -> HttpResponse:
+        translation.activate("zh-hans")
+        timezone.activate("Asia/Tokyo")
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        browser_locale(fail)(HttpRequest())
+
+    assert active() == ("en", "UTC")
+
+
+def test_a_streamed_body_is_rendered_in_the_language_and_zone_of_its_request() -> None:
+    def pieces() -> Iterator[str]:
+        for _ in range(2):
+            yield f"{gettext('Sign in')} {timezone.get_current_timezone_name()}\n"
+
+    def stream(request: HttpRequest) -> StreamingHttpResponse:
+        translation.activate("zh-hans")
+        timezone.activate("Asia/Tokyo")
+        return StreamingHttpResponse(pieces())
+
+    response = cast("StreamingHttpResponse", browser_locale(stream)(HttpRequest()))
+    rendered, left_active = [], []
+    for piece in response:
+        rendered.append(piece.decode())
+        left_active.append(active())
+
+    assert rendered == ["登录 Asia/Tokyo\n"] * 2
+    assert left_active == [("en", "UTC")] * 2
+
+
+def test_a_request_starts_without_the_language_or_zone_of_its_thread() -> None:
     seen = []
 
     def fail(request: HttpRequest) -> HttpResponse:
-        seen.append((translation.get_language(), timezone.get_current_timezone_name()))
+        seen.append(active())
         return HttpResponse(status=400)
 
-    browser_locale(fail)(HttpRequest())
+    with translation.override("zh-hans"), timezone.override("Asia/Shanghai"):
+        browser_locale(fail)(HttpRequest())
 
     assert seen == [("en", "UTC")]
 
@@ -197,9 +237,6 @@ def test_a_language_that_is_offered_no_more_is_as_none(signed_in: Client, member
 
 
 def test_it_costs_no_query(signed_in: Client, member: User, django_assert_num_queries: Any) -> None:
-    from django.db import connection
-    from django.test.utils import CaptureQueriesContext
-
     # The first request of a session notes that it was seen.
     signed_in.get("/me/settings/")
     with CaptureQueriesContext(connection) as before:

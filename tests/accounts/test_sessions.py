@@ -16,8 +16,8 @@ from accounts.devices import device_of
 from accounts.models import User
 from accounts.sessions import end_other_sessions, end_session
 from audit.models import AuditEvent
-from tenants.services import delete_member, set_enabled
-from tests.accounts.authenticator import give_password
+from quotas.members import delete_member, set_enabled
+from tests.authenticator import give_password
 
 pytestmark = pytest.mark.django_db
 
@@ -89,7 +89,7 @@ def test_who_is_deleted_while_signing_out_elsewhere_is_signed_out(
         end_other_sessions(user=user)
 
     desk = signed_in("jun")
-    monkeypatch.setattr("accounts.session_views.end_other_sessions", after_the_deletion)
+    monkeypatch.setattr("console.settings.sessions.end_other_sessions", after_the_deletion)
 
     response = desk.post("/me/sessions/end-others/")
     assert (response.status_code, response["Location"]) == (302, "/login/?next=/me/sessions/end-others/")

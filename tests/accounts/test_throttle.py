@@ -15,7 +15,7 @@ from django.utils import timezone
 from accounts.models import User
 from accounts.sign_in import BACKEND
 from accounts.throttle import ADDRESS_LIMIT, NAME_LIMIT
-from tests.accounts.authenticator import App, give_password
+from tests.authenticator import App, give_password
 from tests.factories import PASSWORD, MemberFactory
 from tests.quotas.test_concurrency import together
 

@@ -10,23 +10,22 @@ from io import StringIO
 from typing import Any
 
 import pytest
-from django.core.exceptions import PermissionDenied
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
-from django.test import Client, RequestFactory
+from django.test import Client
 from django.utils import timezone
 
 from accounts.keys import KeyTerms, create_key, rotate_key
 from accounts.models import Role, User
 from accounts.throttle import NAME_LIMIT
 from audit.models import AuditEvent
-from audit.refusals import record_refused_request
-from audit.services import AND_MORE, REFUSALS_AN_HOUR, SecretInTrail, keep_refusal, record
+from audit.services import AND_MORE, REFUSALS_AN_HOUR, SecretInTrail, record, record_refused_deed
+from core.errors import NameTakenError
+from core.money import format_exact
 from quotas.models import Wallet
-from quotas.money import format_exact
+from quotas.spaces import create_space
 from relay.models import Model, Upstream
 from tenants.models import Space
-from tenants.services import MemberChanges, NameTakenError, create_space, reset_manager
 from tests.factories import PASSWORD, MemberFactory
 from tests.relay.conftest import wait_for
 
@@ -205,26 +204,30 @@ def test_operators_refused_acts_are_recorded(space: Space, operator: User) -> No
     assert refusals() == [("operator", "pool.revoke", "Halcyon Labs", "insufficient_pool")]
 
 
-def test_a_refusal_outlives_the_transaction_around_its_service_and_is_there_once(space: Space, operator: User) -> None:
+def test_a_refusal_is_recorded_once_its_transaction_is_rolled_back(space: Space, operator: User) -> None:
+    asked = {"name": space.name, "manager_username": "nora"}
     with pytest.raises(NameTakenError) as refused, transaction.atomic():
         create_space(name=space.name, manager_username="nora", manager_password=SECRET, actor=operator)
     assert refusals() == []
 
-    keep_refusal(refused.value)
-    keep_refusal(refused.value)
+    record_refused_deed("space.created", refused.value, actor=operator, target=None, asked=asked)
 
     assert refusals() == [("operator", "space.created", "", "name_taken")]
     assert AuditEvent.objects.get(refusal="name_taken").after == {"name": "Halcyon Labs", "manager_username": "nora"}
 
 
-def test_a_403_of_admin_is_kept_though_its_transaction_went(member: User, operator: User) -> None:
-    with pytest.raises(PermissionDenied) as refused, transaction.atomic():
-        reset_manager(manager=member, changes=MemberChanges(username="x"), actor=operator)
-    request = RequestFactory().post("/admin/accounts/user/1/change/")
+def test_a_failure_is_no_refusal(operator: User) -> None:
+    record_refused_deed("space.created", RuntimeError("no connection"), actor=operator, target=None)
 
-    record_refused_request(request, refused.value)
+    assert refusals() == []
 
-    assert refusals() == [("operator", "manager.reset", "jun", "not_allowed")]
+
+def test_what_django_admin_refuses_an_operator_is_recorded(member: User, operator: User) -> None:
+    answer = as_(operator).post(f"/admin/accounts/user/{member.pk}/change/", {"username": "x-new"})
+
+    assert answer.status_code == 403
+    assert refusals() == [("operator", "page.posted", "", "not_allowed")]
+    assert User.objects.get(pk=member.pk).username == "jun"
 
 
 @pytest.mark.django_db(transaction=True)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
@@ -15,12 +14,12 @@ from playwright.sync_api import BrowserContext, ConsoleMessage, Page, expect
 from pytest_django.live_server_helper import LiveServer
 
 from accounts.models import User
-from tenants.listing import members_of
+from console.users.listing import members_of
 from tenants.models import Space
 from tests import pseudo
+from tests.chromium import find_chromium
 from tests.factories import MemberFactory
 
-NAMES = ["chromium", "chromium-browser", "google-chrome"]
 QUIET = [
     "--headless",
     "--no-sandbox",
@@ -50,7 +49,7 @@ class SignIn(Protocol):
 
 @pytest.fixture(scope="session")
 def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[str, Any]:
-    chromium = next(filter(None, map(shutil.which, [os.environ.get("CHROMIUM", ""), *NAMES])), None)
+    chromium = find_chromium()
     if chromium is None:
         pytest.skip("No Chromium here: install it, or name one in CHROMIUM.")
     return browser_type_launch_args | {"executable_path": chromium, "args": QUIET}
@@ -59,7 +58,7 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[s
 @pytest.fixture(scope="session", autouse=True)
 def pseudo_language() -> None:
     """Made before Django looks for it, which it does once."""
-    pseudo.make(pseudo.DIRECTORY)
+    pseudo.make(Path(settings.LOCALE_PATHS[-1]))
 
 
 @pytest.fixture(scope="session")

@@ -17,15 +17,15 @@ from pytest_django import Settings
 
 from accounts.keys import KeyTerms, create_key, set_key_enabled
 from accounts.models import ApiKey, User
-from audit.origin import acting
 from audit.services import record_refusal
+from core.ids import new_id
+from core.money import NANOS_PER_USD as USD
+from core.origin import acting
 from quotas.charging import Call, hold, release, settle
-from quotas.money import NANOS_PER_USD as USD
 from quotas.services import set_remaining
-from tenants.ids import new_id
 from tenants.models import Space
 from tests import pseudo
-from tests.accounts.authenticator import code_of
+from tests.authenticator import code_of
 from tests.browser.conftest import DESK, give_session
 from tests.browser.pages import button, dialog, open_dialog
 from tests.factories import PASSWORD, MemberFactory, SpaceFactory, charge, manager_of

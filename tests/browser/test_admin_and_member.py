@@ -6,8 +6,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from accounts.models import User
+from core.money import NANOS_PER_USD
 from quotas.models import Wallet
-from quotas.money import NANOS_PER_USD
 from tests.browser.conftest import SignIn
 from tests.browser.pages import button, dialog, open_dialog, pool_figure, posts, row, toast
 from tests.factories import PASSWORD

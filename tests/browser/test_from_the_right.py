@@ -10,7 +10,7 @@ from playwright.sync_api import Locator
 from pytest_django import Settings
 
 from accounts.models import User
-from audit.origin import acting
+from core.origin import acting
 from tests.browser.conftest import SignIn
 from tests.factories import charge
 

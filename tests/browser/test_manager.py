@@ -10,8 +10,8 @@ from playwright.sync_api import Page, expect
 
 from accounts.keys import KeyTerms, create_key
 from accounts.models import User
+from core.money import NANOS_PER_USD
 from quotas.models import Transfer, Wallet
-from quotas.money import NANOS_PER_USD
 from tenants.models import Space
 from tests.browser.conftest import SignIn
 from tests.browser.pages import button, dialog, open_dialog, pool_figure, posts, row, toast, usernames

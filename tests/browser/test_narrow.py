@@ -11,9 +11,9 @@ from playwright.sync_api import BrowserContext, ViewportSize, expect
 
 from accounts.keys import KeyTerms, create_key
 from accounts.models import User
+from core.ids import new_id
+from core.money import NANOS_PER_USD as USD
 from quotas.charging import Call, hold, release, settle
-from quotas.money import NANOS_PER_USD as USD
-from tenants.ids import new_id
 from tests import pseudo
 from tests.browser.conftest import DESK, SignIn, give_session
 from tests.browser.pages import button, dialog, open_dialog

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
 from accounts.models import User
-from tests.accounts.authenticator import App, code_of
+from tests.authenticator import App, code_of
 from tests.browser.pages import button, dialog, open_dialog, row, toast
 from tests.factories import PASSWORD
 

@@ -8,9 +8,9 @@ from django.db.models import Model
 
 from accounts.models import User
 from audit.models import AuditEvent
+from core.money import NANOS_PER_USD
 from quotas.charging import Call
 from quotas.models import Hold, Transfer, Wallet
-from quotas.money import NANOS_PER_USD
 from quotas.pool import pool_of
 from tenants.models import Space
 from usage.models import HourlyUsage, UsageRecord

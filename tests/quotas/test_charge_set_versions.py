@@ -18,10 +18,10 @@ from django.utils import timezone
 from psycopg.rows import dict_row
 from psycopg.types.json import Json
 
+from core.ids import new_id
+from core.money import NANOS_PER_USD as USD
 from quotas import charge_set
 from quotas.models import Wallet
-from quotas.money import NANOS_PER_USD as USD
-from tenants.ids import new_id
 from usage.models import HourlyUsage
 
 SQL = Path(apps.get_app_config("quotas").path) / "sql"

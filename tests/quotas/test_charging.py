@@ -10,16 +10,17 @@ from django.utils import timezone
 
 from accounts.keys import KeyTerms, create_key
 from accounts.models import User
-from audit import origin
+from core import origin
+from core.errors import HoldUnknown, InsufficientQuota, NotSpending, QuotaError
+from core.ids import NIL, new_id
 from quotas.charging import SWEPT, Call, expire_holds, hold, release, renew, settle
-from quotas.errors import HoldUnknown, InsufficientQuota, NotSpending, QuotaError
+from quotas.members import delete_member, set_enabled
 from quotas.models import Hold, Transfer, Wallet
 from quotas.pool import pool_of
 from quotas.reconcile import reconcile
 from quotas.services import set_remaining
-from tenants.ids import NIL, new_id
+from quotas.spaces import set_suspended
 from tenants.models import Space
-from tenants.services import delete_member, set_enabled, set_suspended
 from tests.factories import MemberFactory
 from tests.quotas.books import CALL, USD, books, conserved, figures, journal
 from usage.models import HourlyUsage, UsageRecord

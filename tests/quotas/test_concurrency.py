@@ -17,23 +17,24 @@ from django.utils import timezone
 
 from accounts.models import User
 from audit.models import AuditEvent
-from quotas.charging import expire_holds, hold, release, renew, settle
-from quotas.errors import (
+from core.errors import (
     BelowHeld,
     HoldUnknown,
     InsufficientPool,
     InsufficientQuota,
+    MemberGoneError,
     NotSpending,
     StaleTotal,
     WalletClosed,
 )
+from core.ids import new_id
+from quotas.charging import expire_holds, hold, release, renew, settle
+from quotas.members import MemberChanges, delete_member, edit_member, set_enabled
 from quotas.models import Hold, Transfer, Wallet
 from quotas.pool import pool_of
 from quotas.reconcile import reconcile
 from quotas.services import grant, revoke, set_remaining
-from tenants.ids import new_id
 from tenants.models import Space
-from tenants.services import MemberChanges, MemberGoneError, delete_member, edit_member, set_enabled
 from tests.factories import MemberFactory, SpaceFactory
 from tests.quotas.books import CALL, USD, conserved, figures, journal
 from usage.models import UsageRecord
@@ -94,7 +95,10 @@ def settling(user: User, request_id: UUID, nanos: int) -> Callable[[], object]:
 
 
 def setting(user: User, nanos: int, actor: User, was_total_nanos: int | None = None) -> Callable[[], object]:
-    return lambda: set_remaining(member=user, remaining_nanos=nanos, actor=actor, was_total_nanos=was_total_nanos)
+    def step() -> object:
+        return set_remaining(member=user, remaining_nanos=nanos, actor=actor, was_total_nanos=was_total_nanos).transfer
+
+    return step
 
 
 def held(user: User, nanos: int) -> UUID:

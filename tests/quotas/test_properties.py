@@ -24,15 +24,15 @@ from hypothesis.stateful import (
 )
 
 from accounts.models import User
+from core.errors import BelowHeld, InsufficientPool, InsufficientQuota, NotSpending, QuotaError
+from core.ids import new_id
 from quotas.charging import expire_holds, hold, release, renew, settle
-from quotas.errors import BelowHeld, InsufficientPool, InsufficientQuota, NotSpending, QuotaError
+from quotas.members import delete_member, set_enabled
 from quotas.models import Hold, Transfer, Wallet
 from quotas.pool import pool_of
 from quotas.reconcile import reconcile
 from quotas.services import grant, revoke, set_remaining
-from tenants.ids import new_id
 from tenants.models import Space
-from tenants.services import delete_member, set_enabled
 from tests.factories import MemberFactory, SpaceFactory, manager_of
 from tests.quotas.books import CALL, books, conserved
 from usage.models import HourlyUsage, UsageRecord

@@ -8,14 +8,14 @@ from django.db import connection
 
 from accounts.keys import KeyTerms, create_key
 from accounts.models import User
+from core.ids import NIL, new_id
 from quotas.charging import Call, hold, settle
+from quotas.members import delete_member
 from quotas.models import Reconciliation, Wallet
 from quotas.pool import pool_of
 from quotas.reconcile import reconcile
 from quotas.services import revoke, set_remaining
-from tenants.ids import NIL, new_id
 from tenants.models import Space
-from tenants.services import delete_member
 from tests.factories import SpaceFactory, charge
 from tests.quotas.books import CALL, USD
 from usage.models import HourlyUsage

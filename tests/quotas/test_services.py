@@ -5,25 +5,27 @@ from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError, connection, transaction
 
 from accounts.models import User
-from audit import origin
 from audit.models import AuditEvent
+from core import origin
+from core.errors import (
+    BelowHeld,
+    InsufficientPool,
+    KeyReused,
+    MemberGoneError,
+    PoolLimit,
+    QuotaError,
+    StaleTotal,
+    WalletClosed,
+)
+from core.ids import new_id
+from core.money import MAX_AMOUNT_NANOS
 from quotas.charging import hold
-from quotas.errors import BelowHeld, InsufficientPool, KeyReused, PoolLimit, QuotaError, StaleTotal, WalletClosed
+from quotas.members import MemberChanges, create_member, delete_member, edit_member, set_enabled
 from quotas.models import Transfer, Wallet
-from quotas.money import MAX_AMOUNT_NANOS
 from quotas.pool import pool_of
 from quotas.services import grant, revoke, set_remaining
-from tenants.ids import new_id
+from quotas.spaces import create_space
 from tenants.models import Space
-from tenants.services import (
-    MemberChanges,
-    MemberGoneError,
-    create_member,
-    create_space,
-    delete_member,
-    edit_member,
-    set_enabled,
-)
 from tests.factories import PASSWORD, MemberFactory, SpaceFactory, charge
 from tests.quotas.books import CALL, USD, books, conserved, figures, journal
 
@@ -82,7 +84,7 @@ def test_a_members_total_is_allocations_less_reclaims_and_remaining_is_total_les
 def test_raising_remaining_moves_the_difference_as_one_transfer_with_the_balances_after(
     space: Space, manager: User, member: User, charged: None
 ) -> None:
-    transfer = set_remaining(member=member, remaining_nanos=10 * USD, actor=manager)
+    transfer = set_remaining(member=member, remaining_nanos=10 * USD, actor=manager).transfer
 
     assert transfer == Transfer.objects.first()
     assert transfer is not None
@@ -96,7 +98,7 @@ def test_raising_remaining_moves_the_difference_as_one_transfer_with_the_balance
 def test_lowering_remaining_moves_the_difference_back_as_one_transfer_with_the_balances_after(
     space: Space, manager: User, member: User, charged: None
 ) -> None:
-    transfer = set_remaining(member=member, remaining_nanos=1 * USD, actor=manager)
+    transfer = set_remaining(member=member, remaining_nanos=1 * USD, actor=manager).transfer
 
     assert transfer is not None
     assert _told(transfer) == ("reclaim", 2_750_000_000, "jun", 2, "mira", "")
@@ -109,7 +111,7 @@ def test_lowering_remaining_moves_the_difference_back_as_one_transfer_with_the_b
 def test_setting_what_remains_already_moves_and_writes_nothing(member: User, manager: User, charged: None) -> None:
     before = books(member.space)
 
-    assert set_remaining(member=member, remaining_nanos=3_750_000_000, actor=manager) is None
+    assert set_remaining(member=member, remaining_nanos=3_750_000_000, actor=manager).transfer is None
     assert books(member.space) == before
 
 
@@ -356,11 +358,11 @@ def test_one_key_moves_money_in_each_of_two_spaces(space: Space) -> None:
 
 
 def test_a_remaining_set_twice_with_one_key_moves_once(member: User, manager: User) -> None:
-    first = set_remaining(member=member, remaining_nanos=9 * USD, actor=manager, key="k")
+    first = set_remaining(member=member, remaining_nanos=9 * USD, actor=manager, key="k").transfer
     charge(member, cost_usd=4)
     before = books(member.space)
 
-    again = set_remaining(member=member, remaining_nanos=9 * USD, actor=manager, key="k")
+    again = set_remaining(member=member, remaining_nanos=9 * USD, actor=manager, key="k").transfer
 
     assert (again, books(member.space)) == (first, before)
     assert figures(member) == (9 * USD, 0, 4 * USD, 0)

@@ -14,13 +14,15 @@ from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from accounts.keys import KeyTerms, Presented, create_key, present, set_key_enabled
+from accounts.keys import GRACES, KeyTerms, Presented, create_key, present, rotate_key, set_key_enabled
 from accounts.models import ApiKey, User
 from accounts.spending import REFUSAL_STATUS
-from audit import origin
+from core import origin
+from core.errors import InsufficientQuota, KeyLimitReached, KeyRefused, QuotaError
+from core.ids import id_at, new_id
 from quotas.charge_set import array_text
 from quotas.charging import Call, expire_holds
-from quotas.errors import InsufficientQuota, KeyLimitReached, KeyRefused, QuotaError
+from quotas.members import delete_member
 from quotas.models import Hold, Wallet
 from quotas.reconcile import reconcile
 from quotas.sets import (
@@ -38,9 +40,8 @@ from quotas.sets import (
     write_one,
     write_set,
 )
-from tenants.ids import id_at, new_id
+from quotas.spaces import set_suspended
 from tenants.models import Space
-from tenants.services import delete_member, set_suspended
 from tests.factories import MemberFactory
 from tests.quotas.books import USD, figures
 from usage.models import HourlyUsage, UsageRecord
@@ -260,8 +261,6 @@ def test_a_keys_networks_are_asked(member: User, address: str | None, passes: bo
 
 
 def test_the_old_secret_works_for_its_grace(member: User) -> None:
-    from accounts.keys import GRACES, rotate_key
-
     old = key_of(member)
     key, text = rotate_key(key=ApiKey.objects.get(), grace=GRACES["1h"], actor=member)
     new = present(text)

@@ -23,7 +23,7 @@ from django.utils import timezone
 
 from accounts.keys import KeyTerms, create_key
 from accounts.models import User
-from quotas.money import NANOS_PER_USD
+from core.money import NANOS_PER_USD
 from relay.models import Model, Price, Upstream
 from tests.postgres import free_port
 

@@ -15,11 +15,11 @@ import requests
 from django.conf import settings
 
 from accounts.models import User
+from console.export import AT_ONCE
 from quotas.models import Wallet
+from tests.console.test_export import many
 from tests.factories import PASSWORD
 from tests.relay.conftest import MODEL, Process, wait_for
-from tests.usage.test_export import many
-from usage.export import AT_ONCE
 from usage.models import UsageRecord
 
 pytestmark = pytest.mark.django_db(transaction=True)

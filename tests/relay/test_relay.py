@@ -18,16 +18,18 @@ from django.db.models import F
 from django.utils import timezone
 from openai import OpenAI
 
+from accounts.keys import GRACES, rotate_key
 from accounts.models import ApiKey, User
+from core.money import NANOS_PER_USD
 from quotas.charging import expire_holds
+from quotas.members import set_enabled
 from quotas.models import Hold, Wallet
-from quotas.money import NANOS_PER_USD
 from quotas.reconcile import reconcile
 from quotas.services import set_remaining
+from quotas.spaces import set_suspended
 from relay.models import Model
 from relay.pricing import Rate, Usage, cost_nanos
 from tenants.models import Space
-from tenants.services import set_enabled, set_suspended
 from tests.factories import manager_of
 from tests.postgres import free_port
 from tests.relay.conftest import MODEL, Process, new_key, serve, wait_for
@@ -373,8 +375,6 @@ def test_a_keys_limit_holds_under_a_crowd(relay_url: str, key: str, member: User
 
 
 def test_a_rotated_key_works_for_its_grace_and_its_successor_at_once(relay_url: str, key: str, member: User) -> None:
-    from accounts.keys import GRACES, rotate_key
-
     _, fresh = rotate_key(key=ApiKey.objects.get(), grace=GRACES["1h"], actor=member)
     assert [post(relay_url, text).status_code for text in (key, fresh)] == [200, 200]
 

@@ -25,10 +25,11 @@ from openai import OpenAI
 
 from accounts.keys import present
 from accounts.models import ApiKey, User
-from audit.origin import acting
+from core.money import NANOS_PER_USD
+from core.origin import acting
 from quotas.charging import expire_holds
+from quotas.members import delete_member, set_enabled
 from quotas.models import Hold, Wallet
-from quotas.money import NANOS_PER_USD
 from quotas.reconcile import reconcile
 from quotas.services import set_remaining
 from relay.catalogue import read_offers
@@ -38,7 +39,6 @@ from relay.pricing import Rate, Usage
 from relay.tasks import Report, accept, claim_due, claim_for_client, due_tasks, open_task, read_report, record
 from relay.upstreams import Target
 from relay.videos import read_video_ask, told
-from tenants.services import delete_member, set_enabled
 from tests.factories import charge, manager_of
 from tests.postgres import free_port
 from tests.relay.conftest import ROOT, Process, database_url, new_key, serve, start_relay, wait_for

@@ -12,14 +12,14 @@ from msgspec.structs import replace
 
 from accounts.keys import Presented, present
 from accounts.models import User
+from core.errors import InsufficientQuota, KeyRefused, QuotaError
+from core.ids import new_id
 from quotas.charging import Call
-from quotas.errors import InsufficientQuota, KeyRefused, QuotaError
 from quotas.models import Wallet
 from quotas.reconcile import reconcile
 from quotas.sets import CheckOrder, Held, HoldOrder, Settled, SettleOrder
 from relay import teller as tellers
 from relay.teller import Deed, Teller
-from tenants.ids import new_id
 from tests.relay.conftest import run_async
 from usage.models import UsageRecord
 

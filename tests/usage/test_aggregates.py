@@ -5,9 +5,9 @@ from django.db import connection
 from django.db.models import QuerySet
 
 from accounts.models import User
+from core.ids import new_id
 from quotas.charging import Call, hold, release, settle
 from quotas.reconcile import reconcile
-from tenants.ids import new_id
 from tests.quotas.books import USD
 from usage.aggregates import AGGREGATES, SUFFIX, of_record, of_roll_ups, of_rows
 from usage.models import HourlyUsage, UsageRecord

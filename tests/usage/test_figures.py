@@ -23,21 +23,21 @@ from hypothesis import strategies as st
 
 from accounts.keys import KeyTerms, create_key, edit_key
 from accounts.models import ApiKey, User
-from audit.origin import acting
+from console.dashboard.dashboard import Dashboard
+from console.logs import Period, UsageLog
+from console.usage.sheet import usage_sheet
+from core.ids import id_at
+from core.money import NANOS_PER_USD
+from core.origin import acting
 from quotas.charging import Call, hold, settle
+from quotas.members import MemberChanges, delete_member, edit_member
 from quotas.models import Wallet
-from quotas.money import NANOS_PER_USD
 from quotas.reconcile import reconcile
-from tenants.ids import id_at
 from tenants.models import Space
-from tenants.services import MemberChanges, delete_member, edit_member
 from tests.factories import MemberFactory, charge
-from usage.dashboard import Dashboard
 from usage.figures import QUARTER, Figures, floor
-from usage.log import Period, UsageLog
 from usage.models import QuarterMark, SpaceQuarter, UsageRecord
 from usage.quarters import AT_ONCE, MARGIN, NotClosedError, close_quarters, close_space, reopen
-from usage.sheets import usage_sheet
 
 pytestmark = pytest.mark.django_db
 
@@ -426,7 +426,7 @@ def spent_by_a_late_clock(space: Space, manager: User, monkeypatch: pytest.Monke
     close_quarters(now=AUTUMN + timedelta(days=1))
     late = AUTUMN + timedelta(minutes=5)
     with monkeypatch.context() as patched:
-        patched.setattr("audit.origin.timezone.now", lambda: late)
+        patched.setattr("core.origin.timezone.now", lambda: late)
         call = Call(model="a")
         request_id = id_at(late)
         hold(request_id=request_id, user=manager, amount_nanos=4 * CENT, call=call)
@@ -517,7 +517,7 @@ def test_a_key_that_was_called_otherwise_is_still_found(space: Space, manager: U
 def test_of_a_name_that_many_keys_bear_the_newest_are_found_and_the_page_says_so(
     monkeypatch: pytest.MonkeyPatch, client: Client, manager: User, member: User, stranger: User
 ) -> None:
-    monkeypatch.setattr("usage.log.MAX_KEYS_OF_A_NAME", 1)
+    monkeypatch.setattr("console.logs.MAX_KEYS_OF_A_NAME", 1)
     for number, key in enumerate(laptops(manager, member, stranger)):
         use(key, at=AUTUMN + timedelta(minutes=number), cost=10**number * CENT)
     client.force_login(manager)

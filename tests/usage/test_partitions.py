@@ -17,16 +17,16 @@ from django.http import QueryDict
 from django.utils import timezone
 
 from accounts.models import User
-from audit.origin import acting
+from console.logs import UsageLog
+from core import append_only
+from core.ids import id_at, moment_of
+from core.origin import acting
 from quotas.reconcile import reconcile
-from tenants import append_only
-from tenants.ids import id_at, moment_of
 from tenants.models import Space
 from tests.factories import charge
 from tests.quotas.test_concurrency import together
 from tests.relay.test_tasks import work_once
 from usage import partitions as months
-from usage.log import UsageLog
 from usage.models import QuarterMark, SpaceQuarter, UsageRecord
 from usage.partitions import LOCK, MONTHS_AHEAD, REST, TABLE, Month, make_ahead, make_months, months_from, months_made
 from usage.quarters import close_quarters

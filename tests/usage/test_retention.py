@@ -15,29 +15,30 @@ from django.utils import timezone
 
 from accounts.keys import KeyTerms, create_key
 from accounts.models import ApiKey, User
-from audit.origin import acting
+from console import export
+from console.dashboard.dashboard import Dashboard
+from console.logs import UsageLog
+from console.usage.sheet import usage_sheet
+from core import append_only
+from core.errors import HoldUnknown
+from core.ids import id_at, new_id
+from core.money import NANOS_PER_USD, format_exact
+from core.origin import acting
 from quotas.charging import Call, expire_holds, hold, log_refusal, settle
-from quotas.errors import HoldUnknown
-from quotas.money import NANOS_PER_USD, format_exact
 from quotas.reconcile import reconcile
 from quotas.statement import Month as StatementMonth
 from quotas.statement import member_statement, space_statement
-from tenants import append_only
-from tenants.ids import id_at, new_id
 from tenants.models import Space
 from tests.factories import charge
 from tests.quotas.books import books
 from tests.quotas.test_concurrency import together
 from tests.usage.test_partitions import Beside
 from tests.usage.videos import submit, succeed, take
-from usage import export, figures
-from usage.dashboard import Dashboard
-from usage.log import UsageLog
+from usage import figures
 from usage.models import HourlyUsage, QuarterMark, SpaceQuarter, UsageCheckpoint, UsageRecord
 from usage.partitions import Month
 from usage.quarters import PrunedError, close_quarters, pruned_through
 from usage.retention import Pruned, months_due, prune_month
-from usage.sheets import usage_sheet
 
 USD = NANOS_PER_USD
 NOW = timezone.now()

@@ -7,8 +7,8 @@ from typing import Any
 
 from accounts.keys import KeyTerms, create_key, present
 from accounts.models import User
-from audit.origin import acting
-from quotas.money import NANOS_PER_USD
+from core.money import NANOS_PER_USD
+from core.origin import acting
 from relay.catalogue import Offer
 from relay.pricing import Rate
 from relay.tasks import Report, accept, open_task, record

@@ -3,7 +3,7 @@ from __future__ import annotations
 from django.db import migrations, models
 from django.db.models.deletion import DO_NOTHING
 
-from tenants.append_only import AppendOnly
+from core.append_only import AppendOnly
 
 
 def _space() -> models.ForeignKey[object, object]:

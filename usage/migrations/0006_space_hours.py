@@ -7,9 +7,9 @@ from django.db.migrations.state import StateApps
 from django.db.models import Q
 from django.db.models.deletion import DO_NOTHING
 
-import tenants.ids
-from tenants.ids import moment_of
-from tenants.sql_function import InstallFunction
+import core.ids
+from core.ids import moment_of
+from core.sql_function import InstallFunction
 
 
 def _count_tokens_of_errors(apps: StateApps, schema_editor: Any) -> None:
@@ -47,7 +47,7 @@ class Migration(migrations.Migration):
             [
                 (
                     "id",
-                    models.UUIDField(default=tenants.ids.new_id, editable=False, primary_key=True, serialize=False),
+                    models.UUIDField(default=core.ids.new_id, editable=False, primary_key=True, serialize=False),
                 ),
                 ("space", _space()),
                 ("model", models.CharField(max_length=100)),

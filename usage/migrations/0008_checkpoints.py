@@ -5,8 +5,8 @@ import uuid
 from django.db import migrations, models
 from django.db.models.deletion import DO_NOTHING
 
-import tenants.ids
-from tenants.append_only import AppendOnly
+import core.ids
+from core.append_only import AppendOnly
 
 
 class Migration(migrations.Migration):
@@ -18,7 +18,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="UsageCheckpoint",
             fields=[
-                ("id", models.UUIDField(default=tenants.ids.new_id, editable=False, primary_key=True, serialize=False)),
+                ("id", models.UUIDField(default=core.ids.new_id, editable=False, primary_key=True, serialize=False)),
                 ("wallet_id", models.UUIDField()),
                 ("user_id", models.BigIntegerField()),
                 ("key_id", models.UUIDField(default=uuid.UUID(int=0))),

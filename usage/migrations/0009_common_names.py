@@ -3,11 +3,11 @@ from __future__ import annotations
 from django.db import migrations, models
 from django.db.models.deletion import DO_NOTHING
 
-import tenants.ids
+import core.ids
 
 
 def _id() -> models.UUIDField[object, object]:
-    return models.UUIDField(default=tenants.ids.new_id, editable=False, primary_key=True, serialize=False)
+    return models.UUIDField(default=core.ids.new_id, editable=False, primary_key=True, serialize=False)
 
 
 def _space() -> models.ForeignKey[object, object]:

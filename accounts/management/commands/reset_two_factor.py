@@ -7,7 +7,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from accounts.models import User
 from accounts.second_factor import reset_second_factor
-from audit.origin import RecordedCommand
+from audit.commands import RecordedCommand
 
 
 class Command(RecordedCommand, BaseCommand):

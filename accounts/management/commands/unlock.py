@@ -7,7 +7,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from accounts.models import User
 from accounts.throttle import unlock
-from audit.origin import RecordedCommand
+from audit.commands import RecordedCommand
 
 
 class Command(RecordedCommand, BaseCommand):

@@ -5,9 +5,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from audit.origin import RecordedCommand
-from quotas.errors import InsufficientPool, KeyReused, PoolLimit
-from quotas.money import AmountError, format_balance, parse_usd
+from audit.commands import RecordedCommand
+from audit.services import record_refused_deed
+from core.errors import InsufficientPool, PoolLimit, QuotaError
+from core.money import AmountError, format_balance, parse_usd
 from quotas.pool import pool_of
 from quotas.services import grant, revoke
 from tenants.commands import space_called
@@ -36,13 +37,19 @@ class Command(RecordedCommand, BaseCommand):
             raise CommandError("--reason: at most 200 characters, --key: at most 80")
         try:
             move(space=space, amount_nanos=nanos, reason=options["reason"], actor=None, key=options["key"])
-        except InsufficientPool as error:
-            raise CommandError(f"only {format_balance(error.available)} is available in this space") from error
-        except PoolLimit as error:
-            raise CommandError(f"at most {format_balance(error.room)} more fits into this pool") from error
-        except KeyReused as error:
-            raise CommandError("--key: it was used for another amount") from error
+        except QuotaError as error:
+            record_refused_deed(f"pool.{move.__name__}", error, actor=None, target=space)
+            raise CommandError(_refusal(error)) from error
         pool = pool_of(space)
         self.stdout.write(
             f"{space.name}: total {format_balance(pool.total)}, available {format_balance(pool.available)}"
         )
+
+
+def _refusal(error: QuotaError) -> str:
+    match error:
+        case InsufficientPool():
+            return f"only {format_balance(error.available)} is available in this space"
+        case PoolLimit():
+            return f"at most {format_balance(error.room)} more fits into this pool"
+    return "--key: it was used for another amount"

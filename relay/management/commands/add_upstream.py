@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 from django.utils import timezone
 
-from audit.origin import RecordedCommand
+from audit.commands import RecordedCommand
 from relay.models import Model, Upstream, validate_credential
 from relay.services import record_change, told
 

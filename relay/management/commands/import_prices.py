@@ -14,8 +14,8 @@ from django.utils import timezone
 from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import ModelInfo, ModelPrice, Provider, TieredPrices, TimeOfDateConstraint
 
-from audit.origin import RecordedCommand
-from quotas.money import NANOS_PER_USD
+from audit.commands import RecordedCommand
+from core.money import NANOS_PER_USD
 from relay.models import Model, Price, validate_name
 from relay.pricing import MAX_PRICE_NANOS, Rate
 from relay.services import record_change, set_price

@@ -10,8 +10,8 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 from django.utils import timezone
 
-from audit.origin import RecordedCommand
-from quotas.money import AmountError, format_balance, parse_usd
+from audit.commands import RecordedCommand
+from core.money import AmountError, format_balance, parse_usd
 from relay.models import Model, PriceStarted
 from relay.pricing import MAX_PRICE_NANOS, Rate
 from relay.services import record_change, set_price, told

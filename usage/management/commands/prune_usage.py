@@ -11,7 +11,7 @@ from django.db import OperationalError
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from quotas.money import format_exact
+from core.money import format_exact
 from tenants.models import Space
 from usage.models import LEAST_KEPT_DAYS
 from usage.partitions import Month

@@ -1,0 +1,133 @@
+"""Stacked bars for an SVG that the server draws: across in percent, so that it fits any width, and up in pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import NamedTuple
+
+from core.money import NANOS_PER_USD, format_exact
+
+TOP_PX, PLOT_PX = 22, 200
+BASE_PX = TOP_PX + PLOT_PX
+STEPS = 4
+TICKS = 6
+GAP_PX = 1.5
+BAR_SHARE = 0.66
+BAR_WIDTH_MAX = 6.0
+ROUND = (10, 20, 25, 50, 100)
+
+
+class Series(NamedTuple):
+    """What one colour stands for; `look` is 1 to 5, the last one for all that has no colour of its own."""
+
+    name: str
+    cost_nanos: int
+    percent: str
+    look: int
+
+
+class Column(NamedTuple):
+    """One hour, day or week, and what each series came to in it; `url` shows it in smaller ones, where there are."""
+
+    label: str
+    tick: str
+    costs_nanos: list[int]
+    url: str = ""
+
+    @property
+    def cost_nanos(self) -> int:
+        return sum(self.costs_nanos)
+
+
+class Line(NamedTuple):
+    label: str
+    y: str
+
+
+class Block(NamedTuple):
+    look: int
+    y: str
+    height: str
+
+
+class Tick(NamedTuple):
+    label: str
+    is_minor: bool
+
+
+@dataclass(frozen=True)
+class Bar:
+    column: Column
+    place: str
+    room: str
+    x: str
+    width: str
+    middle: str
+    blocks: list[Block]
+    tick: Tick | None
+
+
+@dataclass(frozen=True)
+class Chart:
+    series: list[Series]
+    lines: list[Line]
+    bars: list[Bar]
+
+
+def stacked(series: list[Series], columns: Sequence[Column]) -> Chart:
+    step = _step(max((column.cost_nanos for column in columns), default=0))
+    lines = [Line(_dollars(step * n), _px(BASE_PX - PLOT_PX * n / STEPS)) for n in range(STEPS, -1, -1)]
+    every = -(-len(columns) // TICKS)
+    bars = [
+        _bar(series, column, place=place, of=len(columns), tick=_tick(column, place, every), top_nanos=step * STEPS)
+        for place, column in enumerate(columns)
+    ]
+    return Chart(series, lines, bars)
+
+
+def _bar(series: list[Series], column: Column, *, place: int, of: int, tick: Tick | None, top_nanos: int) -> Bar:
+    room = 100 / of
+    width = min(room * BAR_SHARE, BAR_WIDTH_MAX)
+    middle = (place + 0.5) * room
+    ends = [BASE_PX - PLOT_PX * height / top_nanos for height in accumulate(column.costs_nanos, initial=0)]
+    blocks = [
+        Block(one.look, _px(end), _px(max(start - end - GAP_PX, 0.5)))
+        for one, cost, start, end in zip(series, column.costs_nanos, ends[:-1], ends[1:], strict=True)
+        if cost
+    ]
+    return Bar(
+        column=column,
+        place=_percent(place * room),
+        room=_percent(room),
+        x=_percent(middle - width / 2),
+        width=_percent(width),
+        middle=_percent(middle),
+        blocks=blocks,
+        tick=tick,
+    )
+
+
+def _tick(column: Column, place: int, every: int) -> Tick | None:
+    """A few columns are named below the axis; on narrow screens every second of them."""
+    return Tick(column.tick, is_minor=place // every % 2 == 1) if place % every == 0 else None
+
+
+def _step(highest_nanos: int) -> int:
+    """The least round amount of which four reach over the highest column."""
+    least = max(1, -(-highest_nanos // STEPS))
+    scale: int = 10 ** (len(str(least)) - 1)
+    return next(-(-scale * times // 10) for times in ROUND if -(-scale * times // 10) >= least)
+
+
+def _dollars(nanos: int) -> str:
+    return f"${nanos // NANOS_PER_USD:,}" if nanos % NANOS_PER_USD == 0 else f"${format_exact(nanos)}"
+
+
+def _px(length: float) -> str:
+    return f"{length:.2f}"
+
+
+def _percent(share: float) -> str:
+    return f"{share:.3f}%"

@@ -1,0 +1,246 @@
+"""CSV of a log: exactly its filter, written while it is read, and safe to open in a spreadsheet program."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import date, datetime, tzinfo
+from threading import BoundedSemaphore
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.utils import timezone
+from django.utils.http import content_disposition_header
+from django.utils.text import slugify
+from django.utils.translation import gettext as _
+
+from core import origin
+from core.ids import id_at
+from core.money import format_exact
+from tenants.models import Space
+
+Row = TypeVar("Row")
+Kept = TypeVar("Kept", bound=Model)
+
+BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
+# What a piece costs on its way out does not depend on its size.
+PIECE_CHARS = 1 << 16
+BATCH = 2000
+# Of the eight pages that a process answers at once; the others stay free for everybody else.
+AT_ONCE = 3
+# With these a spreadsheet program takes a text for a formula, or skips to what follows.
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+_MONTHS = (
+    "jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
+    "|nov(?:ember)?|dec(?:ember)?"
+)
+# And these for a number, a date, a time, a truth or an error: 007, 1e5, $5, 3/4, 12:30 pm, Oct 1, 10月1日, TRUE, #N/A.
+_NO_NAME = re.compile(
+    rf"true|false|#(?:n/a|[a-z/0]+[!?])|(?!')(?=\D*\d)[\W\d_年月日时時分秒]*(?:e[+-]?\d+|[ap]m?|(?:{_MONTHS})[\W\d_]*)?",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Column(Generic[Row]):
+    """A head, what stands below it, how that is written, and whether the last line has its sum.
+
+    `cell_head` and `write_cell` are those for a spreadsheet program, where they differ.
+    """
+
+    head: str
+    value: Callable[[Row], Any]
+    write: Callable[[Any], str]
+    is_summed: bool = False
+    cell_head: str = ""
+    write_cell: Callable[[Any], str] | None = None
+
+    def for_spreadsheet(self) -> Column[Row]:
+        return replace(self, head=self.cell_head or self.head, write=self.write_cell or self.write)
+
+
+def text(head: str, value: Callable[[Row], object]) -> Column[Row]:
+    return Column(head, value, safe_text, write_cell=text_cell)
+
+
+def count(head: str, value: Callable[[Row], int | None], *, is_summed: bool = False) -> Column[Row]:
+    return Column(head, value, str, is_summed)
+
+
+def money(head: str, value: Callable[[Row], int | None], *, is_summed: bool = False) -> Column[Row]:
+    """Dollars, every digit, without a sign of currency: a number to any program."""
+    return Column(head, value, format_exact, is_summed)
+
+
+def moment(head: str, value: Callable[[Row], datetime | None]) -> Column[Row]:
+    """In the zone of who reads it now."""
+    zone = timezone.get_current_timezone()
+    return Column(
+        head,
+        value,
+        lambda at: iso_of(at, zone),
+        cell_head=cell_head_of(head, zone),
+        write_cell=lambda at: date_cell(at, zone),
+    )
+
+
+def iso_of(at: datetime, zone: tzinfo) -> str:
+    """ISO 8601 with its offset, which says it all."""
+    return at.astimezone(zone).isoformat(timespec="milliseconds")
+
+
+def date_cell(at: datetime, zone: tzinfo) -> str:
+    """What any spreadsheet program takes for a date; with an offset it would be a text."""
+    return at.astimezone(zone).replace(tzinfo=None).isoformat(" ", "seconds")
+
+
+def cell_head_of(head: str, zone: tzinfo) -> str:
+    """The zone, since the cells below do not say it."""
+    return f"{head} ({zone})"
+
+
+def safe_text(value: object) -> str:
+    """A text that no spreadsheet program takes for a formula; the apostrophe says that it is a text."""
+    written = str(value)
+    return f"'{written}" if written.lstrip(" ").startswith(FORMULA_STARTS) else written
+
+
+def text_cell(value: object) -> str:
+    """A text that no spreadsheet program takes for anything else: a user called 007 is not number 7."""
+    written = safe_text(value)
+    return f"'{written}" if _NO_NAME.fullmatch(written) else written
+
+
+def batches(rows: QuerySet[Kept]) -> Iterator[list[Kept]]:
+    """All rows from the newest on, each batch by a statement of its own: no cursor that a pooler would lose.
+
+    What is written from now on is left out, so there is an end.
+    """
+    before: UUID = id_at(origin.now())
+    while True:
+        batch = list(rows.filter(pk__lt=before).order_by("-pk")[:BATCH])
+        yield batch
+        if len(batch) < BATCH:
+            return
+        before = batch[-1].pk
+
+
+def sheet(
+    columns: list[Column[Row]],
+    groups: Iterable[list[Row]],
+    *,
+    has_bom: bool = False,
+    has_sums: bool = True,
+    note: str = "",
+) -> Iterator[str]:
+    """The file in pieces: the heads at once, then large ones, the sums of what was written before, and the note.
+
+    Where reading fails it ends without the line of sums, and the connection breaks.
+    """
+    if has_bom:
+        columns = [column.for_spreadsheet() for column in columns]
+    # Now, in the language of who asked: the pieces are made when that may be forgotten.
+    return _pieces(columns, groups, start=BOM if has_bom else "", total=_("Total") if has_sums else "", note=note)
+
+
+def _pieces(
+    columns: list[Column[Row]], groups: Iterable[list[Row]], *, start: str, total: str, note: str
+) -> Iterator[str]:
+    buffer = io.StringIO(newline="")
+    lines = csv.writer(buffer)
+    lines.writerow([safe_text(column.head) for column in columns])
+    yield start + _taken(buffer)
+    sums = [0] * len(columns)
+    for group in groups:
+        for row in group:
+            lines.writerow(_cells(columns, row, sums))
+            if buffer.tell() >= PIECE_CHARS:
+                yield _taken(buffer)
+    if total:
+        lines.writerow([total, *_sum_cells(columns, sums)[1:]])
+    if note:
+        lines.writerow([safe_text(note)])
+    yield _taken(buffer)
+
+
+class Slot:
+    """One of the few files that a process writes at once: each keeps one of its page threads until it is fetched."""
+
+    _FREE = BoundedSemaphore(AT_ONCE)
+
+    def __init__(self, pieces: Iterator[str], taken_of: BoundedSemaphore) -> None:
+        self._pieces = pieces
+        self._taken_of = taken_of
+        self._is_taken = True
+
+    @classmethod
+    def take(cls, pieces: Iterator[str]) -> Slot | None:
+        """None when all are taken."""
+        return cls(pieces, cls._FREE) if cls._FREE.acquire(blocking=False) else None
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+    def close(self) -> None:
+        """Called at the end of every answer, fetched or not."""
+        if self._is_taken:
+            self._is_taken = False
+            self._taken_of.release()
+
+    # Of an answer that nobody took.
+    __del__ = close
+
+
+def csv_answer(pieces: Iterator[str], file_name: str) -> HttpResponseBase:
+    """The file as it is written; 429 while as many are being fetched as may be at once."""
+    slot = Slot.take(pieces)
+    if slot is None:
+        busy = _("Other exports are being written. Try again in a minute.")
+        return HttpResponse(busy, status=429, content_type="text/plain; charset=utf-8", headers={"Retry-After": "60"})
+    response = StreamingHttpResponse(slot, content_type="text/csv; charset=utf-8")
+    response["Content-Disposition"] = content_disposition_header(True, file_name) or "attachment"
+    response["X-Content-Type-Options"] = "nosniff"
+    # A proxy that waits for the whole would show no progress.
+    response["X-Accel-Buffering"] = "no"
+    return response
+
+
+def wants_bom(request: HttpRequest) -> bool:
+    """For spreadsheet programs, which take a file without one for an old code page: dates and names are cells there."""
+    return request.GET.get("bom") == "1"
+
+
+def file_name(space: Space, what: str, start: date | None, end: date | None) -> str:
+    """`halcyon-labs-usage-2026-10-01-to-2026-10-31.csv`"""
+    name = slugify(space.name, allow_unicode=True) or "space"
+    period = [start.isoformat() if start else "", f"to-{end.isoformat()}" if end else ""]
+    return "-".join(filter(None, [name, what, *period])) + ".csv"
+
+
+def _cells(columns: list[Column[Row]], row: Row, sums: list[int]) -> list[str]:
+    cells = []
+    for place, column in enumerate(columns):
+        value = column.value(row)
+        if column.is_summed:
+            sums[place] += value or 0
+        cells.append("" if value is None else column.write(value))
+    return cells
+
+
+def _sum_cells(columns: list[Column[Row]], sums: list[int]) -> list[str]:
+    return [column.write(total) if column.is_summed else "" for column, total in zip(columns, sums, strict=True)]
+
+
+def _taken(buffer: io.StringIO) -> str:
+    taken = buffer.getvalue()
+    buffer.seek(0)
+    buffer.truncate()
+    return taken

@@ -1,0 +1,115 @@
+"""What every page's frame shows: the sidebar, the quota pill, theme and sidebar width."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.http import HttpRequest
+from django.utils.functional import SimpleLazyObject
+from django.utils.translation import gettext as _
+
+from accounts.models import User
+from quotas.models import Wallet
+from quotas.pool import pool_of
+from tenants.policies import can_manage_users
+
+# Pages that are reached from Personal Settings.
+OF_SETTINGS = ("/me/activity/", "/me/two-factor/", "/me/confirm/")
+
+
+@dataclass(frozen=True)
+class Item:
+    url: str
+    label: str
+    icon: str
+    is_current: bool
+
+
+@dataclass(frozen=True)
+class Pill:
+    label: str
+    nanos: int
+    total_nanos: int
+    url: str
+
+
+@dataclass(frozen=True)
+class Shell:
+    sections: list[tuple[str, list[Item]]]
+    pill: Pill
+
+
+def shell(request: HttpRequest) -> dict[str, Any]:
+    """`shell` is None for the signed-out and for operators. Pieces that do not show the frame do not pay for it."""
+    is_member = getattr(request, "space", None) is not None
+    return {
+        "shell": SimpleLazyObject(lambda: _shell(request)) if is_member else None,
+        # What was chosen in this browser goes before what the account says.
+        "shell_theme": _chosen(request, "theme", ("light", "dark")) or _own_theme(request),
+        "shell_sidebar": _chosen(request, "sidebar", ("full", "rail")),
+    }
+
+
+def _shell(request: HttpRequest) -> Shell:
+    user = request.user
+    assert user.is_authenticated
+    return Shell(sections=_sections(user, request.path), pill=_pill(request, user))
+
+
+def _sections(user: User, path: str) -> list[tuple[str, list[Item]]]:
+    def item(url: str, label: str, icon: str, *reached_from_it: str) -> Item:
+        return Item(url, label, icon, path.startswith((url, *reached_from_it)))
+
+    console = (
+        _("Console"),
+        [
+            # Every page of the console is below it.
+            Item("/console/", _("Dashboard"), "layout-dashboard", path == "/console/"),
+            item("/console/tokens/", _("Token Management"), "key-round"),
+            item("/console/usage/", _("Usage Logs"), "scroll-text"),
+            item("/console/tasks/", _("Task Logs"), "list-checks"),
+        ],
+    )
+    manage = (
+        _("Space Manage"),
+        [
+            item("/space/users/", _("User Management"), "users"),
+            item("/space/audit/", _("Activity"), "history"),
+        ],
+    )
+    personal = (
+        _("Personal Center"),
+        [
+            item("/me/credits/", _("Credits Management"), "wallet", "/me/statement/"),
+            item("/me/settings/", _("Personal Settings"), "settings", *OF_SETTINGS),
+        ],
+    )
+    return [console, manage, personal] if can_manage_users(user) else [console, personal]
+
+
+def pool_of_request(request: Any) -> Wallet:
+    """The pool of the request's space, read once a request: a deed that moved money leaves it on the request."""
+    if getattr(request, "pool", None) is None:
+        request.pool = pool_of(request.space)
+    pool: Wallet = request.pool
+    return pool
+
+
+def _pill(request: HttpRequest, user: User) -> Pill:
+    if can_manage_users(user):
+        pool = pool_of_request(request)
+        # An admin's own credits are not the pool: the pool's figures stand above the users.
+        url = "/me/credits/" if user.is_manager else "/space/users/"
+        return Pill(_("Available"), pool.available, pool.total, url)
+    wallet = Wallet.objects.get(space=user.space_id, user=user)
+    return Pill(_("Remaining"), wallet.remaining, wallet.total, "/me/credits/")
+
+
+def _own_theme(request: HttpRequest) -> str:
+    return getattr(getattr(request, "user", None), "theme", "")
+
+
+def _chosen(request: HttpRequest, name: str, allowed: tuple[str, ...]) -> str:
+    value = request.COOKIES.get(name, "")
+    return value if value in allowed else ""

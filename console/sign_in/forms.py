@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib.auth.forms import AuthenticationForm
+from django.utils.translation import gettext_lazy as _
+
+from accounts.throttle import is_right
+from console.guards import SpaceRequest
+
+
+class SignInForm(AuthenticationForm):
+    """One sentence for a wrong name, a wrong password and a disabled account."""
+
+    error_messages = {
+        "invalid_login": _("That username and password don’t match an active account."),
+        "inactive": _("That username and password don’t match an active account."),
+    }
+
+
+class PresentPasswordForm(forms.Form):
+    """Asks for the present password, under the limits of sign-in."""
+
+    # What the trail calls an attempt with a wrong one.
+    attempt = "self.confirmed"
+
+    present_password = forms.CharField(
+        strip=False, widget=forms.PasswordInput, error_messages={"required": _("Enter your present password.")}
+    )
+
+    def __init__(self, *args: Any, request: SpaceRequest, **kwargs: Any) -> None:
+        self.request = request
+        super().__init__(*args, **kwargs)
+
+    def clean_present_password(self) -> str:
+        password: str = self.cleaned_data["present_password"]
+        user = self.request.user
+        if not is_right(self.request, user, lambda: user.check_password(password), attempt=self.attempt):
+            raise forms.ValidationError(_("That is not your present password."), "wrong")
+        return password
+
+
+class CodeForm(forms.Form):
+    """Six digits of an app, or a recovery code."""
+
+    code = forms.CharField(error_messages={"required": _("Enter the code.")})
+
+    def wrong(self) -> None:
+        self.add_error("code", _("That code is not right, or was used before. Enter the one that is shown now."))

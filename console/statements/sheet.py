@@ -1,0 +1,204 @@
+"""Statements in words and figures: what their page shows, and their CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from django.utils.translation import gettext as _
+
+from accounts.models import User
+from console.credits.journal import Move, actor_label, seen_by
+from console.export import BOM, PIECE_CHARS, cell_head_of, date_cell, iso_of, safe_text, text_cell
+from core import origin
+from core.money import format_alike, format_exact
+from quotas.models import Transfer
+from quotas.statement import Balance, MemberStatement, SpaceStatement
+
+Kind = Transfer.Kind
+
+
+class Figure(NamedTuple):
+    label: str
+    text: str
+    is_result: bool = False
+
+
+class Line(NamedTuple):
+    """One line of a table: each figure with the head that it stands under."""
+
+    name: str
+    cells: list[tuple[str, str]]
+    is_result: bool = False
+    member: User | None = None
+
+
+class Table(NamedTuple):
+    """The first head is that of the lines' names."""
+
+    heads: list[str]
+    lines: list[Line]
+
+
+def steps(balance: Balance, labels: dict[str, str]) -> list[Figure]:
+    """Opening, what moved, spent, closing: a sum that adds up as it is written."""
+    parts = [balance.opening_nanos, *(balance.moved(kind) for kind in labels), -balance.spent_nanos]
+    closing, *texts = format_alike(balance.closing_nanos, *parts)
+    names = [_("Opening balance"), *labels.values(), _("Charges")]
+    lines = [Figure(name, text) for name, text in zip(names, texts, strict=True)]
+    return [*lines, Figure(_("Closing balance"), closing, is_result=True)]
+
+
+def shares(whose: str, rows: list[tuple[str, int, int]], nameless: str) -> Table:
+    """What each model, or each key, came to."""
+    heads = [_("Requests"), _("Charges")]
+    texts = format_alike(*(cost for _name, _requests, cost in rows))
+    lines = [
+        Line(name or nameless, list(zip(heads, [f"{requests:,}", text], strict=True)))
+        for (name, requests, _cost), text in zip(rows, texts, strict=True)
+    ]
+    return Table([whose, *heads], lines)
+
+
+@dataclass(frozen=True)
+class MemberSheet:
+    statement: MemberStatement
+
+    @property
+    def steps(self) -> list[Figure]:
+        return steps(self.statement.balance, _member_labels())
+
+    @property
+    def models(self) -> Table:
+        return shares(_("Model"), self.statement.by_model, _("Unknown model"))
+
+    @property
+    def keys(self) -> Table:
+        return shares(_("Token"), self.statement.by_key, _("Without a token"))
+
+    @property
+    def moves(self) -> list[Move]:
+        return [seen_by(self.statement.member, transfer) for transfer in self.statement.transfers]
+
+
+@dataclass(frozen=True)
+class SpaceSheet:
+    statement: SpaceStatement
+
+    @property
+    def balance(self) -> Table:
+        """Three sums side by side: the pool's, the members', and that of both."""
+        labels = _space_labels()
+        sides = [steps(side, labels) for side in (self.statement.pool, self.statement.members, self.statement.whole)]
+        heads = [_("Pool"), _("Members"), _("Whole space")]
+        return Table(["", *heads], [_beside(heads, figures) for figures in zip(*sides, strict=True)])
+
+    @property
+    def pool(self) -> Table:
+        """Total - allocated - own use = left in the pool, at the beginning and at the end."""
+        labels = [_("Total"), _("Allocated"), _("Own use so far"), _("Left in the pool")]
+        at = [self.statement.opening, self.statement.closing]
+        sums = [format_alike(one.total_nanos, one.allocated_nanos, one.own_nanos, one.left_nanos) for one in at]
+        sides = [
+            [Figure(label, text, label == labels[-1]) for label, text in zip(labels, texts, strict=True)]
+            for texts in sums
+        ]
+        heads = [_("At the beginning"), _("At the end") if self.statement.month.has_ended else _("Now")]
+        return Table(["", *heads], [_beside(heads, figures) for figures in zip(*sides, strict=True)])
+
+    @property
+    def models(self) -> Table:
+        return shares(_("Model"), self.statement.by_model, _("Unknown model"))
+
+    @property
+    def members(self) -> Table:
+        heads = [_("Opening balance"), _("Received"), _("Given back"), _("Charges"), _("Closing balance")]
+        lines = [
+            Line(member.username, list(zip(heads, _member_texts(balance), strict=True)), member=member)
+            for member, balance in self.statement.lines
+        ]
+        return Table([_("User"), *heads], lines)
+
+
+def _beside(heads: list[str], figures: tuple[Figure, ...]) -> Line:
+    """The same step of several sums, as one line."""
+    cells = [(head, figure.text) for head, figure in zip(heads, figures, strict=True)]
+    return Line(figures[0].label, cells, figures[0].is_result)
+
+
+def _member_texts(balance: Balance) -> list[str]:
+    back = balance.moved(Kind.RECLAIM) + balance.moved(Kind.RETURN)
+    came, spent = balance.moved(Kind.ALLOCATE), -balance.spent_nanos
+    closing, *texts = format_alike(balance.closing_nanos, balance.opening_nanos, came, back, spent)
+    return [*texts, closing]
+
+
+def _member_labels() -> dict[str, str]:
+    return {Kind.ALLOCATE: _("Received"), Kind.RECLAIM: _("Reclaimed"), Kind.RETURN: _("Returned to the pool")}
+
+
+def _space_labels() -> dict[str, str]:
+    return {
+        Kind.GRANT: _("Top-up"),
+        Kind.REVOKE: _("Taken back"),
+        Kind.ALLOCATE: _("Allocated to members"),
+        Kind.RECLAIM: _("Reclaimed from members"),
+        Kind.RETURN: _("Returned of deleted users"),
+    }
+
+
+# -- CSV ----------------------------------------------------------------------------------------------------------
+
+
+def member_csv(statement: MemberStatement, *, has_bom: bool) -> Iterator[str]:
+    """The balance and every step to the next: opening + amounts = closing."""
+    time = cell_head_of(_("Time"), statement.month.zone) if has_bom else _("Time")
+    heads = [_("Line"), time, _("What"), _("Who"), _("Requests"), _("Amount (USD)"), _("Balance (USD)")]
+    lines = _member_lines(statement, has_bom=has_bom)
+    return _pieces([[safe_text(head) for head in heads], *lines], has_bom=has_bom)
+
+
+def _member_lines(statement: MemberStatement, *, has_bom: bool) -> Iterator[list[str]]:
+    text, time = (text_cell, date_cell) if has_bom else (safe_text, iso_of)
+    zone, balance = statement.month.zone, statement.balance
+    yield [_("Opening balance"), time(statement.month.start, zone), "", "", "", "", format_exact(balance.opening_nanos)]
+    for transfer in statement.transfers:
+        move = seen_by(statement.member, transfer)
+        amount = format_exact(move.signed_nanos)
+        at = time(move.at, zone)
+        yield [_("Transfer"), at, text(move.label), text(actor_label(transfer)), "", amount, ""]
+    for charge in statement.charges:
+        key = statement.key_names.get(charge.key_id, "")
+        amount = format_exact(-charge.cost_nanos)
+        yield [_("Charges"), "", text(charge.model), text(key), str(charge.requests), amount, ""]
+    end = min(statement.month.end, origin.now())
+    yield [_("Closing balance"), time(end, zone), "", "", "", "", format_exact(balance.closing_nanos)]
+
+
+def space_csv(statement: SpaceStatement, *, has_bom: bool) -> Iterator[str]:
+    """A line for the pool, for each member, for all members and for both: opening + amounts = closing in each."""
+    labels, text = _space_labels(), text_cell if has_bom else safe_text
+    heads = [_("Whose"), _("User ID"), _("User"), _("Opening balance (USD)"), *labels.values(), _("Charges")]
+    lines = [[safe_text(head) for head in [*heads, _("Closing balance (USD)")]]]
+    lines.append([_("Pool"), "", "", *_amounts(statement.pool)])
+    for line in statement.lines:
+        whose = _("Deleted user") if line.member.deleted_at else _("Member")
+        lines.append([whose, str(line.member.number), text(line.member.username), *_amounts(line.balance)])
+    lines.append([_("All members"), "", "", *_amounts(statement.members)])
+    lines.append([_("Whole space"), "", "", *_amounts(statement.whole)])
+    return _pieces(lines, has_bom=has_bom)
+
+
+def _amounts(balance: Balance) -> list[str]:
+    parts = [balance.opening_nanos, *map(balance.moved, _space_labels()), -balance.spent_nanos, balance.closing_nanos]
+    return [format_exact(nanos) for nanos in parts]
+
+
+def _pieces(lines: Iterable[list[str]], *, has_bom: bool) -> Iterator[str]:
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer).writerows(lines)
+    whole = (BOM if has_bom else "") + buffer.getvalue()
+    return iter([whole[at : at + PIECE_CHARS] for at in range(0, len(whole), PIECE_CHARS)])

@@ -1,0 +1,248 @@
+"""What a person types about a key: turned into KeyTerms, or told beside its field."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from calendar import monthrange
+from datetime import date, datetime, time, timedelta
+from typing import Any
+
+from django import forms
+from django.core.validators import MaxLengthValidator
+from django.forms.boundfield import BoundField
+from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+from accounts.keys import GRACES, KeyTerms
+from accounts.models import ApiKey
+from console.tokens.first_call import models_on_offer
+from core.money import format_exact
+from core.names import validate_display_name
+from quotas.fields import AmountField
+
+NAME_MAX = 80
+ITEMS_MAX = 50
+# As long as a usage record's model.
+MODEL_MAX = 100
+# Of the models on offer; /v1/models lists them all.
+NAMED_MOST = 8
+LIST_ECHO_MAX = ITEMS_MAX * (MODEL_MAX + 2)
+
+NEVER, KEEP, ON_DATE = "never", "keep", "date"
+_SPANS = {"1h": timedelta(hours=1), "1d": timedelta(days=1)}
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
+_BETWEEN = re.compile(r"[,\r\n]+")
+
+
+class ListBoundField(BoundField):
+    """What was typed, as far as a full list goes: ten megabytes are not sent back."""
+
+    def value(self) -> Any:
+        value = super().value()
+        return value[:LIST_ECHO_MAX] if isinstance(value, str) else value
+
+
+class ListField(forms.CharField):
+    """Items with commas or line breaks between them, to a tuple: each once, in the order given."""
+
+    bound_field_class = ListBoundField
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(required=False, widget=forms.Textarea, **kwargs)
+
+    def clean(self, value: Any) -> tuple[str, ...]:
+        text: str = super().clean(value)
+        typed = [item.strip() for item in _BETWEEN.split(text) if item.strip()]
+        items = tuple(dict.fromkeys(self.item(part) for part in dict.fromkeys(typed[: ITEMS_MAX + 1])))
+        if len(typed) > ITEMS_MAX:
+            raise forms.ValidationError(_("List at most %(most)d."), "many", {"most": ITEMS_MAX})
+        return items
+
+    def item(self, text: str) -> str:
+        raise NotImplementedError
+
+
+class ModelsField(ListField):
+    def item(self, text: str) -> str:
+        if len(text) > MODEL_MAX or " " in text or not text.isprintable():
+            words = _("“%(item)s” is no model name. Put commas or line breaks between names.")
+            raise forms.ValidationError(words, "model", {"item": text[:MODEL_MAX]})
+        return text
+
+
+class NetworksField(ListField):
+    def item(self, text: str) -> str:
+        try:
+            return str(_network(text))
+        except ValueError:
+            pass
+        try:
+            meant = _network(text, strict=False)
+        except ValueError:
+            words = _("“%(item)s” is no address or range. Write one like 203.0.113.7 or 10.0.0.0/8.")
+            raise forms.ValidationError(words, "network", {"item": text[:50]}) from None
+        words = _("“%(item)s” is an address within a range. Write %(meant)s for the whole range.")
+        raise forms.ValidationError(words, "network", {"item": text[:50], "meant": str(meant)})
+
+
+class TokenForm(forms.Form):
+    """The terms of a new key, or of `key`: then a field that was not sent at all stays as it is."""
+
+    name = forms.CharField(
+        validators=[MaxLengthValidator(NAME_MAX, _("Use at most 80 characters.")), validate_display_name],
+        error_messages={"required": _("Enter a name.")},
+    )
+    # Before `expires`, which asks for it.
+    expires_on = forms.CharField(required=False)
+    expires = forms.CharField(required=False)
+    limit = AmountField(required=False)
+    models = ModelsField()
+    ips = NetworksField()
+
+    data: Any
+
+    def __init__(self, data: Any = None, *, key: ApiKey | None = None) -> None:
+        self.key = key
+        super().__init__(data, initial=_shown(key) if key else {"expires": NEVER})
+        if key is not None and data is not None:
+            self.fields["name"].required = "name" in data
+
+    def clean_expires(self) -> datetime | None:
+        if "expires" not in self.data:
+            return self.key.expires_at if self.key else None
+        said: str = self.cleaned_data["expires"]
+        if said == KEEP and self.key:
+            return self.key.expires_at
+        return expiry_at(self.cleaned_data.get("expires_on", "") if said == ON_DATE else said, now=timezone.now())
+
+    def clean_limit(self) -> int | None:
+        nanos: int | None = self.cleaned_data["limit"]
+        if nanos == 0:
+            raise forms.ValidationError(_("Enter more than $0.00, or leave it blank for no limit."), "zero")
+        return nanos
+
+    def terms(self) -> KeyTerms:
+        given = self.cleaned_data
+        terms = KeyTerms(
+            name=given["name"],
+            expires_at=given["expires"],
+            limit_nanos=given["limit"],
+            models=given["models"],
+            ips=given["ips"],
+        )
+        return self._keeping_unsent(terms, self.key) if self.key else terms
+
+    @property
+    def expiry_choices(self) -> list[tuple[str, str]]:
+        present = self.key.expires_at if self.key else None
+        kept = date_format(timezone.localtime(present), gettext("j M Y, H:i")) if present else ""
+        return [
+            *([(KEEP, gettext("As it is: %(moment)s") % {"moment": kept})] if present else []),
+            (NEVER, gettext("Never")),
+            ("1h", gettext("1 hour from now")),
+            ("1d", gettext("1 day from now")),
+            ("1m", gettext("1 month from now")),
+            (ON_DATE, gettext("On a date")),
+        ]
+
+    @property
+    def expiry_choice(self) -> str:
+        """Which of the choices to show: a date that was sent as such is On a date."""
+        said = str(self["expires"].value() or NEVER)
+        return said if said in dict(self.expiry_choices) else ON_DATE
+
+    @property
+    def expiry_date(self) -> str:
+        said = str(self["expires"].value() or "")
+        return said if said not in dict(self.expiry_choices) else str(self["expires_on"].value() or "")
+
+    @property
+    def models_help(self) -> str:
+        """How to list models, and the names of some that there are."""
+        parts = [gettext("With commas or line breaks between them. Leave blank for all.")]
+        names = list(models_on_offer().values_list("name", flat=True)[: NAMED_MOST + 1])
+        if names:
+            named = ", ".join(names[:NAMED_MOST]) + (" …" if len(names) > NAMED_MOST else "")
+            parts.append(gettext("On offer: %(models)s") % {"models": named})
+        return " ".join(parts)
+
+    @property
+    def first_date(self) -> date:
+        return timezone.localdate() + timedelta(days=1)
+
+    def _keeping_unsent(self, terms: KeyTerms, key: ApiKey) -> KeyTerms:
+        return KeyTerms(
+            name=terms.name if "name" in self.data else key.name,
+            expires_at=terms.expires_at,
+            limit_nanos=terms.limit_nanos if "limit" in self.data else key.limit,
+            models=terms.models if "models" in self.data else tuple(key.models_allowed),
+            ips=terms.ips if "ips" in self.data else tuple(key.ips_allowed),
+        )
+
+
+class RotateForm(forms.Form):
+    grace = forms.ChoiceField(
+        choices=[("none", _("At once")), ("1h", _("In 1 hour")), ("1d", _("In 1 day"))],
+        error_messages={
+            "required": _("Choose when the old key stops."),
+            "invalid_choice": _("Choose when the old key stops."),
+        },
+    )
+
+    def grace_time(self) -> timedelta:
+        return GRACES[self.cleaned_data["grace"]]
+
+
+def expiry_at(said: str, *, now: datetime) -> datetime | None:
+    """None for `never`, else the moment of `1h`, `1d`, `1m` or the first of a date in the current zone.
+
+    Raises ValidationError.
+    """
+    if said == NEVER:
+        return None
+    if said in _SPANS:
+        return now + _SPANS[said]
+    if said == "1m":
+        return _a_month_after(now)
+    moment = _first_moment(said)
+    if moment is None:
+        raise forms.ValidationError(_("Choose when it expires, or enter a date like 2030-12-31."), "date")
+    if moment <= now:
+        raise forms.ValidationError(_("Choose a date after today."), "past")
+    return moment
+
+
+def _first_moment(said: str) -> datetime | None:
+    if not _DATE.fullmatch(said):
+        return None
+    try:
+        return datetime.combine(date.fromisoformat(said), time.min, timezone.get_current_timezone())
+    except ValueError:
+        return None
+
+
+def _a_month_after(moment: datetime) -> datetime:
+    """The same day of the next month, or its last."""
+    year, month = divmod(moment.year * 12 + moment.month, 12)
+    month += 1
+    return moment.replace(year=year, month=month, day=min(moment.day, monthrange(year, month)[1]))
+
+
+def _network(text: str, *, strict: bool = True) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """Raises ValueError. A zone (fe80::1%eth0) is this machine's own and means nothing of a client."""
+    if "%" in text:
+        raise ValueError(text)
+    return ipaddress.ip_network(text, strict=strict)
+
+
+def _shown(key: ApiKey) -> dict[str, Any]:
+    return {
+        "name": key.name,
+        "expires": KEEP if key.expires_at else NEVER,
+        "limit": "" if key.limit is None else format_exact(key.limit),
+        "models": "\n".join(key.models_allowed),
+        "ips": "\n".join(key.ips_allowed),
+    }

@@ -1,0 +1,50 @@
+"""The columns of the logs as files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from django.utils.translation import gettext as _
+
+from console.export import Column, batches, count, moment, money, sheet, text
+from console.logs import UsageLog
+from usage.models import UsageRecord
+
+
+def usage_sheet(log: UsageLog, *, has_bom: bool = False) -> Iterator[str]:
+    # The price snapshot stands in no column, and takes longer to read than all others.
+    columns = _usage_columns(is_whole_space=log.is_whole_space)
+    return sheet(columns, _whole(log), has_bom=has_bom, note=" ".join(filter(None, [log.cut_note, log.keys_note])))
+
+
+def _whole(log: UsageLog) -> Iterator[list[UsageRecord]]:
+    """Breaks off at the end, before any sums, where a month of it was pruned while it was read."""
+    yield from batches(log.records.defer("price"))
+    log.check_whole()
+
+
+def _usage_columns(*, is_whole_space: bool) -> list[Column[UsageRecord]]:
+    kinds = {kind.value: str(kind.label) for kind in UsageRecord.Kind}
+    estimated = {True: _("estimated"), False: ""}
+    return [
+        moment(_("Time"), lambda record: record.at),
+        *([text(_("User"), lambda record: record.username)] if is_whole_space else []),
+        text(_("Token"), lambda record: record.key_name),
+        text(_("Model"), lambda record: record.model),
+        text(_("Type"), lambda record: kinds[record.kind]),
+        count(_("Duration (ms)"), lambda record: record.duration_ms),
+        count(_("First token (ms)"), lambda record: record.first_token_ms),
+        count(_("Input tokens"), lambda record: record.input_tokens, is_summed=True),
+        count(_("Cached input tokens"), lambda record: record.cached_tokens, is_summed=True),
+        count(_("Output tokens"), lambda record: record.output_tokens, is_summed=True),
+        count(_("Images"), lambda record: record.images, is_summed=True),
+        count(_("Seconds"), lambda record: record.seconds, is_summed=True),
+        money(_("Held (USD)"), lambda record: record.held),
+        money(_("Cost (USD)"), lambda record: record.cost, is_summed=True),
+        money(_("Available after (USD)"), lambda record: record.available_after),
+        count(_("Status"), lambda record: record.status),
+        text(_("Code"), lambda record: record.code),
+        text(_("Estimated"), lambda record: estimated[record.is_estimated]),
+        text(_("Request ID"), lambda record: record.request_id),
+        text(_("Token ID"), lambda record: record.key_id),
+    ]

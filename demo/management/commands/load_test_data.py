@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import sys
+import time
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import connection
+
+from core.errors import NameTakenError
+from demo.test_data import Size, make_test_space, slug
+from quotas.reconcile import reconcile
+from tenants.models import Space
+from usage.quarters import close_quarters
+
+LEAST_PASSWORD = 8
+
+
+class Command(BaseCommand):
+    help = (
+        "Make a space with many members and a long log whose books balance, to see how pages and plans hold up. Only "
+        "in a database without real spaces: its spaces count as demo, beside which production does not start."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--space", default="Test data", metavar="NAME")
+        parser.add_argument("--members", type=int, default=100_000)
+        parser.add_argument("--rows", type=int, default=10_000_000, help="of the usage log")
+        parser.add_argument("--days", type=int, default=90, help="over which the rows are spread, up to now")
+        parser.add_argument("--seed", type=int, default=1, help="the same seed tells the same story")
+        parser.add_argument(
+            "--password-stdin", action="store_true", help="everybody's password, from stdin; without it nobody has one"
+        )
+        parser.add_argument("--force", action="store_true", help="beside real spaces, too")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        size, password = _size(options), _password() if options["password_stdin"] else ""
+        if not options["force"] and Space.objects.filter(is_demo=False).exists():
+            raise CommandError(
+                "This database holds spaces that are no test data. --force adds one all the same; production will "
+                "then not start on it."
+            )
+        begun = time.monotonic()
+
+        def tell(line: str) -> None:
+            self.stdout.write(f"{time.monotonic() - begun:6.0f} s  {line}")
+
+        try:
+            space = make_test_space(options["space"], size, seed=options["seed"], password=password, told=tell)
+        except NameTakenError as error:
+            raise CommandError("--space: there is one of that name, or a username like its own") from error
+        with connection.cursor() as cursor:
+            # Plans are made by what the planner knows of a table, and nobody looked at these yet.
+            cursor.execute("ANALYZE")
+        tell("analysed")
+        close_quarters()
+        tell("quarters closed")
+        if differences := reconcile(space):
+            raise CommandError(f"The books differ in {len(differences)} figures: this is a bug. {differences[0]}")
+        tell("the books balance")
+        self.stdout.write(_sign_ins(space, password))
+
+
+def _size(options: dict[str, Any]) -> Size:
+    for name, least, most in (("members", 1, 1_000_000), ("rows", 0, 1_000_000_000), ("days", 1, 3650)):
+        if not least <= options[name] <= most:
+            raise CommandError(f"--{name}: {least} to {most:,}")
+    return Size(options["members"], options["rows"], options["days"])
+
+
+def _password() -> str:
+    password = sys.stdin.readline().rstrip("\r\n")
+    if len(password) < LEAST_PASSWORD:
+        raise CommandError(f"The password must have at least {LEAST_PASSWORD} characters.")
+    return password
+
+
+def _sign_ins(space: Space, password: str) -> str:
+    people = list(space.people.filter(number__lte=3).order_by("number").values_list("username", flat=True))
+    who = f"manager {people[0]}, admin {people[1]}" + (f", member {people[2]}" if len(people) > 2 else "")
+    return f"{space.name} ({slug(space.name)}): {who}" + ("" if password else "; nobody can sign in")

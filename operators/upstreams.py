@@ -1,0 +1,288 @@
+"""What operators sell and where it is bought: models with their prices, upstreams with credentials nobody reads."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from django import forms
+from django.contrib import admin
+from django.contrib.admin.widgets import AdminSplitDateTime
+from django.core.exceptions import ImproperlyConfigured
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.decorators import method_decorator
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from django.views.decorators.debug import sensitive_post_parameters
+
+from accounts.models import User
+from audit.services import record
+from core import vault
+from core.money import format_balance, format_exact
+from quotas.fields import AmountField
+from relay.models import Model, Price, PriceStarted, Upstream, validate_credential
+from relay.pricing import MAX_PRICE_NANOS, Rate
+from relay.services import record_change, set_price, told
+
+
+class UsdField(AmountField):
+    """An edited figure: shown to its last digit, read to nano-dollars."""
+
+    def prepare_value(self, value: Any) -> Any:
+        return format_exact(value) if isinstance(value, int) else value
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return super().has_changed(self.prepare_value(initial), data)
+
+    def clean(self, value: Any) -> int | None:
+        nanos = super().clean(value)
+        if nanos is not None and nanos > MAX_PRICE_NANOS:
+            most = format_balance(MAX_PRICE_NANOS)
+            raise forms.ValidationError(_("Enter at most %(most)s.") % {"most": most}, "too_large")
+        return nanos
+
+
+def acting_operator(request: HttpRequest) -> User:
+    assert isinstance(request.user, User)
+    return request.user
+
+
+class ModelForm(forms.ModelForm[Model]):
+    """Limits, ceilings, and the next price: a price that is in force is not edited, another one follows it."""
+
+    image_nanos_ceiling = UsdField(label=gettext_lazy("A picture costs at most (USD)"))
+    audio_minute_nanos_ceiling = UsdField(label=gettext_lazy("A minute of sound costs at most (USD)"))
+    input = UsdField(label=gettext_lazy("Input (USD per million tokens)"), required=False)
+    cached_input = UsdField(label=gettext_lazy("Cached input (blank: as input)"), required=False)
+    output = UsdField(label=gettext_lazy("Output (USD per million tokens)"), required=False)
+    per_request = UsdField(label=gettext_lazy("Each request (USD)"), required=False)
+    per_image = UsdField(label=gettext_lazy("Each image made (USD)"), required=False)
+    per_second = UsdField(label=gettext_lazy("Each second of video made (USD)"), required=False)
+    starts_at = forms.SplitDateTimeField(
+        label=gettext_lazy("Starts at (UTC; blank: now)"),
+        required=False,
+        widget=AdminSplitDateTime,
+    )
+
+    class Meta:
+        model = Model
+        fields = (
+            "name",
+            "is_enabled",
+            "default_output_tokens",
+            "max_output_tokens",
+            "context_tokens",
+            "image_nanos_ceiling",
+            "audio_minute_nanos_ceiling",
+            "task_timeout_s",
+        )
+        labels = {"is_enabled": gettext_lazy("Enabled"), "task_timeout_s": gettext_lazy("Time for a task (seconds)")}
+        help_texts = {
+            "name": gettext_lazy("As programs name it in their requests."),
+            "default_output_tokens": gettext_lazy("Held for when a request sets no limit of its own."),
+            "max_output_tokens": gettext_lazy("No request gets more, whatever it asks for."),
+            "context_tokens": gettext_lazy("Held for when a request refers to what the upstream keeps."),
+            "task_timeout_s": gettext_lazy("A task that has not ended by then fails and costs nothing."),
+        }
+
+    def rate(self) -> Rate | None:
+        """The price that was entered; None when none was."""
+        names = Rate.__dataclass_fields__
+        given = {name: nanos for name in names if (nanos := self.cleaned_data.get(name)) is not None}
+        if not given:
+            return None
+        return Rate(**{"cached_input": given.get("input", 0)} | given)
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        starts_at = cleaned.get("starts_at")
+        if starts_at and self.rate() is None:
+            self.add_error("starts_at", _("Enter the price that starts then."))
+        elif starts_at and starts_at < timezone.now():
+            self.add_error("starts_at", _("Enter a moment to come, or leave it blank for now."))
+        return cleaned
+
+
+class PriceInline(admin.TabularInline[Price, Model]):
+    """Every price with the moment it starts, for reading."""
+
+    model = Price
+    extra = 0
+    can_delete = False
+    fields = readonly_fields = ("starts_at", "rate_usd")
+    ordering = ("-starts_at",)
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    @admin.display(description=gettext_lazy("Tokens by the million, the rest each"))
+    def rate_usd(self, price: Price) -> str:
+        return str(price.rate)
+
+
+@admin.register(Model)
+class ModelAdmin(admin.ModelAdmin[Model]):
+    form = ModelForm
+    inlines = (PriceInline,)
+    list_display = ("name", "is_enabled", "price_now", "max_output_tokens", "context_tokens", "served_by")
+    list_filter = ("is_enabled",)
+    search_fields = ("name",)
+    actions = None
+    fieldsets = (
+        (None, {"fields": ("name", "is_enabled")}),
+        (
+            gettext_lazy("The dearest a request can cost"),
+            {"fields": ModelForm.Meta.fields[2:7]},
+        ),
+        (gettext_lazy("Tasks"), {"fields": ("task_timeout_s",)}),
+        (
+            gettext_lazy("Next price"),
+            {
+                "description": gettext_lazy("Given whole: what is left blank is free. All blank: the price stays."),
+                "fields": ("input", "cached_input", "output", "per_request", "per_image", "per_second", "starts_at"),
+            },
+        ),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Model]:
+        return super().get_queryset(request).prefetch_related("prices", "upstreams")
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """A model is disabled, never deleted: its prices tell what was charged."""
+        return False
+
+    def save_model(self, request: HttpRequest, obj: Model, form: Any, change: bool) -> None:
+        actor = acting_operator(request)
+        before = told(obj)
+        super().save_model(request, obj, form, change)
+        record_change(obj, before=before, actor=actor)
+        rate = form.rate()
+        if rate is None:
+            return
+        try:
+            set_price(model=obj, rate=rate, starts_at=form.cleaned_data["starts_at"] or timezone.now(), actor=actor)
+        except PriceStarted:
+            # Its moment came between the form's look and now.
+            set_price(model=obj, rate=rate, starts_at=timezone.now(), actor=actor)
+
+    @admin.display(description=gettext_lazy("Price now"))
+    def price_now(self, model: Model) -> str:
+        now = timezone.now()
+        started = [price for price in model.prices.all() if price.starts_at <= now]
+        return str(max(started, key=lambda price: price.starts_at).rate) if started else _("None: refused")
+
+    @admin.display(description=gettext_lazy("Served by"))
+    def served_by(self, model: Model) -> str:
+        return ", ".join(upstream.name for upstream in model.upstreams.all())
+
+
+class UpstreamForm(forms.ModelForm[Upstream]):
+    """The credential goes in and never comes out: blank keeps the one that is there."""
+
+    new_credential = forms.CharField(
+        label=gettext_lazy("Credential"),
+        required=False,
+        max_length=4000,
+        widget=forms.PasswordInput(render_value=False, attrs={"autocomplete": "new-password", "class": "vTextField"}),
+        help_text=gettext_lazy("Kept encrypted and never shown. Blank keeps the one that is set."),
+    )
+
+    class Meta:
+        model = Upstream
+        fields = ("name", "base_url", "models", "priority", "weight", "timeout_s", "is_enabled")
+        labels = {
+            "base_url": gettext_lazy("Base URL"),
+            "timeout_s": gettext_lazy("Timeout (seconds)"),
+            "is_enabled": gettext_lazy("Enabled"),
+        }
+        help_texts = {
+            "base_url": gettext_lazy("What comes before /chat/completions, like https://api.openai.com/v1."),
+            "priority": gettext_lazy("The lowest is asked first, the next when it fails."),
+            "weight": gettext_lazy("Its share of the requests among those of the same priority."),
+            "timeout_s": gettext_lazy("An upstream that says nothing for so long is given up."),
+        }
+
+    def clean_new_credential(self) -> str:
+        """Already encrypted, so that nothing later sees it in clear."""
+        clear: str = self.cleaned_data["new_credential"]
+        if not clear:
+            return ""
+        validate_credential(clear)
+        try:
+            return vault.encrypt(clear)
+        except ImproperlyConfigured as error:
+            raise forms.ValidationError(str(error), "no_key") from None
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        former = self.initial.get("base_url", "")
+        moved = "base_url" in cleaned and _origin(cleaned["base_url"]) != _origin(former)
+        if moved and self.instance.has_credential and cleaned.get("new_credential") == "":
+            # Else an address of one's own would read the credential that nobody may read.
+            self.add_error("new_credential", _("Enter it again: the one that is set belongs to the former address."))
+        return cleaned
+
+
+def _origin(address: str) -> tuple[str, str]:
+    parts = urlsplit(address)
+    return parts.scheme, parts.netloc
+
+
+@admin.register(Upstream)
+class UpstreamAdmin(admin.ModelAdmin[Upstream]):
+    form = UpstreamForm
+    list_display = ("name", "base_url", "is_enabled", "credential_state", "serves", "priority", "weight")
+    list_filter = ("is_enabled",)
+    search_fields = ("name", "base_url")
+    filter_horizontal = ("models",)
+    readonly_fields = ("credential_state", "created_at")
+    actions = None
+    fields = (
+        "name",
+        "base_url",
+        "credential_state",
+        "new_credential",
+        "models",
+        "priority",
+        "weight",
+        "timeout_s",
+        "is_enabled",
+        "created_at",
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Upstream]:
+        return super().get_queryset(request).prefetch_related("models")
+
+    @method_decorator(sensitive_post_parameters("new_credential"))
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        return super().changeform_view(request, *args, **kwargs)
+
+    def save_model(self, request: HttpRequest, obj: Upstream, form: Any, change: bool) -> None:
+        form.before = told(obj)
+        if sealed := form.cleaned_data["new_credential"]:
+            obj.credential = sealed
+        super().save_model(request, obj, form, change)
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        """The models that it serves are saved here, last."""
+        super().save_related(request, form, formsets, change)
+        is_new = bool(form.cleaned_data["new_credential"])
+        actor = acting_operator(request)
+        record_change(form.instance, before=form.before, actor=actor, is_credential_new=is_new)
+
+    def delete_model(self, request: HttpRequest, obj: Upstream) -> None:
+        record("upstream.deleted", space=None, actor=acting_operator(request), target=obj, before=told(obj))
+        super().delete_model(request, obj)
+
+    @admin.display(description=gettext_lazy("Credential kept"))
+    def credential_state(self, upstream: Upstream) -> str:
+        return _("set") if upstream.has_credential else _("not set")
+
+    @admin.display(description=gettext_lazy("Serves"))
+    def serves(self, upstream: Upstream) -> str:
+        return ", ".join(model.name for model in upstream.models.all())

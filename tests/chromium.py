@@ -1,0 +1,11 @@
+from __future__ import annotations
+
+import os
+import shutil
+
+NAMES = ["chromium", "chromium-browser", "google-chrome"]
+
+
+def find_chromium() -> str | None:
+    """The path of the browser that CHROMIUM names, else of one on PATH."""
+    return next(filter(None, map(shutil.which, [os.environ.get("CHROMIUM", ""), *NAMES])), None)
