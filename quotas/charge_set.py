@@ -86,15 +86,13 @@ def _json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-_hex = attrgetter("hex")
-
 SETTLED = Orders(
     "settled",
     (
         Column("place", "int", "place"),
         Column("record", "uuid", "record"),
         Column("space", "bigint", "order.space_id"),
-        Column("request", "uuid", "order.request_id", _hex),
+        Column("request", "uuid", "order.request_id.hex"),
         Column("cost", "bigint", "order.cost_nanos"),
         Column("input_tokens", "bigint", "order.call.input_tokens"),
         Column("cached_tokens", "bigint", "order.call.cached_tokens"),
@@ -114,7 +112,7 @@ ASKED = Orders(
     (
         Column("place", "int", "place"),
         Column("record", "uuid", "record"),
-        Column("request", "uuid", "order.request_id", _hex),
+        Column("request", "uuid", "order.request_id.hex"),
         Column("space", "bigint", "order.presented.space_id"),
         Column("hash", "text", "order.presented.hash"),
         Column("address", "inet", "order.address", _without_zone),
@@ -131,7 +129,7 @@ RENEWED = Orders(
     (
         Column("place", "int", "place"),
         Column("space", "bigint", "order.space_id"),
-        Column("request", "uuid", "order.request_id", _hex),
+        Column("request", "uuid", "order.request_id.hex"),
         Column("delivered_bytes", "bigint", "order.delivered_bytes"),
         Column("accrued", "bigint", "order.accrued_nanos"),
         Column("lifetime_s", "int", "order.lifetime_s"),
@@ -196,18 +194,22 @@ def array_text(column: tuple[str | int | None, ...]) -> str:
     if None in column:
         return f"{{{','.join(map(_element, column))}}}"
     if isinstance(column[0], int):
-        return f"{{{','.join(map(str, column))}}}"
+        # The text of a list has the same commas, and is written in one call.
+        return f"{{{str(list(column))[1:-1]}}}"
     text = '","'.join(map(str, column))
-    is_plain = "\\" not in text and text.count('"') == 2 * (len(column) - 1)
-    return f'{{"{text}"}}' if is_plain else f"{{{','.join(map(_element, column))}}}"
+    if "\\" in text or text.count('"') != 2 * (len(column) - 1):
+        text = '","'.join([_escaped(str(value)) for value in column])
+    return f'{{"{text}"}}'
 
 
 def _element(value: str | int | None) -> str:
     if value is None:
         return "NULL"
-    if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return str(value)
+    return f'"{_escaped(value)}"' if isinstance(value, str) else str(value)
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"')
 
 
 # -- The text of the function -----------------------------------------------------------------------------------------
