@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pwd
 import secrets
+import select
 import shutil
 import signal
 import socket
@@ -38,6 +39,8 @@ SETTINGS = {
 
 
 def main(arguments: list[str]) -> int:
+    if is_clock_faked():
+        sleep_by_select()
     command = arguments[1:] if arguments[:1] == ["--"] else arguments
     if not command:
         print("Usage: python tests/postgres.py -- COMMAND …", file=sys.stderr)
@@ -204,7 +207,25 @@ def call(command: list[str | Path], **options: Any) -> None:
 
 def environment() -> dict[str, str]:
     """Without the caller's PG* variables and languages, in which PostgreSQL would read other settings."""
-    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
+    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8", **faked_clock()}
+
+
+def faked_clock() -> dict[str, str]:
+    """The server's clock under faketime: as an offset, since its user may not open the caller's shared memory."""
+    if not is_clock_faked():
+        return {}
+    real = subprocess.check_output(["date", "+%s"], env={"PATH": os.environ.get("PATH", os.defpath)})
+    offset_s = round(time.time() - int(real))
+    return {"LD_PRELOAD": os.environ["LD_PRELOAD"], "FAKETIME": f"{offset_s:+d}", "DONT_FAKE_MONOTONIC": "1"}
+
+
+def is_clock_faked() -> bool:
+    return "faketime" in os.environ.get("LD_PRELOAD", "")
+
+
+def sleep_by_select() -> None:
+    """Replace time.sleep, whose clock_nanosleep libfaketime breaks when it leaves the monotonic clock alone."""
+    time.sleep = lambda seconds: select.select([], [], [], seconds)  # type: ignore[assignment,arg-type]  # no result
 
 
 def run(command: list[str], variables: dict[str, str]) -> int:

@@ -3,11 +3,9 @@
 import atexit
 import os
 import secrets
-import select
 import shutil
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from cryptography.fernet import Fernet
@@ -29,14 +27,13 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
     sys.dont_write_bytecode = False
     sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"]
 
-# libfaketime, told to leave the monotonic clock alone (docs/developers.md), breaks the clock_nanosleep of time.sleep.
-if "faketime" in os.environ.get("LD_PRELOAD", ""):
-    time.sleep = lambda seconds: select.select([], [], [], seconds)  # type: ignore[assignment,arg-type]  # no result
-
 from django.conf.locale import LANG_INFO  # noqa: E402
 
 from spacemanage.settings import *  # noqa: E402, F403
-from tests import pseudo  # noqa: E402
+from tests import postgres, pseudo  # noqa: E402
+
+if postgres.is_clock_faked():
+    postgres.sleep_by_select()
 
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):  # noqa: F405
     DATABASES["default"]["TEST"] = {"NAME": str(TEST_DIR / "test.sqlite3")}  # noqa: F405
