@@ -25,14 +25,14 @@ from core.money import format_exact
 from tenants.models import Space
 
 Row = TypeVar("Row")
-Kept = TypeVar("Kept", bound=Model)
+ModelRow = TypeVar("ModelRow", bound=Model)
 
 BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
 # What a piece costs on its way out does not depend on its size.
 PIECE_CHARS = 1 << 16
-BATCH = 2000
+BATCH_ROWS = 2000
 # Of the eight pages that a process answers at once; the others stay free for everybody else.
-AT_ONCE = 3
+MAX_CONCURRENT_EXPORTS = 3
 # With these a spreadsheet program takes a text for a formula, or skips to what follows.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _MONTHS = (
@@ -40,14 +40,14 @@ _MONTHS = (
     "|nov(?:ember)?|dec(?:ember)?"
 )
 # And these for a number, a date, a time, a truth or an error: 007, 1e5, $5, 3/4, 12:30 pm, Oct 1, 10月1日, TRUE, #N/A.
-_NO_NAME = re.compile(
+_READ_AS_VALUE = re.compile(
     rf"true|false|#(?:n/a|[a-z/0]+[!?])|(?!')(?=\D*\d)[\W\d_年月日时時分秒]*(?:e[+-]?\d+|[ap]m?|(?:{_MONTHS})[\W\d_]*)?",
     re.IGNORECASE,
 )
 
 
 @dataclass(frozen=True)
-class Column(Generic[Row]):
+class CsvColumn(Generic[Row]):
     """A head, what stands below it, how that is written, and whether the last line has its sum.
 
     `cell_head` and `write_cell` are those for a spreadsheet program, where they differ.
@@ -60,27 +60,27 @@ class Column(Generic[Row]):
     cell_head: str = ""
     write_cell: Callable[[Any], str] | None = None
 
-    def for_spreadsheet(self) -> Column[Row]:
+    def for_spreadsheet(self) -> CsvColumn[Row]:
         return replace(self, head=self.cell_head or self.head, write=self.write_cell or self.write)
 
 
-def text(head: str, value: Callable[[Row], object]) -> Column[Row]:
-    return Column(head, value, safe_text, write_cell=text_cell)
+def text(head: str, value: Callable[[Row], object]) -> CsvColumn[Row]:
+    return CsvColumn(head, value, safe_text, write_cell=text_cell)
 
 
-def count(head: str, value: Callable[[Row], int | None], *, is_summed: bool = False) -> Column[Row]:
-    return Column(head, value, str, is_summed)
+def count(head: str, value: Callable[[Row], int | None], *, is_summed: bool = False) -> CsvColumn[Row]:
+    return CsvColumn(head, value, str, is_summed)
 
 
-def money(head: str, value: Callable[[Row], int | None], *, is_summed: bool = False) -> Column[Row]:
+def money(head: str, value: Callable[[Row], int | None], *, is_summed: bool = False) -> CsvColumn[Row]:
     """Dollars, every digit, without a sign of currency: a number to any program."""
-    return Column(head, value, format_exact, is_summed)
+    return CsvColumn(head, value, format_exact, is_summed)
 
 
-def moment(head: str, value: Callable[[Row], datetime | None]) -> Column[Row]:
+def moment(head: str, value: Callable[[Row], datetime | None]) -> CsvColumn[Row]:
     """In the zone of who reads it now."""
     zone = timezone.get_current_timezone()
-    return Column(
+    return CsvColumn(
         head,
         value,
         lambda at: iso_of(at, zone),
@@ -113,25 +113,25 @@ def safe_text(value: object) -> str:
 def text_cell(value: object) -> str:
     """A text that no spreadsheet program takes for anything else: a user called 007 is not number 7."""
     written = safe_text(value)
-    return f"'{written}" if _NO_NAME.fullmatch(written) else written
+    return f"'{written}" if _READ_AS_VALUE.fullmatch(written) else written
 
 
-def batches(rows: QuerySet[Kept]) -> Iterator[list[Kept]]:
+def batches(rows: QuerySet[ModelRow]) -> Iterator[list[ModelRow]]:
     """All rows from the newest on, each batch by a statement of its own: no cursor that a pooler would lose.
 
     What is written from now on is left out, so there is an end.
     """
     before: UUID = id_at(origin.now())
     while True:
-        batch = list(rows.filter(pk__lt=before).order_by("-pk")[:BATCH])
+        batch = list(rows.filter(pk__lt=before).order_by("-pk")[:BATCH_ROWS])
         yield batch
-        if len(batch) < BATCH:
+        if len(batch) < BATCH_ROWS:
             return
         before = batch[-1].pk
 
 
 def sheet(
-    columns: list[Column[Row]],
+    columns: list[CsvColumn[Row]],
     groups: Iterable[list[Row]],
     *,
     has_bom: bool = False,
@@ -149,29 +149,29 @@ def sheet(
 
 
 def _pieces(
-    columns: list[Column[Row]], groups: Iterable[list[Row]], *, start: str, total: str, note: str
+    columns: list[CsvColumn[Row]], groups: Iterable[list[Row]], *, start: str, total: str, note: str
 ) -> Iterator[str]:
     buffer = io.StringIO(newline="")
     lines = csv.writer(buffer)
     lines.writerow([safe_text(column.head) for column in columns])
-    yield start + _taken(buffer)
+    yield start + _drain(buffer)
     sums = [0] * len(columns)
     for group in groups:
         for row in group:
             lines.writerow(_cells(columns, row, sums))
             if buffer.tell() >= PIECE_CHARS:
-                yield _taken(buffer)
+                yield _drain(buffer)
     if total:
         lines.writerow([total, *_sum_cells(columns, sums)[1:]])
     if note:
         lines.writerow([safe_text(note)])
-    yield _taken(buffer)
+    yield _drain(buffer)
 
 
-class Slot:
+class ExportSlot:
     """One of the few files that a process writes at once: each keeps one of its page threads until it is fetched."""
 
-    _FREE = BoundedSemaphore(AT_ONCE)
+    _FREE = BoundedSemaphore(MAX_CONCURRENT_EXPORTS)
 
     def __init__(self, pieces: Iterator[str], taken_of: BoundedSemaphore) -> None:
         self._pieces = pieces
@@ -179,7 +179,7 @@ class Slot:
         self._is_taken = True
 
     @classmethod
-    def take(cls, pieces: Iterator[str]) -> Slot | None:
+    def take(cls, pieces: Iterator[str]) -> ExportSlot | None:
         """None when all are taken."""
         return cls(pieces, cls._FREE) if cls._FREE.acquire(blocking=False) else None
 
@@ -201,7 +201,7 @@ class Slot:
 
 def csv_answer(pieces: Iterator[str], file_name: str) -> HttpResponseBase:
     """The file as it is written; 429 while as many are being fetched as may be at once."""
-    slot = Slot.take(pieces)
+    slot = ExportSlot.take(pieces)
     if slot is None:
         busy = _("Other exports are being written. Try again in a minute.")
         return HttpResponse(busy, status=429, content_type="text/plain; charset=utf-8", headers={"Retry-After": "60"})
@@ -225,7 +225,7 @@ def file_name(space: Space, what: str, start: date | None, end: date | None) -> 
     return "-".join(filter(None, [name, what, *period])) + ".csv"
 
 
-def _cells(columns: list[Column[Row]], row: Row, sums: list[int]) -> list[str]:
+def _cells(columns: list[CsvColumn[Row]], row: Row, sums: list[int]) -> list[str]:
     cells = []
     for place, column in enumerate(columns):
         value = column.value(row)
@@ -235,11 +235,11 @@ def _cells(columns: list[Column[Row]], row: Row, sums: list[int]) -> list[str]:
     return cells
 
 
-def _sum_cells(columns: list[Column[Row]], sums: list[int]) -> list[str]:
+def _sum_cells(columns: list[CsvColumn[Row]], sums: list[int]) -> list[str]:
     return [column.write(total) if column.is_summed else "" for column, total in zip(columns, sums, strict=True)]
 
 
-def _taken(buffer: io.StringIO) -> str:
+def _drain(buffer: io.StringIO) -> str:
     taken = buffer.getvalue()
     buffer.seek(0)
     buffer.truncate()

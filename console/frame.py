@@ -15,7 +15,7 @@ from quotas.pool import pool_of
 from tenants.policies import can_manage_users
 
 # Pages that are reached from Personal Settings.
-OF_SETTINGS = ("/me/activity/", "/me/two-factor/", "/me/confirm/")
+SETTINGS_SUBPAGES = ("/me/activity/", "/me/two-factor/", "/me/confirm/")
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _sections(user: User, path: str) -> list[tuple[str, list[Item]]]:
         _("Personal Center"),
         [
             item("/me/credits/", _("Credits Management"), "wallet", "/me/statement/"),
-            item("/me/settings/", _("Personal Settings"), "settings", *OF_SETTINGS),
+            item("/me/settings/", _("Personal Settings"), "settings", *SETTINGS_SUBPAGES),
         ],
     )
     return [console, manage, personal] if can_manage_users(user) else [console, personal]

@@ -19,14 +19,14 @@ from django.utils.translation import gettext as _
 from accounts.models import User
 from audit.models import AuditEvent
 from console.choices import Link
-from console.periods import USUAL_DAYS, Period
+from console.periods import DEFAULT_DAYS, Period
 from tenants.policies import can_manage_users
 from usage.figures import first_id
 
 Row = TypeVar("Row", bound=Model)
-Asked = TypeVar("Asked", bound="LogFilters")
+Filters = TypeVar("Filters", bound="LogFilters")
 
-SIZES = (20, 50, 100)
+PAGE_SIZES = (20, 50, 100)
 MAX_NAME_LENGTH = 64
 # Names offered while somebody types. More would slow the browser down; any other name can still be typed.
 MAX_SUGGESTIONS = 200
@@ -68,16 +68,16 @@ class LogFilters:
 
     @classmethod
     def of(cls, query: QueryDict, *, today: date) -> Self:
-        return cls(**cls.asked(query, today=today))
+        return cls(**cls.parse(query, today=today))
 
     @classmethod
-    def asked(cls, query: QueryDict, *, today: date) -> dict[str, Any]:
+    def parse(cls, query: QueryDict, *, today: date) -> dict[str, Any]:
         size = text_in(query, "size")
         return {
             "period": Period.of(text_in(query, "from"), text_in(query, "to"), today=today),
             "user": text_in(query, "user"),
             "request_id": text_in(query, "request_id"),
-            "size": int(size) if size in {str(allowed) for allowed in SIZES} else SIZES[0],
+            "size": int(size) if size in {str(allowed) for allowed in PAGE_SIZES} else PAGE_SIZES[0],
             "cursor": Cursor.of(text_in(query, "cursor")),
         }
 
@@ -91,11 +91,11 @@ class LogPage(Generic[Row]):
     older_url: str
 
 
-class Log(ABC, Generic[Row, Asked]):
+class Log(ABC, Generic[Row, Filters]):
     """A log as one user sees it under one address."""
 
     address: ClassVar[str]
-    filters: Asked
+    filters: Filters
 
     def __init__(self, user: User, query: QueryDict, *, now: datetime | None = None) -> None:
         self.user = user
@@ -105,7 +105,7 @@ class Log(ABC, Generic[Row, Asked]):
         self.filters = self._filters(query)
 
     @abstractmethod
-    def _filters(self, query: QueryDict) -> Asked:
+    def _filters(self, query: QueryDict) -> Filters:
         """Parse the filter of this log's address."""
 
     @abstractmethod
@@ -113,9 +113,9 @@ class Log(ABC, Generic[Row, Asked]):
         """The first `count` rows of the filter in the order `id` or `-id`, within `id__lt` or `id__gt`."""
 
     @property
-    def usual_period(self) -> Period:
+    def default_period(self) -> Period:
         """The period of an address that names none."""
-        return Period.latest(USUAL_DAYS, today=self.today)
+        return Period.latest(DEFAULT_DAYS, today=self.today)
 
     @property
     def is_whole_space(self) -> bool:
@@ -139,7 +139,7 @@ class Log(ABC, Generic[Row, Asked]):
 
     @property
     def periods(self) -> list[Link]:
-        days = [(_("Today"), 1), (_("7 days"), USUAL_DAYS), (_("30 days"), 30)]
+        days = [(_("Today"), 1), (_("7 days"), DEFAULT_DAYS), (_("30 days"), 30)]
         choices = [(label, Period.latest(count, today=self.today)) for label, count in days]
         shown = self.filters.period
         return [Link(label, self.url(period=period), period == shown) for label, period in choices]
@@ -147,7 +147,7 @@ class Log(ABC, Generic[Row, Asked]):
     @property
     def is_filtered(self) -> bool:
         asked = vars(self.filters) | {"size": None}
-        return asked.pop("period") != self.usual_period or any(asked.values())
+        return asked.pop("period") != self.default_period or any(asked.values())
 
     @property
     def user_names(self) -> list[str]:
@@ -156,7 +156,7 @@ class Log(ABC, Generic[Row, Asked]):
 
     @property
     def sizes(self) -> list[Link]:
-        return [Link(str(size), self.url(size=size), size == self.filters.size) for size in SIZES]
+        return [Link(str(size), self.url(size=size), size == self.filters.size) for size in PAGE_SIZES]
 
     @property
     def newest_url(self) -> str:
@@ -190,9 +190,9 @@ class Log(ABC, Generic[Row, Asked]):
         asked: dict[str, Any] = vars(self.filters) | {"cursor": None} | changes
         period: Period = asked.pop("period")
         place = {name: asked.pop(name) for name in ("size", "cursor")}
-        query = {"from": period.start, "to": period.end} if period != self.usual_period else {}
+        query = {"from": period.start, "to": period.end} if period != self.default_period else {}
         return query | {
-            name: value for name, value in (asked | place).items() if value and (name, value) != ("size", SIZES[0])
+            name: value for name, value in (asked | place).items() if value and (name, value) != ("size", PAGE_SIZES[0])
         }
 
     def _page(self, records: list[Row], *, has_newer: bool, has_older: bool) -> LogPage[Row]:
@@ -203,7 +203,7 @@ class Log(ABC, Generic[Row, Asked]):
         return LogPage(records, newer, older)
 
 
-class TableLog(Log[Row, Asked]):
+class TableLog(Log[Row, Filters]):
     """A log that is one query on one table."""
 
     @abstractmethod

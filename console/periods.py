@@ -7,7 +7,7 @@ from typing import NamedTuple, Self
 
 # The first day that a UUIDv7 can tell, and the last one that still has a day after it.
 FIRST_DAY, LAST_DAY = date(1970, 1, 1), date(9999, 12, 30)
-USUAL_DAYS = 7
+DEFAULT_DAYS = 7
 
 
 class Period(NamedTuple):
@@ -20,7 +20,7 @@ class Period(NamedTuple):
     def of(cls, start: str, end: str, *, today: date) -> Self:
         """A text that is no date counts as not given. The other end is today, or lies a usual period before."""
         last = _day(end) or today
-        first = _day(start) or max(FIRST_DAY, last - timedelta(days=USUAL_DAYS - 1))
+        first = _day(start) or max(FIRST_DAY, last - timedelta(days=DEFAULT_DAYS - 1))
         return cls(first, last)
 
     @classmethod

@@ -18,9 +18,9 @@ KINDS = {
     "space/security/": "space.two_factor_required",
 }
 # They change nothing.
-_LOOKS = {f"{_MEMBER}preview/"}
+_READ_ONLY_POSTS = {f"{_MEMBER}preview/"}
 # Any other page, named in `after`.
-ELSEWHERE = "page.posted"
+OTHER_PAGE = "page.posted"
 
 
 def record_refused_request(request: HttpRequest) -> None:
@@ -29,10 +29,10 @@ def record_refused_request(request: HttpRequest) -> None:
     match = request.resolver_match
     if not isinstance(user, User) or match is None or request.method in ("GET", "HEAD", "OPTIONS"):
         return
-    if match.route in _LOOKS:
+    if match.route in _READ_ONLY_POSTS:
         return
-    kind = KINDS.get(match.route, ELSEWHERE)
-    after = {"page": request.path[:200]} if kind == ELSEWHERE else None
+    kind = KINDS.get(match.route, OTHER_PAGE)
+    after = {"page": request.path[:200]} if kind == OTHER_PAGE else None
     target = _target(user, match.kwargs.get("number"))
     record_refusal(kind, why=NOT_ALLOWED, space=user.space, actor=user, target=target, after=after)
 

@@ -19,7 +19,7 @@ from console.logs import MAX_SUGGESTIONS, LogFilters, TableLog, text_in, uuid_of
 from usage.models import Task, UsageRecord
 
 Row = TypeVar("Row", UsageRecord, Task)
-Asked = TypeVar("Asked", bound="RequestFilters")
+Filters = TypeVar("Filters", bound="RequestFilters")
 
 # Where more keys have one name, its newest keys are looked up.
 MAX_KEYS_OF_A_NAME = 500
@@ -31,11 +31,11 @@ class RequestFilters(LogFilters):
     model: str
 
     @classmethod
-    def asked(cls, query: QueryDict, *, today: date) -> dict[str, Any]:
-        return super().asked(query, today=today) | {name: text_in(query, name) for name in ("token", "model")}
+    def parse(cls, query: QueryDict, *, today: date) -> dict[str, Any]:
+        return super().parse(query, today=today) | {name: text_in(query, name) for name in ("token", "model")}
 
 
-class RequestLog(TableLog[Row, Asked]):
+class RequestLog(TableLog[Row, Filters]):
     def _matching(self) -> QuerySet[Row]:
         asked = self.filters
         records: Any = super()._matching()

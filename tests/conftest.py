@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 
 from accounts.models import User
 from audit.models import AuditEvent
-from console.export import AT_ONCE, Slot
+from console.export import MAX_CONCURRENT_EXPORTS, ExportSlot
 from core import append_only
 from quotas.models import Transfer
 from tenants.models import Space
@@ -105,7 +105,7 @@ def triggers_stand_aside(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def exports_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer that a test did not read to its end keeps its slot until the collector finds it."""
-    monkeypatch.setattr(Slot, "_FREE", BoundedSemaphore(AT_ONCE))
+    monkeypatch.setattr(ExportSlot, "_FREE", BoundedSemaphore(MAX_CONCURRENT_EXPORTS))
 
 
 @pytest.fixture(autouse=True)

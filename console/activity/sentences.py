@@ -13,14 +13,14 @@ from django.utils.translation import gettext_lazy, pgettext
 
 from accounts.models import Role, User
 from audit.models import AuditEvent
-from audit.services import AND_MORE
+from audit.services import REFUSALS_OMITTED
 from core.money import AmountError, format_balance, format_cost, parse_usd
 from quotas.models import FIRST_GRANT
 
 Words = str | Promise
 
 # Of somebody who did something to themself, where that reads otherwise.
-_OWN: dict[str, Words] = {
+_SELF_SENTENCES: dict[str, Words] = {
     "session.signed_in": gettext_lazy("%(actor)s signed in"),
     "session.signed_out": gettext_lazy("%(actor)s signed out"),
     "session.ended": gettext_lazy("%(actor)s ended one of their sessions"),
@@ -43,7 +43,7 @@ _OWN: dict[str, Words] = {
     "key.deleted": gettext_lazy("%(actor)s deleted the API key %(key)s"),
 }
 
-_DONE: dict[str, Words] = {
+_SENTENCES: dict[str, Words] = {
     "manager.created": gettext_lazy("%(actor)s made %(target)s the space manager"),
     "member.created": gettext_lazy("%(actor)s added %(target)s"),
     "member.edited": gettext_lazy("%(actor)s changed the details of %(target)s"),
@@ -66,14 +66,14 @@ _DONE: dict[str, Words] = {
 }
 
 # An edit that changed one thing alone.
-_EDITED: dict[str, Words] = {
+_ONE_FIELD_SENTENCES: dict[str, Words] = {
     "username": gettext_lazy("%(actor)s renamed %(was)s to %(is)s"),
     "display_name": gettext_lazy("%(actor)s changed the display name of %(target)s"),
     Role.ADMIN: gettext_lazy("%(actor)s promoted %(target)s to Admin"),
     Role.NORMAL: gettext_lazy("%(actor)s made %(target)s a Normal user"),
 }
 
-_TRIED: dict[str, Words] = {
+_REFUSED_SENTENCES: dict[str, Words] = {
     "session.signed_in": gettext_lazy("Somebody tried to sign in as %(target)s"),
     "self.password_changed": gettext_lazy("%(actor)s tried to change their own password"),
     "self.confirmed": gettext_lazy("%(actor)s tried to confirm who they are"),
@@ -96,7 +96,7 @@ _TRIED: dict[str, Words] = {
     "page.posted": gettext_lazy("%(actor)s tried to use a page that is not theirs"),
 }
 
-_WHY: dict[str, Words] = {
+_REFUSAL_REASONS: dict[str, Words] = {
     "not_allowed": gettext_lazy("Their role does not allow it."),
     "wrong_password": gettext_lazy("Wrong password."),
     "unknown_name": gettext_lazy("Nobody has that name."),
@@ -114,7 +114,7 @@ _WHY: dict[str, Words] = {
     "name_taken": gettext_lazy("The name was not available."),
 }
 
-_FIELDS: dict[str, Words] = {
+_FIELD_LABELS: dict[str, Words] = {
     "username": gettext_lazy("Username"),
     "display_name": gettext_lazy("Display name"),
     "role": gettext_lazy("Role"),
@@ -144,20 +144,20 @@ _FIELDS: dict[str, Words] = {
     "room_at_refusal": gettext_lazy("Room then"),
     "total_at_refusal": gettext_lazy("Total then"),
     "remaining_at_refusal": gettext_lazy("Remaining then"),
-    AND_MORE: gettext_lazy("More attempts within the hour"),
+    REFUSALS_OMITTED: gettext_lazy("More attempts within the hour"),
 }
-_MONEY = {"remaining", "total", "limit", "returned"}
+_MONEY_FIELDS = {"remaining", "total", "limit", "returned"}
 
 
 @dataclass(frozen=True)
-class Change:
+class ChangedField:
     label: str
     was: str
     now: str
 
 
 @dataclass(frozen=True)
-class Line:
+class SentenceLine:
     """One row as this viewer may see it."""
 
     event: AuditEvent
@@ -167,7 +167,7 @@ class Line:
     target: str
     why: str
     address: str
-    changes: list[Change]
+    changes: list[ChangedField]
 
     @property
     def text(self) -> str:
@@ -180,15 +180,15 @@ class Line:
         return mark_safe(conditional_escape(self.template) % facts)  # noqa: S308  # both halves are escaped
 
 
-def line_of(event: AuditEvent, viewer: User) -> Line:
+def line_of(event: AuditEvent, viewer: User) -> SentenceLine:
     actor, target = _actor(event), event.target_name or "–"
-    return Line(
+    return SentenceLine(
         event=event,
         template=str(_template(event)),
         facts={"actor": actor, "target": target, "kind": event.kind} | _facts(event),
         actor=actor,
         target=target,
-        why=str(_WHY.get(event.refusal, event.refusal)) if event.is_refused else "",
+        why=str(_REFUSAL_REASONS.get(event.refusal, event.refusal)) if event.is_refused else "",
         address=_address(event, viewer),
         changes=_changes(event) if _may_see_changes(event, viewer) else [],
     )
@@ -220,14 +220,14 @@ def _may_see_changes(event: AuditEvent, viewer: User) -> bool:
 def _template(event: AuditEvent) -> Words:
     unknown: Words = gettext_lazy("%(actor)s: %(kind)s, %(target)s")
     if event.is_refused:
-        return _TRIED.get(event.kind, unknown)
+        return _REFUSED_SENTENCES.get(event.kind, unknown)
     is_own = event.actor_id is not None and (event.actor_id, event.target_type) == (event.target_id, "user")
-    if is_own and event.kind in _OWN:
-        return _OWN[event.kind]
+    if is_own and event.kind in _SELF_SENTENCES:
+        return _SELF_SENTENCES[event.kind]
     if event.kind == "member.edited" and len(event.after) == 1:
         (name, value), *_rest = event.after.items()
-        return _EDITED.get(value if name == "role" else name, _DONE[event.kind])
-    return _DONE.get(event.kind, _OWN.get(event.kind, unknown))
+        return _ONE_FIELD_SENTENCES.get(value if name == "role" else name, _SENTENCES[event.kind])
+    return _SENTENCES.get(event.kind, _SELF_SENTENCES.get(event.kind, unknown))
 
 
 def _facts(event: AuditEvent) -> dict[str, str]:
@@ -235,21 +235,25 @@ def _facts(event: AuditEvent) -> dict[str, str]:
     field = {"member.quota_set": "remaining", "space.renamed": "name", "member.edited": "username"}.get(
         event.kind, "total"
     )
-    facts = {"was": _said(field, event.before.get(field)), "is": _said(field, event.after.get(field))}
+    facts = {"was": _readable(field, event.before.get(field)), "is": _readable(field, event.after.get(field))}
     key = event.after.get("name") or event.before.get("name")
-    return facts | {"key": _said("name", key), "returned": _said("returned", event.after.get("returned", "0"))}
+    return facts | {"key": _readable("name", key), "returned": _readable("returned", event.after.get("returned", "0"))}
 
 
-def _changes(event: AuditEvent) -> list[Change]:
+def _changes(event: AuditEvent) -> list[ChangedField]:
     names = dict.fromkeys([*event.before, *event.after])
     told = [
-        Change(str(_FIELDS.get(name, name)), _said(name, event.before.get(name)), _said(name, event.after.get(name)))
+        ChangedField(
+            str(_FIELD_LABELS.get(name, name)),
+            _readable(name, event.before.get(name)),
+            _readable(name, event.after.get(name)),
+        )
         for name in names
     ]
     return [change for change in told if change.was != change.now or event.before == event.after]
 
 
-def _said(name: str, value: Any) -> str:
+def _readable(name: str, value: Any) -> str:
     """A value as a person reads it; a dash for none."""
     if isinstance(value, bool):
         return _("yes") if value else _("no")
@@ -257,7 +261,7 @@ def _said(name: str, value: Any) -> str:
         return ", ".join(str(one) for one in value) or "–"
     if value is None or value == "":
         return "–"
-    if name in _MONEY or name.endswith("_at_refusal"):
+    if name in _MONEY_FIELDS or name.endswith("_at_refusal"):
         return _usd(name, str(value))
     if name == "reason" and value == FIRST_GRANT:
         return _(FIRST_GRANT)

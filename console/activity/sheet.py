@@ -8,9 +8,9 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
-from console.activity.sentences import Line, line_of
+from console.activity.sentences import SentenceLine, line_of
 from console.activity.trail import Trail
-from console.export import Column, moment, sheet, text
+from console.export import CsvColumn, moment, sheet, text
 
 
 def trail_sheet(trail: Trail, *, has_bom: bool) -> Iterator[str]:
@@ -18,7 +18,7 @@ def trail_sheet(trail: Trail, *, has_bom: bool) -> Iterator[str]:
     return sheet(_columns(), lines, has_bom=has_bom, has_sums=False)
 
 
-def _columns() -> list[Column[Line]]:
+def _columns() -> list[CsvColumn[SentenceLine]]:
     return [
         moment(_("Time"), lambda line: line.event.at),
         text(_("Activity"), lambda line: line.text),
@@ -28,10 +28,10 @@ def _columns() -> list[Column[Line]]:
         text(_("Kind"), lambda line: line.event.kind),
         text(_("Address"), lambda line: line.address),
         text(_("Request ID"), lambda line: line.event.request_id),
-        text(_("Before"), lambda line: _written(line.event.before)),
-        text(_("After"), lambda line: _written(line.event.after)),
+        text(_("Before"), lambda line: _as_json(line.event.before)),
+        text(_("After"), lambda line: _as_json(line.event.after)),
     ]
 
 
-def _written(facts: dict[str, Any]) -> str:
+def _as_json(facts: dict[str, Any]) -> str:
     return json.dumps(facts, ensure_ascii=False) if facts else ""

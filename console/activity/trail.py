@@ -21,8 +21,8 @@ from console.choices import Choice
 from console.logs import Log, LogFilters, people_called, text_in, uuid_of
 from usage.figures import first_id
 
-USER = "user"
-BATCH = 2000
+USER_TARGET = "user"
+BATCH_ROWS = 2000
 
 _QUOTA = Q(kind="member.quota_set") | Q(kind__startswith="pool.")
 _SIGN_IN = Q(kind__startswith="session.") | Q(kind__contains="two_factor") | Q(kind__contains="recovery_code")
@@ -60,7 +60,7 @@ def done_to(user: User) -> QuerySet[AuditEvent]:
 
     What somebody else tried in vain is not told to them: it carries figures that are not theirs.
     """
-    events = of_space(user).filter(target_type=USER, target_id=user.pk)
+    events = of_space(user).filter(target_type=USER_TARGET, target_id=user.pk)
     return events.filter(Q(refusal="") | Q(actor_id=None))
 
 
@@ -69,9 +69,9 @@ class TrailFilters(LogFilters):
     kind: str
 
     @classmethod
-    def asked(cls, query: QueryDict, *, today: date) -> dict[str, Any]:
+    def parse(cls, query: QueryDict, *, today: date) -> dict[str, Any]:
         kind = text_in(query, "kind")
-        return super().asked(query, today=today) | {"kind": kind if kind in GROUPS else ""}
+        return super().parse(query, today=today) | {"kind": kind if kind in GROUPS else ""}
 
 
 class Trail(Log[AuditEvent, TrailFilters]):
@@ -92,17 +92,17 @@ class Trail(Log[AuditEvent, TrailFilters]):
 
     def batches(self) -> Iterator[list[AuditEvent]]:
         """All rows of the filter, newest first, a batch at a time however many they are."""
-        batch = self._fetch("-id", BATCH)
+        batch = self._fetch("-id", BATCH_ROWS)
         while batch:
             yield batch
-            batch = self._fetch("-id", BATCH, id__lt=batch[-1].pk) if len(batch) == BATCH else []
+            batch = self._fetch("-id", BATCH_ROWS, id__lt=batch[-1].pk) if len(batch) == BATCH_ROWS else []
 
     @property
     def kinds(self) -> list[Choice]:
         options = [("", _("All activity")), *((name, str(label)) for name, (label, _which) in GROUPS.items())]
         return [Choice(name, label, name == self.filters.kind) for name, label in options]
 
-    def _sides(self) -> list[QuerySet[AuditEvent]]:
+    def _queries(self) -> list[QuerySet[AuditEvent]]:
         """What is found apart and shown together."""
         asked, events = self.filters, self._in_period(of_space(self.user))
         if asked.kind:
@@ -110,7 +110,7 @@ class Trail(Log[AuditEvent, TrailFilters]):
         if not asked.user:
             return [events]
         people = people_called(asked.user, space_id=self.user.space_id)
-        return [events.filter(actor_id__in=people), events.filter(target_type=USER, target_id__in=people)]
+        return [events.filter(actor_id__in=people), events.filter(target_type=USER_TARGET, target_id__in=people)]
 
     def _in_period(self, events: QuerySet[AuditEvent]) -> QuerySet[AuditEvent]:
         if self.filters.request_id:
@@ -121,12 +121,12 @@ class Trail(Log[AuditEvent, TrailFilters]):
         return events.filter(id__gte=first, id__lt=after)
 
     @cached_property
-    def _found_sides(self) -> list[QuerySet[AuditEvent]]:
-        return self._sides()
+    def _found_queries(self) -> list[QuerySet[AuditEvent]]:
+        return self._queries()
 
     def _fetch(self, order: str, count: int, **bound: UUID) -> list[AuditEvent]:
         found = {
-            event.pk: event for side in self._found_sides for event in side.filter(**bound).order_by(order)[:count]
+            event.pk: event for side in self._found_queries for event in side.filter(**bound).order_by(order)[:count]
         }
         return sorted(found.values(), key=lambda event: event.pk, reverse=order == "-id")[:count]
 
@@ -140,7 +140,7 @@ class OwnActivity(Trail):
     def is_own(self) -> bool:
         return True
 
-    def _sides(self) -> list[QuerySet[AuditEvent]]:
+    def _queries(self) -> list[QuerySet[AuditEvent]]:
         return [done_by(self.user), done_to(self.user)]
 
     def url(self, **changes: Any) -> str:

@@ -15,7 +15,7 @@ from django.utils.translation import pgettext
 
 from accounts.models import User
 from console.choices import Choice, Link
-from console.export import Column, batches, count, moment, money, sheet, text
+from console.export import CsvColumn, batches, count, moment, money, sheet, text
 from console.logs import MAX_SUGGESTIONS, LogFilters, TableLog, people_called, text_in, uuid_of
 from console.periods import FIRST_DAY, LAST_DAY, Period
 from core.money import format_balance
@@ -23,7 +23,7 @@ from quotas.models import FIRST_GRANT, Transfer
 from usage.figures import first_id
 
 Kind = Transfer.Kind
-ALWAYS = Period(FIRST_DAY, LAST_DAY)
+ALL_TIME = Period(FIRST_DAY, LAST_DAY)
 INTO_POOL = (Kind.GRANT, Kind.RECLAIM, Kind.RETURN)
 
 
@@ -54,12 +54,12 @@ class JournalFilters(LogFilters):
     kind: str
 
     @classmethod
-    def asked(cls, query: QueryDict, *, today: date) -> dict[str, Any]:
+    def parse(cls, query: QueryDict, *, today: date) -> dict[str, Any]:
         kind = text_in(query, "kind")
-        said = super().asked(query, today=today) | {"request_id": ""}
+        parsed = super().parse(query, today=today) | {"request_id": ""}
         has_period = text_in(query, "from") or text_in(query, "to")
-        return said | {
-            "period": said["period"] if has_period else ALWAYS,
+        return parsed | {
+            "period": parsed["period"] if has_period else ALL_TIME,
             "kind": kind if kind in Kind.values else "",
         }
 
@@ -75,8 +75,8 @@ class Journal(TableLog[Transfer, JournalFilters]):
     address = "/me/credits/"
 
     @property
-    def usual_period(self) -> Period:
-        return ALWAYS
+    def default_period(self) -> Period:
+        return ALL_TIME
 
     def _filters(self, query: QueryDict) -> JournalFilters:
         return JournalFilters.of(query, today=self.today)
@@ -91,7 +91,7 @@ class Journal(TableLog[Transfer, JournalFilters]):
     def _matching(self) -> QuerySet[Transfer]:
         asked = self.filters
         moves = self._visible()
-        if asked.period != ALWAYS:
+        if asked.period != ALL_TIME:
             first, after = map(first_id, self.moments)
             moves = moves.filter(id__gte=first, id__lt=after)
         if asked.user:
@@ -106,7 +106,7 @@ class Journal(TableLog[Transfer, JournalFilters]):
 
     @property
     def has_period(self) -> bool:
-        return self.filters.period != ALWAYS
+        return self.filters.period != ALL_TIME
 
     @cached_property
     def moves(self) -> list[Move]:
@@ -122,7 +122,7 @@ class Journal(TableLog[Transfer, JournalFilters]):
 
     @property
     def periods(self) -> list[Link]:
-        whole = Link(_("Always"), self.url(period=ALWAYS), self.filters.period == ALWAYS)
+        whole = Link(_("Always"), self.url(period=ALL_TIME), self.filters.period == ALL_TIME)
         return [whole, *super().periods[1:]]
 
     @property
@@ -162,10 +162,10 @@ def journal_sheet(journal: Journal, user: User, *, has_bom: bool = False) -> Ite
     return sheet(_columns(user), rows, has_bom=has_bom)
 
 
-def _columns(user: User) -> list[Column[Move]]:
+def _columns(user: User) -> list[CsvColumn[Move]]:
     kinds = {kind.value: _kind_label(user, kind) for kind in Kind}
     after = _("Available after (USD)") if user.is_manager else _("Remaining after (USD)")
-    member: list[Column[Move]] = [
+    member: list[CsvColumn[Move]] = [
         text(_("User"), lambda move: move.transfer.member_name),
         count(_("User ID"), lambda move: move.transfer.member_number),
     ]

@@ -11,12 +11,12 @@ from core.money import NANOS_PER_USD, format_exact
 
 TOP_PX, PLOT_PX = 22, 200
 BASE_PX = TOP_PX + PLOT_PX
-STEPS = 4
-TICKS = 6
+GRID_STEPS = 4
+MAX_TICKS = 6
 GAP_PX = 1.5
 BAR_SHARE = 0.66
-BAR_WIDTH_MAX = 6.0
-ROUND = (10, 20, 25, 50, 100)
+MAX_BAR_WIDTH_PERCENT = 6.0
+ROUND_STEPS = (10, 20, 25, 50, 100)
 
 
 class Series(NamedTuple):
@@ -28,7 +28,7 @@ class Series(NamedTuple):
     look: int
 
 
-class Column(NamedTuple):
+class ChartColumn(NamedTuple):
     """One hour, day or week, and what each series came to in it; `url` shows it in smaller ones, where there are."""
 
     label: str
@@ -41,7 +41,7 @@ class Column(NamedTuple):
         return sum(self.costs_nanos)
 
 
-class Line(NamedTuple):
+class GridLine(NamedTuple):
     label: str
     y: str
 
@@ -59,7 +59,7 @@ class Tick(NamedTuple):
 
 @dataclass(frozen=True)
 class Bar:
-    column: Column
+    column: ChartColumn
     place: str
     room: str
     x: str
@@ -72,24 +72,26 @@ class Bar:
 @dataclass(frozen=True)
 class Chart:
     series: list[Series]
-    lines: list[Line]
+    lines: list[GridLine]
     bars: list[Bar]
 
 
-def stacked(series: list[Series], columns: Sequence[Column]) -> Chart:
+def stacked(series: list[Series], columns: Sequence[ChartColumn]) -> Chart:
     step = _step(max((column.cost_nanos for column in columns), default=0))
-    lines = [Line(_dollars(step * n), _px(BASE_PX - PLOT_PX * n / STEPS)) for n in range(STEPS, -1, -1)]
-    every = -(-len(columns) // TICKS)
+    lines = [GridLine(_dollars(step * n), _px(BASE_PX - PLOT_PX * n / GRID_STEPS)) for n in range(GRID_STEPS, -1, -1)]
+    every = -(-len(columns) // MAX_TICKS)
     bars = [
-        _bar(series, column, place=place, of=len(columns), tick=_tick(column, place, every), top_nanos=step * STEPS)
+        _bar(
+            series, column, place=place, of=len(columns), tick=_tick(column, place, every), top_nanos=step * GRID_STEPS
+        )
         for place, column in enumerate(columns)
     ]
     return Chart(series, lines, bars)
 
 
-def _bar(series: list[Series], column: Column, *, place: int, of: int, tick: Tick | None, top_nanos: int) -> Bar:
+def _bar(series: list[Series], column: ChartColumn, *, place: int, of: int, tick: Tick | None, top_nanos: int) -> Bar:
     room = 100 / of
-    width = min(room * BAR_SHARE, BAR_WIDTH_MAX)
+    width = min(room * BAR_SHARE, MAX_BAR_WIDTH_PERCENT)
     middle = (place + 0.5) * room
     ends = [BASE_PX - PLOT_PX * height / top_nanos for height in accumulate(column.costs_nanos, initial=0)]
     blocks = [
@@ -109,16 +111,16 @@ def _bar(series: list[Series], column: Column, *, place: int, of: int, tick: Tic
     )
 
 
-def _tick(column: Column, place: int, every: int) -> Tick | None:
+def _tick(column: ChartColumn, place: int, every: int) -> Tick | None:
     """A few columns are named below the axis; on narrow screens every second of them."""
     return Tick(column.tick, is_minor=place // every % 2 == 1) if place % every == 0 else None
 
 
 def _step(highest_nanos: int) -> int:
     """The least round amount of which four reach over the highest column."""
-    least = max(1, -(-highest_nanos // STEPS))
+    least = max(1, -(-highest_nanos // GRID_STEPS))
     scale: int = 10 ** (len(str(least)) - 1)
-    return next(-(-scale * times // 10) for times in ROUND if -(-scale * times // 10) >= least)
+    return next(-(-scale * times // 10) for times in ROUND_STEPS if -(-scale * times // 10) >= least)
 
 
 def _dollars(nanos: int) -> str:

@@ -20,11 +20,11 @@ from django.utils.translation import gettext as _
 
 from accounts.models import User
 from console.choices import Link
-from console.dashboard.chart import Chart, Column, Series, stacked
+from console.dashboard.chart import Chart, ChartColumn, Series, stacked
 from console.logs import sees_whole_space
 from console.periods import FIRST_DAY, Period, first_moment
 from console.templatetags.quota import LOW_PERCENT
-from console.usage.log import TICK, UsageLog
+from console.usage.log import ID_RESOLUTION, UsageLog
 from quotas.models import Wallet
 from quotas.pool import members_share, pool_of
 from tenants.models import Space
@@ -32,23 +32,23 @@ from usage import figures
 from usage.figures import HOUR, Figures, Scope, floor
 from usage.models import HourlyUsage
 
-ADDRESS = "/console/"
-MEMBERS_ADDRESS = "/console/members/"
-USUAL = "7d"
+DASHBOARD_URL = "/console/"
+MEMBERS_URL = "/console/members/"
+DEFAULT_PERIOD = "7d"
 # Four models have colours that nobody confuses; all others share one.
-COLOURED = 4
+MAX_COLOURED_MODELS = 4
 OTHERS_LOOK = 5
-TOP = 7
-NEARLY_OUT = 5
+MAX_TOP_MEMBERS = 7
+MAX_NEARLY_OUT = 5
 # How many wallets are looked at for the top before all are.
-LOOKED_AT = (200, 2000)
+TOP_CANDIDATES = (200, 2000)
 PACE_DAYS = 7
 # Fewer failed requests a day are nobody's alarm.
-FAILURES_LEAST = 20
-HOURS_UP_TO_DAYS, DAYS_UP_TO_DAYS = 2, 62
+MIN_FAILURES = 20
+MAX_DAYS_IN_HOURS, MAX_DAYS_IN_DAYS = 2, 62
 
 
-class Recent(NamedTuple):
+class RecentSpend(NamedTuple):
     """What was spent lately, whatever the period that is shown."""
 
     today_nanos: int
@@ -56,7 +56,7 @@ class Recent(NamedTuple):
     pace_nanos: int
 
 
-class Purse(NamedTuple):
+class Budget(NamedTuple):
     """What can be spent or handed out now, what it was of, and what all spending that is shown can still draw on."""
 
     label: str
@@ -84,7 +84,7 @@ class NearlyOut(NamedTuple):
     runway: Runway
 
 
-class Share(NamedTuple):
+class ModelShare(NamedTuple):
     model: str
     figures: Figures
     look: int
@@ -105,21 +105,21 @@ class Failures(NamedTuple):
         return f"{self.errors * 100 // self.requests}%"
 
 
-class Top(NamedTuple):
+class TopMember(NamedTuple):
     user: User
     cost_nanos: int
     requests: int
     percent: str
 
 
-class Change(NamedTuple):
+class SpendChange(NamedTuple):
     """Against as long a time before; `percent` is empty where nothing was spent then."""
 
     percent: str
     days: int
 
 
-class Unit(NamedTuple):
+class BarUnit(NamedTuple):
     """What one bar stands for."""
 
     name: str
@@ -131,9 +131,9 @@ class Unit(NamedTuple):
     @classmethod
     def of(cls, period: Period) -> Self:
         days = (period.end - period.start).days + 1
-        if days <= HOURS_UP_TO_DAYS:
+        if days <= MAX_DAYS_IN_HOURS:
             return cls("hour", _("Spend per hour"), _("Hour"), _("j M H:i"), _("H:i"))
-        if days <= DAYS_UP_TO_DAYS:
+        if days <= MAX_DAYS_IN_DAYS:
             return cls("day", _("Spend per day"), _("Day"), _("D j M"), _("j M"))
         return cls("week", _("Spend per week"), _("Week from"), _("j M Y"), _("j M"))
 
@@ -155,7 +155,7 @@ class Unit(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Asked:
+class DashboardFilters:
     """What the address asks for. What there is not is as if it were not there; a date goes before a named period."""
 
     scope: str
@@ -169,7 +169,7 @@ class Asked:
         if start or end:
             return cls(scope, "", Period.of(start, end, today=periods["today"].end))
         name = query.get("period") or ""
-        name = name if name in periods else USUAL
+        name = name if name in periods else DEFAULT_PERIOD
         return cls(scope, name, periods[name])
 
 
@@ -189,22 +189,22 @@ class Dashboard:
             "30d": Period.latest(30, today=self._today),
             "month": Period(self._today.replace(day=1), self._today),
         }
-        self.asked = Asked.of(query, user, self._periods)
+        self.filters = DashboardFilters.of(query, user, self._periods)
 
     # -- What is asked for ------------------------------------------------------------------------------------------
 
     @property
     def period(self) -> Period:
-        return self.asked.period
+        return self.filters.period
 
     @property
     def is_whole_space(self) -> bool:
-        return self.asked.scope == "space"
+        return self.filters.scope == "space"
 
     @property
     def periods(self) -> list[Link]:
         labels = {"today": _("Today"), "7d": _("7 days"), "30d": _("30 days"), "month": _("This month")}
-        return [Link(label, self.url(name=name), name == self.asked.name) for name, label in labels.items()]
+        return [Link(label, self.url(name=name), name == self.filters.name) for name, label in labels.items()]
 
     @property
     def scopes(self) -> list[Link]:
@@ -212,7 +212,7 @@ class Dashboard:
         if not sees_whole_space(self._user):
             return []
         labels = {"space": _("The space"), "me": _("Me")}
-        return [Link(label, self.url(scope=scope), scope == self.asked.scope) for scope, label in labels.items()]
+        return [Link(label, self.url(scope=scope), scope == self.filters.scope) for scope, label in labels.items()]
 
     @property
     def shown_url(self) -> str:
@@ -221,15 +221,15 @@ class Dashboard:
     @property
     def log_url(self) -> str:
         """The rows behind the figures."""
-        said = {"from": self.period.start.isoformat(), "to": self.period.end.isoformat()}
+        query = {"from": self.period.start.isoformat(), "to": self.period.end.isoformat()}
         if sees_whole_space(self._user) and not self.is_whole_space:
-            said["user"] = self._user.username
-        return f"{UsageLog.address}?{urlencode(said)}"
+            query["user"] = self._user.username
+        return f"{UsageLog.address}?{urlencode(query)}"
 
     @property
     def members_url(self) -> str:
         """Of what is added up apart, since it reads what each member did."""
-        return MEMBERS_ADDRESS + self.url().removeprefix(ADDRESS)
+        return MEMBERS_URL + self.url().removeprefix(DASHBOARD_URL)
 
     @property
     def failures_url(self) -> str:
@@ -238,14 +238,14 @@ class Dashboard:
 
     def url(self, *, scope: str = "", name: str = "", period: Period | None = None) -> str:
         """This view with some of it changed; what is as usual is left out. A period goes before a name."""
-        scope, name = scope or self.asked.scope, name or self.asked.name
-        said = {"scope": "me"} if scope == "me" and sees_whole_space(self._user) else {}
+        scope, name = scope or self.filters.scope, name or self.filters.name
+        query = {"scope": "me"} if scope == "me" and sees_whole_space(self._user) else {}
         if period or not name:
             shown = period or self.period
-            said |= {"from": shown.start.isoformat(), "to": shown.end.isoformat()}
-        elif name != USUAL:
-            said["period"] = name
-        return f"{ADDRESS}?{urlencode(said)}" if said else ADDRESS
+            query |= {"from": shown.start.isoformat(), "to": shown.end.isoformat()}
+        elif name != DEFAULT_PERIOD:
+            query["period"] = name
+        return f"{DASHBOARD_URL}?{urlencode(query)}" if query else DASHBOARD_URL
 
     # -- Cards ------------------------------------------------------------------------------------------------------
 
@@ -261,35 +261,35 @@ class Dashboard:
         return f"{permille // 10}.{permille % 10}%"
 
     @cached_property
-    def change(self) -> Change:
+    def change(self) -> SpendChange:
         """Of what was spent, against the same days and hours of the period before."""
         days = (self.period.end - self.period.start).days + 1
         first, after = self.moments
         start = first_moment(max(FIRST_DAY, self.period.start - timedelta(days=days)), self.zone)
         length = min(max(self._now, first), after) - first
         before = figures.total(self._scope, start, max(start, min(start + length, first))).cost_nanos
-        return Change(_change_percent(self.figures.cost_nanos, before), days)
+        return SpendChange(_change_percent(self.figures.cost_nanos, before), days)
 
     @cached_property
-    def recent(self) -> Recent:
-        today, month, pace = (self._lately(first).cost_nanos for first in self._beginnings)
-        return Recent(today, month, pace)
+    def recent(self) -> RecentSpend:
+        today, month, pace = (self._spent_since(first).cost_nanos for first in self._recent_starts)
+        return RecentSpend(today, month, pace)
 
     @cached_property
-    def purse(self) -> Purse:
+    def budget(self) -> Budget:
         if self.is_whole_space:
             pool = pool_of(self._space)
             left = pool.total - pool.spent - members_share(self._space).used
-            return Purse(_("Available"), pool.available, pool.total, left)
+            return Budget(_("Available"), pool.available, pool.total, left)
         if self._user.is_manager:
             pool = pool_of(self._space)
-            return Purse(_("Available"), pool.available, pool.total, pool.available)
+            return Budget(_("Available"), pool.available, pool.total, pool.available)
         wallet = Wallet.objects.get(space=self._space, user=self._user)
-        return Purse(_("Remaining"), wallet.remaining, wallet.total, wallet.remaining)
+        return Budget(_("Remaining"), wallet.remaining, wallet.total, wallet.remaining)
 
     @property
     def runway(self) -> Runway:
-        return Runway(self.purse.left_nanos, self.recent.pace_nanos)
+        return Runway(self.budget.left_nanos, self.recent.pace_nanos)
 
     @property
     def requests_per_minute(self) -> str:
@@ -302,12 +302,12 @@ class Dashboard:
     # -- Charts -----------------------------------------------------------------------------------------------------
 
     @cached_property
-    def unit(self) -> Unit:
-        return Unit.of(self.period)
+    def unit(self) -> BarUnit:
+        return BarUnit.of(self.period)
 
     @cached_property
-    def shares(self) -> list[Share]:
-        """Every model of the period, the dearest first."""
+    def shares(self) -> list[ModelShare]:
+        """Every model of the period, the top_spenders first."""
         by_model: dict[str, list[Figures]] = defaultdict(list)
         for _place, model, spent in self._table:
             by_model[model].append(spent)
@@ -315,7 +315,7 @@ class Dashboard:
         found.sort(key=lambda pair: (-pair[1].cost_nanos, -pair[1].requests, pair[0]))
         whole = self.figures.cost_nanos
         return [
-            Share(model, spent, min(place, OTHERS_LOOK), _percent(spent.cost_nanos, whole))
+            ModelShare(model, spent, min(place, OTHERS_LOOK), _percent(spent.cost_nanos, whole))
             for place, (model, spent) in enumerate(found, start=1)
         ]
 
@@ -327,13 +327,13 @@ class Dashboard:
         return stacked(self._series, [self._column(place) for place in shown])
 
     @cached_property
-    def top(self) -> list[Top]:
+    def top(self) -> list[TopMember]:
         """Who spent most, the deleted among them."""
-        rows = dearest(self._scope, *self.moments, most=TOP)
+        rows = top_spenders(self._scope, *self.moments, most=MAX_TOP_MEMBERS)
         people = User.everyone.filter(space=self._space).in_bulk([user for user, _spent in rows])
         most = max((spent.cost_nanos for _user, spent in rows), default=0)
         return [
-            Top(people[user], spent.cost_nanos, spent.requests, _percent(spent.cost_nanos, most))
+            TopMember(people[user], spent.cost_nanos, spent.requests, _percent(spent.cost_nanos, most))
             for user, spent in rows
         ]
 
@@ -346,8 +346,8 @@ class Dashboard:
     @cached_property
     def failures(self) -> Failures | None:
         """Where far more of today's requests failed than of those in the last days."""
-        today, lately = self._lately(self._beginnings[0]), self._lately(self._beginnings[2])
-        few = today.errors < FAILURES_LEAST or today.errors * lately.requests < lately.errors * today.requests * 2
+        today, lately = self._spent_since(self._recent_starts[0]), self._spent_since(self._recent_starts[2])
+        few = today.errors < MIN_FAILURES or today.errors * lately.requests < lately.errors * today.requests * 2
         many = today.errors * 10 >= today.requests
         return Failures(today.errors, today.requests) if many and not few else None
 
@@ -360,10 +360,10 @@ class Dashboard:
         # A share of 20% is a fifth: five times the highest amount still fits a BIGINT.
         parts = 100 // LOW_PERCENT
         low = wallets.alias(low=F("total") - (F("total") - F("spent")) * parts).filter(low__gt=0)
-        found = list(low.select_related("user").order_by(F("total") - F("spent"), "user__number")[:NEARLY_OUT])
+        found = list(low.select_related("user").order_by(F("total") - F("spent"), "user__number")[:MAX_NEARLY_OUT])
         people = frozenset(wallet.user_id for wallet in found if wallet.user_id is not None)
         hour = floor(self._now, HOUR) + HOUR
-        paces = figures.of_users(self._scope.but(user_ids=people), self._beginnings[2], hour) if people else {}
+        paces = figures.of_users(self._scope.but(user_ids=people), self._recent_starts[2], hour) if people else {}
         return [
             NearlyOut(wallet, Runway(wallet.remaining, paces.get(wallet.user_id or 0, Figures()).cost_nanos))
             for wallet in found
@@ -401,19 +401,19 @@ class Dashboard:
         return figures.table(self._scope, self._cuts, by="model") if self._cuts[0] < self._cuts[-1] else []
 
     @cached_property
-    def _beginnings(self) -> tuple[datetime, datetime, datetime]:
+    def _recent_starts(self) -> tuple[datetime, datetime, datetime]:
         """Of today, of this month, and of the days that tell the pace, up to the end of the hour that runs."""
         pace = floor(self._now, HOUR) - timedelta(days=PACE_DAYS) + HOUR
         today, month = (self._periods[name].moments(self.zone)[0] for name in ("today", "month"))
         return today, month, pace
 
-    def _lately(self, first: datetime) -> Figures:
-        return Figures.sum_of([spent for start, spent in self._recently if start >= first])
+    def _spent_since(self, first: datetime) -> Figures:
+        return Figures.sum_of([spent for start, spent in self._spent_by_start if start >= first])
 
     @cached_property
-    def _recently(self) -> list[tuple[datetime, Figures]]:
+    def _spent_by_start(self) -> list[tuple[datetime, Figures]]:
         """(from when, what came of it until the next) of these beginnings, until the hour that runs is over."""
-        cuts = [*sorted(set(self._beginnings)), floor(self._now, HOUR) + HOUR]
+        cuts = [*sorted(set(self._recent_starts)), floor(self._now, HOUR) + HOUR]
         return list(zip(cuts[:-1], figures.totals(self._scope, cuts), strict=True))
 
     @property
@@ -424,7 +424,7 @@ class Dashboard:
 
     @cached_property
     def _series(self) -> list[Series]:
-        shares, others = self.shares[:COLOURED], self.shares[COLOURED:]
+        shares, others = self.shares[:MAX_COLOURED_MODELS], self.shares[MAX_COLOURED_MODELS:]
         series = [Series(one.name, one.figures.cost_nanos, one.percent, one.look) for one in shares]
         rest = sum(one.figures.cost_nanos for one in others)
         percent = _percent(rest, self.figures.cost_nanos)
@@ -439,24 +439,24 @@ class Dashboard:
             costs[place][places[model]] += spent.cost_nanos
         return costs
 
-    def _column(self, place: int) -> Column:
+    def _column(self, place: int) -> ChartColumn:
         costs = self._costs_nanos.get(place) or [0] * len(self._series)
         at = self._cuts[place].astimezone(self.zone)
         label = date_format(at, self.unit.label)
         if self.unit.name == "hour":
             # An hour comes twice when clocks go back; Django's own format says nothing of it then.
             label = f"{label} {at.tzname()}"
-        return Column(label, date_format(at, self.unit.tick), costs, self._closer_url(place))
+        return ChartColumn(label, date_format(at, self.unit.tick), costs, self._zoomed_url(place))
 
-    def _closer_url(self, place: int) -> str:
+    def _zoomed_url(self, place: int) -> str:
         """A day by its hours, a week by its days."""
         if self.unit.name == "hour":
             return ""
         first, after = (cut.astimezone(self.zone) for cut in self._cuts[place : place + 2])
-        return self.url(period=Period(first.date(), (after - TICK).date()))
+        return self.url(period=Period(first.date(), (after - ID_RESOLUTION).date()))
 
 
-def dearest(scope: Scope, first: datetime, after: datetime, *, most: int) -> list[tuple[int, Figures]]:
+def top_spenders(scope: Scope, first: datetime, after: datetime, *, most: int) -> list[tuple[int, Figures]]:
     """Who spent most in the period, and what.
 
     Nobody spent more in it than their wallet ever did, so the few whose wallets did are looked at first: once they are
@@ -464,7 +464,7 @@ def dearest(scope: Scope, first: datetime, after: datetime, *, most: int) -> lis
     """
     wallets = Wallet.objects.filter(space=scope.space_id, spent__gt=0).order_by("-spent", "pk")
     owner = Case(When(kind=Wallet.Kind.POOL, then=Subquery(_manager_ids(scope.space_id))), default=F("user_id"))
-    for count in LOOKED_AT:
+    for count in TOP_CANDIDATES:
         spenders = list(wallets.annotate(owner=owner).values_list("owner", "spent")[: count + 1])
         looked = frozenset(user for user, _spent in spenders[:count])
         ranked = _ranked(figures.of_users(scope.but(user_ids=looked), first, after))[:most]

@@ -6,7 +6,7 @@ from django import forms
 from django.contrib.auth.forms import AuthenticationForm
 from django.utils.translation import gettext_lazy as _
 
-from accounts.throttle import is_right
+from accounts.throttle import check_secret
 from console.guards import SpaceRequest
 
 
@@ -36,7 +36,7 @@ class PresentPasswordForm(forms.Form):
     def clean_present_password(self) -> str:
         password: str = self.cleaned_data["present_password"]
         user = self.request.user
-        if not is_right(self.request, user, lambda: user.check_password(password), attempt=self.attempt):
+        if not check_secret(self.request, user, lambda: user.check_password(password), attempt=self.attempt):
             raise forms.ValidationError(_("That is not your present password."), "wrong")
         return password
 

@@ -14,7 +14,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 from accounts import second_factor
 from accounts.models import User
 from accounts.sign_in import finish_second_step, pending_user
-from accounts.throttle import is_right
+from accounts.throttle import check_secret
 from console.guards import get_or_post
 from console.sign_in.forms import CodeForm
 
@@ -47,7 +47,7 @@ def _gave_second_factor(request: HttpRequest, user: User, form: CodeForm) -> boo
         return False
     code = form.cleaned_data["code"]
     check = partial(_check, request, user, code, passkey)
-    if is_right(request, user, check, attempt="session.signed_in", why="wrong_code"):
+    if check_secret(request, user, check, attempt="session.signed_in", why="wrong_code"):
         return True
     if passkey:
         form.add_error(None, _("That passkey was not accepted. Try again, or enter a code."))

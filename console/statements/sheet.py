@@ -27,7 +27,7 @@ class Figure(NamedTuple):
     is_result: bool = False
 
 
-class Line(NamedTuple):
+class TableLine(NamedTuple):
     """One line of a table: each figure with the head that it stands under."""
 
     name: str
@@ -40,7 +40,7 @@ class Table(NamedTuple):
     """The first head is that of the lines' names."""
 
     heads: list[str]
-    lines: list[Line]
+    lines: list[TableLine]
 
 
 def steps(balance: Balance, labels: dict[str, str]) -> list[Figure]:
@@ -57,7 +57,7 @@ def shares(whose: str, rows: list[tuple[str, int, int]], nameless: str) -> Table
     heads = [_("Requests"), _("Charges")]
     texts = format_alike(*(cost for _name, _requests, cost in rows))
     lines = [
-        Line(name or nameless, list(zip(heads, [f"{requests:,}", text], strict=True)))
+        TableLine(name or nameless, list(zip(heads, [f"{requests:,}", text], strict=True)))
         for (name, requests, _cost), text in zip(rows, texts, strict=True)
     ]
     return Table([whose, *heads], lines)
@@ -92,7 +92,7 @@ class SpaceSheet:
     def balance(self) -> Table:
         """Three sums side by side: the pool's, the members', and that of both."""
         labels = _space_labels()
-        sides = [steps(side, labels) for side in (self.statement.pool, self.statement.members, self.statement.whole)]
+        sides = [steps(side, labels) for side in (self.statement.pool, self.statement.members, self.statement.combined)]
         heads = [_("Pool"), _("Members"), _("Whole space")]
         return Table(["", *heads], [_beside(heads, figures) for figures in zip(*sides, strict=True)])
 
@@ -117,16 +117,16 @@ class SpaceSheet:
     def members(self) -> Table:
         heads = [_("Opening balance"), _("Received"), _("Given back"), _("Charges"), _("Closing balance")]
         lines = [
-            Line(member.username, list(zip(heads, _member_texts(balance), strict=True)), member=member)
+            TableLine(member.username, list(zip(heads, _member_texts(balance), strict=True)), member=member)
             for member, balance in self.statement.lines
         ]
         return Table([_("User"), *heads], lines)
 
 
-def _beside(heads: list[str], figures: tuple[Figure, ...]) -> Line:
+def _beside(heads: list[str], figures: tuple[Figure, ...]) -> TableLine:
     """The same step of several sums, as one line."""
     cells = [(head, figure.text) for head, figure in zip(heads, figures, strict=True)]
-    return Line(figures[0].label, cells, figures[0].is_result)
+    return TableLine(figures[0].label, cells, figures[0].is_result)
 
 
 def _member_texts(balance: Balance) -> list[str]:
@@ -156,7 +156,7 @@ def _space_labels() -> dict[str, str]:
 def member_csv(statement: MemberStatement, *, has_bom: bool) -> Iterator[str]:
     """The balance and every step to the next: opening + amounts = closing."""
     time = cell_head_of(_("Time"), statement.month.zone) if has_bom else _("Time")
-    heads = [_("Line"), time, _("What"), _("Who"), _("Requests"), _("Amount (USD)"), _("Balance (USD)")]
+    heads = [_("TableLine"), time, _("What"), _("Who"), _("Requests"), _("Amount (USD)"), _("Balance (USD)")]
     lines = _member_lines(statement, has_bom=has_bom)
     return _pieces([[safe_text(head) for head in heads], *lines], has_bom=has_bom)
 
@@ -188,7 +188,7 @@ def space_csv(statement: SpaceStatement, *, has_bom: bool) -> Iterator[str]:
         whose = _("Deleted user") if line.member.deleted_at else _("Member")
         lines.append([whose, str(line.member.number), text(line.member.username), *_amounts(line.balance)])
     lines.append([_("All members"), "", "", *_amounts(statement.members)])
-    lines.append([_("Whole space"), "", "", *_amounts(statement.whole)])
+    lines.append([_("Whole space"), "", "", *_amounts(statement.combined)])
     return _pieces(lines, has_bom=has_bom)
 
 

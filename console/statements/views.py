@@ -11,12 +11,12 @@ from accounts.models import User
 from console.export import csv_answer, file_name, wants_bom
 from console.guards import SpaceRequest, member_view, space_view
 from console.statements.sheet import MemberSheet, SpaceSheet, member_csv, space_csv
-from quotas.statement import Month
+from quotas.statement import StatementMonth
 from quotas.statement import member_statement as statement_of
 from quotas.statement import space_statement as statement_of_space
 from tenants.policies import can_read_statement
 
-HIGHEST_NUMBER = 2**31 - 1
+MAX_MEMBER_NUMBER = 2**31 - 1
 
 
 @require_safe
@@ -65,14 +65,14 @@ def _member_file(request: SpaceRequest, member: User) -> HttpResponseBase:
     return csv_answer(pieces, file_name(request.space, what, month.first_day, month.last_day))
 
 
-def _page(request: SpaceRequest, month: Month, address: str, context: dict[str, Any]) -> HttpResponse:
+def _page(request: SpaceRequest, month: StatementMonth, address: str, context: dict[str, Any]) -> HttpResponse:
     return render(request, "console/statements/statement.html", {"month": month, "address": address} | context)
 
 
-def _month(request: SpaceRequest) -> Month:
-    return Month.of(request.GET.get("month", ""))
+def _month(request: SpaceRequest) -> StatementMonth:
+    return StatementMonth.of(request.GET.get("month", ""))
 
 
 def _number(text: str) -> int:
     """Members are numbered from 2."""
-    return min(int(text), HIGHEST_NUMBER) if text.isascii() and text.isdigit() and len(text) < 20 else 1
+    return min(int(text), MAX_MEMBER_NUMBER) if text.isascii() and text.isdigit() and len(text) < 20 else 1

@@ -15,7 +15,7 @@ from django.utils.translation import gettext as _
 
 from accounts.models import User
 from console.choices import Choice, choices_of
-from console.logs import MAX_SUGGESTIONS, SIZES, sees_whole_space, text_in, uuid_of
+from console.logs import MAX_SUGGESTIONS, PAGE_SIZES, sees_whole_space, text_in, uuid_of
 from console.token_filter import RequestFilters, RequestLog
 from console.usage.receipt import Receipt, receipt_of
 from core import origin
@@ -28,7 +28,7 @@ RUNNING = [Task.Status.QUEUED, Task.Status.IN_PROGRESS]
 # Of `video_0193…6f20c1ab` that much of the end, which differs most.
 TAIL_LENGTH = 8
 # Their models and platforms are offered; any other can be put in the address.
-NEWEST = 2000
+MAX_TASKS_FOR_CHOICES = 2000
 
 
 def tasks_visible_to(user: User) -> QuerySet[Task]:
@@ -45,9 +45,9 @@ class TaskFilters(RequestFilters):
     platform: str
 
     @classmethod
-    def asked(cls, query: QueryDict, *, today: date) -> dict[str, Any]:
+    def parse(cls, query: QueryDict, *, today: date) -> dict[str, Any]:
         status = text_in(query, "status")
-        return super().asked(query, today=today) | {
+        return super().parse(query, today=today) | {
             "status": status if status in Task.Status.values else "",
             "platform": text_in(query, "platform"),
         }
@@ -134,7 +134,7 @@ class TaskLog(RequestLog[Task, TaskFilters]):
 
     def rows_of(self, ids: list[str]) -> list[TaskRow]:
         """The tasks of these ids that this user may know of, as they are now; of a page at most."""
-        known = [found for text in ids[: SIZES[-1]] if (found := uuid_of(text))]
+        known = [found for text in ids[: PAGE_SIZES[-1]] if (found := uuid_of(text))]
         return self._rows(list(self._visible().filter(pk__in=known))) if known else []
 
     def poll_url(self, rows: list[TaskRow]) -> str:
@@ -162,7 +162,7 @@ class TaskLog(RequestLog[Task, TaskFilters]):
         """(model, platform) of the period's newest, whatever else the filter says."""
         first, after = map(first_id, self.moments)
         tasks = self._visible().filter(id__gte=first, id__lt=after).order_by("-id")
-        return sorted(set(tasks.values_list("model", "platform")[:NEWEST]))[:MAX_SUGGESTIONS]
+        return sorted(set(tasks.values_list("model", "platform")[:MAX_TASKS_FOR_CHOICES]))[:MAX_SUGGESTIONS]
 
     def _rows(self, tasks: list[Task]) -> list[TaskRow]:
         """Their money in two queries, however many they are."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from django.utils.translation import gettext as _
 
-from console.export import Column, batches, count, moment, money, sheet, text
+from console.export import CsvColumn, batches, count, moment, money, sheet, text
 from console.tasks.log import TaskLog
 from quotas.models import Hold
 from usage.models import Task
@@ -33,7 +33,7 @@ def _with_holds(tasks: list[Task]) -> list[_HeldTask]:
     return [_HeldTask(task, held.get(task.pk, 0)) for task in tasks]
 
 
-def _task_columns(*, is_whole_space: bool) -> list[Column[_HeldTask]]:
+def _task_columns(*, is_whole_space: bool) -> list[CsvColumn[_HeldTask]]:
     kinds = {kind.value: str(kind.label) for kind in Task.Kind}
     statuses = {status.value: str(status.label) for status in Task.Status}
     return [

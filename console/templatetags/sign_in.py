@@ -9,14 +9,14 @@ from django.http import HttpRequest
 
 from accounts import second_factor
 from accounts.models import User
-from accounts.second_factor import Methods
+from accounts.second_factor import SecondFactorMethods
 from accounts.sessions import OwnSession, sessions_of
 
 register = template.Library()
 
 
 @register.simple_tag
-def second_factor_of(user: User) -> Methods:
+def second_factor_of(user: User) -> SecondFactorMethods:
     return second_factor.methods_of(user)
 
 

@@ -23,18 +23,18 @@ from core.money import format_exact
 from core.names import validate_display_name
 from quotas.fields import AmountField
 
-NAME_MAX = 80
-ITEMS_MAX = 50
+MAX_KEY_NAME_LENGTH = 80
+MAX_LIST_ITEMS = 50
 # As long as a usage record's model.
-MODEL_MAX = 100
+MAX_MODEL_NAME_LENGTH = 100
 # Of the models on offer; /v1/models lists them all.
-NAMED_MOST = 8
-LIST_ECHO_MAX = ITEMS_MAX * (MODEL_MAX + 2)
+MAX_MODELS_IN_HELP = 8
+MAX_LIST_ECHO_CHARS = MAX_LIST_ITEMS * (MAX_MODEL_NAME_LENGTH + 2)
 
 NEVER, KEEP, ON_DATE = "never", "keep", "date"
-_SPANS = {"1h": timedelta(hours=1), "1d": timedelta(days=1)}
+_EXPIRY_SPANS = {"1h": timedelta(hours=1), "1d": timedelta(days=1)}
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
-_BETWEEN = re.compile(r"[,\r\n]+")
+_SEPARATORS = re.compile(r"[,\r\n]+")
 
 
 class ListBoundField(BoundField):
@@ -42,7 +42,7 @@ class ListBoundField(BoundField):
 
     def value(self) -> Any:
         value = super().value()
-        return value[:LIST_ECHO_MAX] if isinstance(value, str) else value
+        return value[:MAX_LIST_ECHO_CHARS] if isinstance(value, str) else value
 
 
 class ListField(forms.CharField):
@@ -55,10 +55,10 @@ class ListField(forms.CharField):
 
     def clean(self, value: Any) -> tuple[str, ...]:
         text: str = super().clean(value)
-        typed = [item.strip() for item in _BETWEEN.split(text) if item.strip()]
-        items = tuple(dict.fromkeys(self.item(part) for part in dict.fromkeys(typed[: ITEMS_MAX + 1])))
-        if len(typed) > ITEMS_MAX:
-            raise forms.ValidationError(_("List at most %(most)d."), "many", {"most": ITEMS_MAX})
+        typed = [item.strip() for item in _SEPARATORS.split(text) if item.strip()]
+        items = tuple(dict.fromkeys(self.item(part) for part in dict.fromkeys(typed[: MAX_LIST_ITEMS + 1])))
+        if len(typed) > MAX_LIST_ITEMS:
+            raise forms.ValidationError(_("List at most %(most)d."), "many", {"most": MAX_LIST_ITEMS})
         return items
 
     def item(self, text: str) -> str:
@@ -67,9 +67,9 @@ class ListField(forms.CharField):
 
 class ModelsField(ListField):
     def item(self, text: str) -> str:
-        if len(text) > MODEL_MAX or " " in text or not text.isprintable():
+        if len(text) > MAX_MODEL_NAME_LENGTH or " " in text or not text.isprintable():
             words = _("“%(item)s” is no model name. Put commas or line breaks between names.")
-            raise forms.ValidationError(words, "model", {"item": text[:MODEL_MAX]})
+            raise forms.ValidationError(words, "model", {"item": text[:MAX_MODEL_NAME_LENGTH]})
         return text
 
 
@@ -92,7 +92,7 @@ class TokenForm(forms.Form):
     """The terms of a new key, or of `key`: then a field that was not sent at all stays as it is."""
 
     name = forms.CharField(
-        validators=[MaxLengthValidator(NAME_MAX, _("Use at most 80 characters.")), validate_display_name],
+        validators=[MaxLengthValidator(MAX_KEY_NAME_LENGTH, _("Use at most 80 characters.")), validate_display_name],
         error_messages={"required": _("Enter a name.")},
     )
     # Before `expires`, which asks for it.
@@ -163,9 +163,9 @@ class TokenForm(forms.Form):
     def models_help(self) -> str:
         """How to list models, and the names of some that there are."""
         parts = [gettext("With commas or line breaks between them. Leave blank for all.")]
-        names = list(models_on_offer().values_list("name", flat=True)[: NAMED_MOST + 1])
+        names = list(models_on_offer().values_list("name", flat=True)[: MAX_MODELS_IN_HELP + 1])
         if names:
-            named = ", ".join(names[:NAMED_MOST]) + (" …" if len(names) > NAMED_MOST else "")
+            named = ", ".join(names[:MAX_MODELS_IN_HELP]) + (" …" if len(names) > MAX_MODELS_IN_HELP else "")
             parts.append(gettext("On offer: %(models)s") % {"models": named})
         return " ".join(parts)
 
@@ -203,8 +203,8 @@ def expiry_at(said: str, *, now: datetime) -> datetime | None:
     """
     if said == NEVER:
         return None
-    if said in _SPANS:
-        return now + _SPANS[said]
+    if said in _EXPIRY_SPANS:
+        return now + _EXPIRY_SPANS[said]
     if said == "1m":
         return _a_month_after(now)
     moment = _first_moment(said)

@@ -26,8 +26,8 @@ from console.guards import SpaceRequest, View, get_or_post, space_view
 from console.tokens.first_call import first_call
 from console.tokens.forms import RotateForm, TokenForm
 
-ADDRESS = "/console/tokens/"
-PAGE = 20
+TOKENS_URL = "/console/tokens/"
+PAGE_SIZE = 20
 
 KeyView = Callable[[SpaceRequest, ApiKey], HttpResponse]
 
@@ -107,7 +107,7 @@ def token_rotate(request: SpaceRequest, key: ApiKey) -> HttpResponse:
 @key_view
 def token_delete(request: SpaceRequest, key: ApiKey) -> HttpResponse:
     if request.method == "POST":
-        shown = [one.number for one in _page(request.user, shown_query(request, ADDRESS))]
+        shown = [one.number for one in _page(request.user, shown_query(request, TOKENS_URL))]
         focus = focus_after(shown, key.number, otherwise="add-token")
         delete_key(key=key, actor=request.user)
         return _done(request, Toast(_("%(name)s deleted.") % {"name": key.name}), focus=focus)
@@ -120,7 +120,7 @@ def keys_of(owner: User) -> QuerySet[ApiKey]:
 
 
 def _page(owner: User, query: QueryDict) -> Page[ApiKey]:
-    return Paginator(keys_of(owner), PAGE).get_page(query.get("page"))
+    return Paginator(keys_of(owner), PAGE_SIZE).get_page(query.get("page"))
 
 
 def _key_shown(request: SpaceRequest, key: ApiKey, text: str, said: str) -> HttpResponse:
@@ -146,10 +146,10 @@ def _done(request: SpaceRequest, toast: Toast, *, row: ApiKey | None = None, foc
         return _done_context(request, row=row)
 
     return deed_done(
-        request, toast, back=ADDRESS, pieces="console/tokens/_tokens_done.html", context=context, focus=focus
+        request, toast, back=TOKENS_URL, pieces="console/tokens/_tokens_done.html", context=context, focus=focus
     )
 
 
 def _done_context(request: SpaceRequest, *, row: ApiKey | None = None) -> Context:
     """What changed on the list behind the dialog: a row, or all of it."""
-    return {"row": row} if row else {"row": None, "page": _page(request.user, shown_query(request, ADDRESS))}
+    return {"row": row} if row else {"row": None, "page": _page(request.user, shown_query(request, TOKENS_URL))}

@@ -24,7 +24,7 @@ from usage.models import UsageRecord
 from usage.quarters import PrunedError, pruned_through
 
 # The moment in an id is exact to this.
-TICK = timedelta(microseconds=1)
+ID_RESOLUTION = timedelta(microseconds=1)
 
 
 def visible_to(user: User) -> QuerySet[UsageRecord]:
@@ -38,9 +38,9 @@ class UsageFilters(RequestFilters):
     type: str
 
     @classmethod
-    def asked(cls, query: QueryDict, *, today: date) -> dict[str, Any]:
+    def parse(cls, query: QueryDict, *, today: date) -> dict[str, Any]:
         kind = text_in(query, "type")
-        return super().asked(query, today=today) | {"type": kind if kind in UsageRecord.Kind.values else ""}
+        return super().parse(query, today=today) | {"type": kind if kind in UsageRecord.Kind.values else ""}
 
 
 class UsageLog(RequestLog[UsageRecord, UsageFilters]):
@@ -74,7 +74,7 @@ class UsageLog(RequestLog[UsageRecord, UsageFilters]):
         first, after = super().moments
         return (max(first, self.kept_from), max(after, self.kept_from)) if self.kept_from else (first, after)
 
-    def check_whole(self) -> None:
+    def check_complete(self) -> None:
         """For who has read the records one after another: raises PrunedError when some were pruned meanwhile.
 
         Checkpoints are written in the transaction in which rows go, so whoever missed some finds them.
@@ -117,7 +117,7 @@ class UsageLog(RequestLog[UsageRecord, UsageFilters]):
             return super()._fetch(order, count, **bound)
         first, after = self.moments
         first = max(first, moment_of(bound["id__gt"])) if "id__gt" in bound else first
-        after = min(after, moment_of(bound["id__lt"]) + TICK) if "id__lt" in bound else after
+        after = min(after, moment_of(bound["id__lt"]) + ID_RESOLUTION) if "id__lt" in bound else after
         spans = figures.busy(self._named, first, max(first, after), count=count, is_newest=order == "-id")
         found = self.records.filter(figures.ids_within(spans), **bound).order_by(order)
         if not keys or not keys.others:

@@ -15,7 +15,7 @@ from usage.models import UsageRecord
 
 
 @dataclass(frozen=True)
-class Line:
+class ReceiptLine:
     """One summand, in millionths of a nano-dollar."""
 
     label: str
@@ -28,7 +28,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Id:
+class ReceiptId:
     """Something to copy and to look up; `place` is its own in the page."""
 
     label: str
@@ -39,7 +39,7 @@ class Id:
 
 @dataclass(frozen=True)
 class Receipt:
-    lines: list[Line]
+    lines: list[ReceiptLine]
     record: UsageRecord
 
     @property
@@ -60,16 +60,16 @@ class Receipt:
         return format_parts((self.record.available_after + self.record.cost) * PARTS_PER_NANO)
 
     @property
-    def ids(self) -> list[Id]:
+    def ids(self) -> list[ReceiptId]:
         record = self.record
         ids = [self._id(_("Request ID"), record.request_id, "request_id")]
         if record.key_id != NIL:
             ids.append(self._id(_("Token ID"), record.key_id, "token"))
         return [*ids, self._id(_("Record ID"), record.pk, "request_id")]
 
-    def _id(self, label: str, identifier: UUID, name: str) -> Id:
+    def _id(self, label: str, identifier: UUID, name: str) -> ReceiptId:
         url = f"/console/usage/?{name}={identifier}"
-        return Id(label, str(identifier), url, f"id-{self.record.pk.hex[-16:]}-{identifier.hex[-16:]}")
+        return ReceiptId(label, str(identifier), url, f"id-{self.record.pk.hex[-16:]}-{identifier.hex[-16:]}")
 
     @property
     def available_usd(self) -> str:
@@ -84,13 +84,13 @@ def receipt_of(record: UsageRecord) -> Receipt:
     lines = [] if record.kind == UsageRecord.Kind.ERROR else _priced(record)
     due = (record.cost + record.shortfall) * PARTS_PER_NANO
     if other := due - sum(line.parts for line in lines):
-        lines.append(Line(_reason(record, other), "", other))
+        lines.append(ReceiptLine(_reason(record, other), "", other))
     if record.shortfall:
-        lines.append(Line(_("Limited to what was available"), "", -record.shortfall * PARTS_PER_NANO))
+        lines.append(ReceiptLine(_("Limited to what was available"), "", -record.shortfall * PARTS_PER_NANO))
     return Receipt(lines, record)
 
 
-def _priced(record: UsageRecord) -> list[Line]:
+def _priced(record: UsageRecord) -> list[ReceiptLine]:
     usage = Usage(
         input_tokens=record.input_tokens,
         cached_tokens=min(record.cached_tokens, record.input_tokens),
@@ -98,9 +98,9 @@ def _priced(record: UsageRecord) -> list[Line]:
         images=record.images,
         seconds=record.seconds,
     )
-    lines = [Line(_label(term), _how(term), term.parts) for term in terms(Rate.of(record.price), usage)]
+    lines = [ReceiptLine(_label(term), _how(term), term.parts) for term in terms(Rate.of(record.price), usage)]
     if rest := -sum(line.parts for line in lines) % PARTS_PER_NANO:
-        lines.append(Line(_("Rounded up to a whole nano-dollar"), "", rest))
+        lines.append(ReceiptLine(_("Rounded up to a whole nano-dollar"), "", rest))
     return lines
 
 

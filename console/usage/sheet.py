@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from django.utils.translation import gettext as _
 
-from console.export import Column, batches, count, moment, money, sheet, text
+from console.export import CsvColumn, batches, count, moment, money, sheet, text
 from console.usage.log import UsageLog
 from usage.models import UsageRecord
 
@@ -14,16 +14,18 @@ from usage.models import UsageRecord
 def usage_sheet(log: UsageLog, *, has_bom: bool = False) -> Iterator[str]:
     # The price snapshot stands in no column, and takes longer to read than all others.
     columns = _usage_columns(is_whole_space=log.is_whole_space)
-    return sheet(columns, _whole(log), has_bom=has_bom, note=" ".join(filter(None, [log.cut_note, log.keys_note])))
+    return sheet(
+        columns, _checked_batches(log), has_bom=has_bom, note=" ".join(filter(None, [log.cut_note, log.keys_note]))
+    )
 
 
-def _whole(log: UsageLog) -> Iterator[list[UsageRecord]]:
+def _checked_batches(log: UsageLog) -> Iterator[list[UsageRecord]]:
     """Breaks off at the end, before any sums, where a month of it was pruned while it was read."""
     yield from batches(log.records.defer("price"))
-    log.check_whole()
+    log.check_complete()
 
 
-def _usage_columns(*, is_whole_space: bool) -> list[Column[UsageRecord]]:
+def _usage_columns(*, is_whole_space: bool) -> list[CsvColumn[UsageRecord]]:
     kinds = {kind.value: str(kind.label) for kind in UsageRecord.Kind}
     estimated = {True: _("estimated"), False: ""}
     return [

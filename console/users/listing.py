@@ -18,8 +18,8 @@ from accounts.models import Role, User
 from console.choices import Choice, Link
 from tenants.models import Space
 
-ADDRESS = "/space/users/"
-SIZES = (10, 20, 50, 100)
+USERS_URL = "/space/users/"
+PAGE_SIZES = (10, 20, 50, 100)
 SORTS: dict[str, tuple[Any, Any]] = {
     "id": (gettext_lazy("ID"), F("number")),
     "username": (gettext_lazy("Username"), Lower("username")),
@@ -29,10 +29,10 @@ SORTS: dict[str, tuple[Any, Any]] = {
 }
 STATUSES = {"enabled": gettext_lazy("Enabled"), "disabled": gettext_lazy("Disabled")}
 ROLES = {role.value: role.label for role in (Role.ADMIN, Role.NORMAL)}
-_DEFAULTS = {"q": "", "status": "", "role": "", "sort": "id", "page": 1, "size": SIZES[0]}
+_DEFAULTS = {"q": "", "status": "", "role": "", "sort": "id", "page": 1, "size": PAGE_SIZES[0]}
 
 
-class Column(NamedTuple):
+class SortableColumn(NamedTuple):
     key: str
     label: str
     sort_url: str
@@ -69,7 +69,7 @@ class Listing:
         self.status = _one_of(STATUSES, query.get("status"))
         self.role = _one_of(ROLES, query.get("role"))
         self.sort = _one_of({sign + key for key in SORTS for sign in ("", "-")}, query.get("sort"), usual="id")
-        self.size = int(_one_of({str(size) for size in SIZES}, query.get("size"), usual=str(SIZES[0])))
+        self.size = int(_one_of({str(size) for size in PAGE_SIZES}, query.get("size"), usual=str(PAGE_SIZES[0])))
 
     @cached_property
     def page(self) -> Page[User]:
@@ -84,14 +84,14 @@ class Listing:
         return bool(self.q or self.status or self.role)
 
     @property
-    def columns(self) -> list[Column]:
+    def columns(self) -> list[SortableColumn]:
         current, descending = self.sort.lstrip("-"), self.sort.startswith("-")
         columns = []
         for key, (label, _expression) in SORTS.items():
             is_current = key == current
             direction = ("descending" if descending else "ascending") if is_current else ""
             toggled = f"-{key}" if is_current and not descending else key
-            columns.append(Column(key, str(label), self.url(sort=toggled, page=1), direction))
+            columns.append(SortableColumn(key, str(label), self.url(sort=toggled, page=1), direction))
         return columns
 
     @property
@@ -104,7 +104,7 @@ class Listing:
 
     @property
     def sizes(self) -> list[Link]:
-        return [Link(str(size), self.url(size=size, page=1), size == self.size) for size in SIZES]
+        return [Link(str(size), self.url(size=size, page=1), size == self.size) for size in PAGE_SIZES]
 
     @property
     def pages(self) -> list[tuple[int | None, str, bool]]:
@@ -131,8 +131,8 @@ class Listing:
     def url(self, **changes: Any) -> str:
         """The address of this state with some of it changed; what is as usual is left out."""
         state = {name: getattr(self, name) for name in ("q", "status", "role", "sort", "size")} | changes
-        said = {name: value for name, value in state.items() if value != _DEFAULTS[name]}
-        return f"{ADDRESS}?{urlencode(said)}" if said else ADDRESS
+        query = {name: value for name, value in state.items() if value != _DEFAULTS[name]}
+        return f"{USERS_URL}?{urlencode(query)}" if query else USERS_URL
 
     def _found(self) -> QuerySet[User]:
         """The members of the filter. % and _ are letters to it: icontains escapes them."""

@@ -17,7 +17,7 @@ class Preview:
     pool_before_nanos: int
     pool_after_nanos: int
     short_nanos: int
-    most_nanos: int
+    max_nanos: int
     error: str = ""
 
 
@@ -30,6 +30,6 @@ def preview(*, pool: Wallet, wallet: Wallet, remaining_nanos: int, error: str = 
         pool_before_nanos=pool.available,
         pool_after_nanos=max(after, 0),
         short_nanos=max(-after, 0),
-        most_nanos=pool.available + wallet.remaining,
+        max_nanos=pool.available + wallet.remaining,
         error=error,
     )

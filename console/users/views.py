@@ -34,7 +34,7 @@ from console.forms import StatusForm
 from console.frame import pool_of_request
 from console.guards import SpaceRequest, get_or_post, manager_view, member_view
 from console.users.forms import AddUserForm, DeleteUserForm, EditUserForm, PreviewForm, SecurityForm
-from console.users.listing import ADDRESS, Listing, members_of
+from console.users.listing import USERS_URL, Listing, members_of
 from console.users.preview import Preview, preview
 from core.errors import InsufficientPool, MemberGoneError, NameTakenError, QuotaError, Refused, WalletClosed
 from core.money import AmountError, format_balance, parse_usd
@@ -150,7 +150,7 @@ def user_key_revoke(request: SpaceRequest, member: User, *, key_number: int) -> 
     toast = Toast(_("%(key)s is revoked.") % {"key": key.shown})
     if not is_htmx(request):
         messages.success(request, toast.text)
-        return see_other(f"{ADDRESS}{member.number}/edit/")
+        return see_other(f"{USERS_URL}{member.number}/edit/")
     context = {"member": member, "keys": _keys_of(request, member), "toast": toast}
     return render(request, "console/users/_member_keys.html", context)
 
@@ -227,7 +227,7 @@ def security(request: SpaceRequest) -> HttpResponse:
     require_second_factor(space=request.space, is_required=is_required, actor=request.user)
     on, off = _("Admins sign in with two factors from now on."), _("Admins may sign in with the password alone.")
     messages.success(request, on if is_required else off)
-    return back_to_list(request, ADDRESS)
+    return back_to_list(request, USERS_URL)
 
 
 def _done(
@@ -242,7 +242,7 @@ def _done(
         return _done_context(request, row=row, listing=listing)
 
     return deed_done(
-        request, toast, back=ADDRESS, pieces="console/users/_users_done.html", context=context, focus=focus
+        request, toast, back=USERS_URL, pieces="console/users/_users_done.html", context=context, focus=focus
     )
 
 
@@ -267,7 +267,7 @@ def _user_created(request: SpaceRequest, member: User, password: str) -> HttpRes
 
 def _shown_listing(request: SpaceRequest, *, first: User | None = None) -> Listing:
     """The list as the browser shows it behind the dialog."""
-    return Listing(request.space, shown_query(request, ADDRESS), first=first)
+    return Listing(request.space, shown_query(request, USERS_URL), first=first)
 
 
 def _keys_of(request: SpaceRequest, member: User) -> QuerySet[ApiKey]:

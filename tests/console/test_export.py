@@ -24,7 +24,18 @@ from hypothesis import strategies as st
 
 from accounts.models import User
 from console import export
-from console.export import AT_ONCE, BOM, PIECE_CHARS, Column, Slot, batches, safe_text, sheet, text, text_cell
+from console.export import (
+    BOM,
+    MAX_CONCURRENT_EXPORTS,
+    PIECE_CHARS,
+    CsvColumn,
+    ExportSlot,
+    batches,
+    safe_text,
+    sheet,
+    text,
+    text_cell,
+)
 from core.bulk import write_rows
 from core.ids import id_at, new_id
 from core.money import NANOS_PER_USD as USD
@@ -38,7 +49,7 @@ from usage.models import UsageRecord
 pytestmark = pytest.mark.django_db
 
 PATHS = ["/console/usage.csv", "/console/tasks.csv", "/me/credits.csv"]
-NAME: Column[str] = text("Name", str)
+NAME: CsvColumn[str] = text("Name", str)
 MONEY = {"/console/usage.csv": "Cost (USD)", "/console/tasks.csv": "Cost (USD)", "/me/credits.csv": "Amount (USD)"}
 
 
@@ -350,7 +361,7 @@ def test_pieces_are_large_and_the_first_one_asks_nothing_of_the_log(client: Clie
 
 
 def test_batches_meet_without_gap_or_repeat(member: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "BATCH", 3)
+    monkeypatch.setattr(export, "BATCH_ROWS", 3)
     for cost in range(1, 10):
         spend(member, cost=cost)
 
@@ -361,7 +372,7 @@ def test_batches_meet_without_gap_or_repeat(member: User, monkeypatch: pytest.Mo
 
 
 def test_what_is_settled_meanwhile_is_left_out(client: Client, member: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "BATCH", 1)
+    monkeypatch.setattr(export, "BATCH_ROWS", 1)
     spend(member, cost=1)
     spend(member, cost=2)
     groups = batches(UsageRecord.objects.all())
@@ -414,7 +425,7 @@ def test_a_file_is_only_fetched(client: Client, manager: User, path: str, method
 def test_as_many_exports_at_once_as_leave_threads_for_the_pages(client: Client, member: User) -> None:
     spend(member)
     client.force_login(member, backend="accounts.backends.LivingUserBackend")
-    fetched = [Slot.take(iter(())) for _ in range(AT_ONCE)]
+    fetched = [ExportSlot.take(iter(())) for _ in range(MAX_CONCURRENT_EXPORTS)]
 
     refused = client.get("/console/usage.csv")
     for slot in fetched:

@@ -15,7 +15,7 @@ import requests
 from django.conf import settings
 
 from accounts.models import User
-from console.export import AT_ONCE
+from console.export import MAX_CONCURRENT_EXPORTS
 from quotas.models import Wallet
 from tests.console.test_export import many
 from tests.factories import PASSWORD
@@ -117,8 +117,8 @@ def test_exports_that_are_broken_off_end_and_give_back_their_slots(shared_relay:
     whole = len(session.get(f"{base}/console/usage.csv", timeout=120).content)
     whole_s = time.monotonic() - begun
 
-    left = [_left(session, f"{base}/console/usage.csv") for _ in range(AT_ONCE)]
-    assert left == [200] * AT_ONCE
+    left = [_left(session, f"{base}/console/usage.csv") for _ in range(MAX_CONCURRENT_EXPORTS)]
+    assert left == [200] * MAX_CONCURRENT_EXPORTS
     # A slot is free before any of them could have been written to its end.
     wait_for(lambda: _left(session, f"{base}/console/usage.csv") == 200, seconds=whole_s)
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from accounts.models import User
-from console.dashboard.chart import BASE_PX, TOP_PX, Column, Series, stacked
+from console.dashboard.chart import BASE_PX, TOP_PX, ChartColumn, Series, stacked
 from console.dashboard.dashboard import Dashboard
 from console.usage.log import UsageLog
 from core.ids import id_at, new_id
@@ -352,7 +352,7 @@ def test_four_models_have_colours_and_the_rest_share_one(manager: User) -> None:
 
 @given(costs=st.lists(st.integers(0, 10**18), min_size=1, max_size=40).filter(any))
 def test_no_bar_stands_over_the_top(costs: list[int]) -> None:
-    chart = stacked([Series("m", sum(costs), "100%", 1)], [Column("", "", [cost]) for cost in costs])
+    chart = stacked([Series("m", sum(costs), "100%", 1)], [ChartColumn("", "", [cost]) for cost in costs])
 
     assert all(TOP_PX <= float(block.y) <= BASE_PX for bar in chart.bars for block in bar.blocks)
     assert [float(line.y) for line in chart.lines] == [22, 72, 122, 172, 222]
@@ -368,7 +368,7 @@ def test_no_bar_stands_over_the_top(costs: list[int]) -> None:
     ],
 )
 def test_the_axis_has_round_figures(highest: int, labels: list[str]) -> None:
-    chart = stacked([Series("m", highest, "100%", 1)], [Column("", "", [highest])])
+    chart = stacked([Series("m", highest, "100%", 1)], [ChartColumn("", "", [highest])])
 
     assert [line.label for line in chart.lines] == labels
 

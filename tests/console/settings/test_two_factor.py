@@ -23,7 +23,7 @@ from fido2.webauthn import Aaguid, AttestationObject, AttestedCredentialData, Au
 
 from accounts import second_factor, sign_in
 from accounts.models import User
-from accounts.throttle import ADDRESS_LIMIT, NAME_LIMIT
+from accounts.throttle import MAX_FAILURES_PER_ADDRESS, MAX_FAILURES_PER_NAME
 from audit.models import AuditEvent
 from quotas.members import delete_member
 from tenants.models import Space
@@ -161,7 +161,7 @@ def test_what_happens_between_the_steps_keeps_one_out(client: Client, app: App, 
 
 def test_the_second_step_does_not_wait_for_ever(client: Client, app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     give_password(client, "jun")
-    later = time.time() + sign_in.STEP_S + 1
+    later = time.time() + sign_in.SECOND_STEP_TIMEOUT_S + 1
     monkeypatch.setattr(time, "time", lambda: later)
 
     assert client.get("/login/2fa/")["Location"] == "/login/"
@@ -176,7 +176,7 @@ def test_somebody_elses_code_is_nobodys(client: Client, app: App, admin_member: 
 
 
 def test_five_wrong_codes_lock_the_name_from_any_address_and_at_both_steps(app: App) -> None:
-    for number in range(NAME_LIMIT):
+    for number in range(MAX_FAILURES_PER_NAME):
         client = Client(REMOTE_ADDR=f"198.51.100.{number}")
         give_password(client, "jun")
         give_code(client, "000000")
@@ -189,7 +189,7 @@ def test_five_wrong_codes_lock_the_name_from_any_address_and_at_both_steps(app: 
 
 def test_a_locked_second_step_compares_nothing_and_tells_the_wait(client: Client, app: App) -> None:
     give_password(client, "jun")
-    for _ in range(NAME_LIMIT):
+    for _ in range(MAX_FAILURES_PER_NAME):
         give_code(client, "000000")
 
     answer = give_code(client, app.code())
@@ -199,7 +199,9 @@ def test_a_locked_second_step_compares_nothing_and_tells_the_wait(client: Client
 
 
 def test_one_address_guesses_codes_of_many_names_only_so_often(space: Space, member: User) -> None:
-    people = [MemberFactory.create(space=space, username=f"guess{number}") for number in range(ADDRESS_LIMIT // 4)]
+    people = [
+        MemberFactory.create(space=space, username=f"guess{number}") for number in range(MAX_FAILURES_PER_ADDRESS // 4)
+    ]
     for person in people:
         App(person)
         client = Client()
@@ -212,7 +214,7 @@ def test_one_address_guesses_codes_of_many_names_only_so_often(space: Space, mem
 
 
 def test_the_right_password_forgives_nothing_before_the_second_step(app: App) -> None:
-    for number in range(NAME_LIMIT - 1):
+    for number in range(MAX_FAILURES_PER_NAME - 1):
         give_password(Client(REMOTE_ADDR=f"198.51.100.{number}"), "jun", "wrong")
     client = Client(REMOTE_ADDR="203.0.113.9")
     assert give_password(client, "jun").status_code == 302
@@ -294,7 +296,7 @@ def test_confirming_leads_to_no_other_site(client: Client, member: User, elsewhe
 
 
 def test_the_password_is_asked_again_after_a_while(confirmed: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    later = time.time() + sign_in.CONFIRMED_S + 1
+    later = time.time() + sign_in.CONFIRMATION_TIMEOUT_S + 1
     monkeypatch.setattr(time, "time", lambda: later)
 
     assert confirmed.get("/me/two-factor/app/")["Location"].startswith("/me/confirm/")

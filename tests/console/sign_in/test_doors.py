@@ -14,7 +14,7 @@ from django.test import Client
 from accounts.models import User
 from accounts.sessions import end_other_sessions
 from accounts.sign_in import BACKEND
-from accounts.throttle import NAME_LIMIT, unlock
+from accounts.throttle import MAX_FAILURES_PER_NAME, unlock
 from audit.models import AuditEvent
 from tests.authenticator import give_password
 from tests.factories import PASSWORD
@@ -28,7 +28,7 @@ PRESENT_PASSWORD_FORMS: list[tuple[str, dict[str, str]]] = [
 
 
 def lock(username: str) -> None:
-    for number in range(NAME_LIMIT):
+    for number in range(MAX_FAILURES_PER_NAME):
         give_password(Client(REMOTE_ADDR=f"198.51.100.{number}"), username, "wrong")
 
 
@@ -37,7 +37,7 @@ def test_a_form_that_asks_for_the_present_password_is_a_door_too(
     client: Client, member: User, path: str, fields: dict[str, str]
 ) -> None:
     client.force_login(member, backend=BACKEND)
-    for _ in range(NAME_LIMIT):
+    for _ in range(MAX_FAILURES_PER_NAME):
         client.post(path, fields | {"present_password": "wrong"})
 
     answer = client.post(path, fields | {"present_password": PASSWORD})
@@ -154,9 +154,9 @@ def test_django_admins_password_page_has_the_limits_of_sign_in(client: Client, o
     client.force_login(operator, backend="accounts.backends.LivingUserBackend")
     form = {"old_password": "wrong", "new_password1": "a brand new secret", "new_password2": "a brand new secret"}
 
-    answers = [client.post("/admin/password_change/", form).status_code for _ in range(NAME_LIMIT + 1)]
+    answers = [client.post("/admin/password_change/", form).status_code for _ in range(MAX_FAILURES_PER_NAME + 1)]
 
-    assert answers == [200] * (NAME_LIMIT - 1) + [429] * 2
+    assert answers == [200] * (MAX_FAILURES_PER_NAME - 1) + [429] * 2
     assert User.objects.get(pk=operator.pk).password == operator.password
     tried = AuditEvent.objects.filter(kind="self.password_changed", actor_id=operator.pk)
     assert set(tried.values_list("refusal", flat=True)) == {"wrong_password", "locked"}

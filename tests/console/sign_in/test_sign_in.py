@@ -11,7 +11,7 @@ from django.test import Client
 from django.utils import timezone
 
 from accounts.models import User
-from accounts.throttle import ADDRESS_LIMIT, NAME_LIMIT
+from accounts.throttle import MAX_FAILURES_PER_ADDRESS, MAX_FAILURES_PER_NAME
 from tenants.models import Space
 from tests.factories import PASSWORD, MemberFactory
 
@@ -107,7 +107,7 @@ def test_a_suspended_spaces_people_cannot_sign_in_until_it_resumes(member: User,
 
 
 def test_five_wrong_passwords_lock_the_name_from_any_address(member: User) -> None:
-    for number in range(NAME_LIMIT):
+    for number in range(MAX_FAILURES_PER_NAME):
         sign_in("jUn" if number % 2 else "jun", "wrong", REMOTE_ADDR=f"198.51.100.{number}")
 
     answer = sign_in("jun", REMOTE_ADDR="203.0.113.9")
@@ -117,14 +117,18 @@ def test_five_wrong_passwords_lock_the_name_from_any_address(member: User) -> No
 
 
 def test_an_unknown_name_is_locked_like_a_known_one(member: User) -> None:
-    answers = [sign_in("nobody", "wrong", REMOTE_ADDR=f"198.51.100.{n}").status_code for n in range(NAME_LIMIT + 1)]
-    known = [sign_in("jun", "wrong", REMOTE_ADDR=f"198.51.101.{n}").status_code for n in range(NAME_LIMIT + 1)]
+    answers = [
+        sign_in("nobody", "wrong", REMOTE_ADDR=f"198.51.100.{n}").status_code for n in range(MAX_FAILURES_PER_NAME + 1)
+    ]
+    known = [
+        sign_in("jun", "wrong", REMOTE_ADDR=f"198.51.101.{n}").status_code for n in range(MAX_FAILURES_PER_NAME + 1)
+    ]
 
     assert answers == known and answers[-1] == 429
 
 
 def test_one_address_is_locked_over_many_names(member: User) -> None:
-    for number in range(ADDRESS_LIMIT):
+    for number in range(MAX_FAILURES_PER_ADDRESS):
         assert sign_in(f"guess{number}", "wrong").status_code in (422, 429)
 
     assert sign_in("jun").status_code == 429
@@ -132,14 +136,14 @@ def test_one_address_is_locked_over_many_names(member: User) -> None:
 
 
 def test_an_office_with_some_wrong_passwords_is_not_locked(member: User) -> None:
-    for number in range(ADDRESS_LIMIT - 1):
+    for number in range(MAX_FAILURES_PER_ADDRESS - 1):
         sign_in(f"guess{number}", "wrong")
 
     assert sign_in("jun").status_code == 302
 
 
 def test_a_success_forgives_the_name_and_never_the_address(member: User) -> None:
-    for number in range(ADDRESS_LIMIT - 1):
+    for number in range(MAX_FAILURES_PER_ADDRESS - 1):
         sign_in(f"guess{number}", "wrong")
     sign_in("jun")
 
@@ -149,7 +153,7 @@ def test_a_success_forgives_the_name_and_never_the_address(member: User) -> None
 
 
 def test_the_lock_ends_after_a_while(member: User) -> None:
-    for _ in range(NAME_LIMIT):
+    for _ in range(MAX_FAILURES_PER_NAME):
         sign_in("jun", "wrong")
     AccessAttempt.objects.update(attempt_time=timezone.now() - timedelta(minutes=16))
 

@@ -30,7 +30,16 @@ from quotas.charging import Call, expire_holds, hold, renew, settle
 from quotas.members import delete_member
 from quotas.models import Hold, Transfer
 from quotas.services import grant, revoke, set_remaining
-from quotas.statement import MANY, Balance, Month, edge_of, lines_of, member_statement, snapshot, space_statement
+from quotas.statement import (
+    MAX_LISTED_TRANSFERS,
+    Balance,
+    StatementMonth,
+    charge_cutoff,
+    member_lines,
+    member_statement,
+    snapshot,
+    space_statement,
+)
 from tenants.models import Space
 from tests.factories import MemberFactory, SpaceFactory, charge, manager_of
 from usage.models import UsageRecord
@@ -177,7 +186,7 @@ def replayed(space: Space, person: User | None, at: datetime) -> int:
     return left - sum(row.cost for row in UsageRecord.objects.filter(space=space, user_id=user_id) if row.at < at)
 
 
-def check_month(space: Space, month: Month) -> None:
+def check_month(space: Space, month: StatementMonth) -> None:
     statement = space_statement(space, month, most=None)
     assert statement.pool.opening_nanos == replayed(space, None, month.start)
     assert statement.pool.closing_nanos == replayed(space, None, month.end)
@@ -187,7 +196,7 @@ def check_month(space: Space, month: Month) -> None:
         balance = told.get(person.pk, Balance())
         assert (balance.opening_nanos, balance.closing_nanos) == expected
     rows = [row for row in UsageRecord.objects.filter(space=space) if month.start <= row.at < month.end]
-    assert statement.whole.spent_nanos == sum(row.cost for row in rows)
+    assert statement.combined.spent_nanos == sum(row.cost for row in rows)
     assert sum(requests for _model, requests, _cost in statement.by_model) == len(rows)
     assert statement.opening.total_nanos == total_in_the_journal(space, month.start)
     assert statement.closing.total_nanos == total_in_the_journal(space, month.end)
@@ -207,12 +216,12 @@ def test_every_balance_is_what_the_rows_come_to(db: None, deeds: list[Any], zone
     with transaction.atomic(), timezone.override(ZoneInfo(zone)):
         story = Story()
         story.live(deeds)
-        months = [Month.of(name) for name in ("2026-09", OCTOBER, NOVEMBER, "2026-12")]
+        months = [StatementMonth.of(name) for name in ("2026-09", OCTOBER, NOVEMBER, "2026-12")]
         for month in months:
             check_month(story.space, month)
         statements = [space_statement(story.space, month) for month in months]
         for earlier, later in pairwise(statements):
-            assert earlier.whole.closing_nanos == later.whole.opening_nanos
+            assert earlier.combined.closing_nanos == later.combined.opening_nanos
             assert earlier.closing == later.opening
         transaction.set_rollback(True)
 
@@ -230,11 +239,11 @@ def test_every_balance_is_what_the_rows_come_to(db: None, deeds: list[Any], zone
 )
 def test_a_month_is_that_of_the_viewers_zone(zone: str, start: str, end: str) -> None:
     with timezone.override(ZoneInfo(zone)):
-        month = Month.of(OCTOBER)
+        month = StatementMonth.of(OCTOBER)
 
     assert (month.start, month.end) == (datetime.fromisoformat(start), datetime.fromisoformat(end))
     assert (str(month.previous), str(month.next)) == ("2026-09", NOVEMBER)
-    assert str(Month.of("2026-12").next) == "2027-01" and str(Month.of("2026-01").previous) == "2025-12"
+    assert str(StatementMonth.of("2026-12").next) == "2027-01" and str(StatementMonth.of("2026-01").previous) == "2025-12"
 
 
 def test_the_edge_within_an_hour_is_cut_by_rows(db: None) -> None:
@@ -244,8 +253,8 @@ def test_the_edge_within_an_hour_is_cut_by_rows(db: None) -> None:
         spend(member, datetime(2026, 9, 30, 18, minute, tzinfo=UTC), cost)
 
     with timezone.override(ZoneInfo("Asia/Kolkata")):
-        september = lines_of(space, [member], Month.of("2026-09"))[0].balance
-        october = lines_of(space, [member], Month.of(OCTOBER))[0].balance
+        september = member_lines(space, [member], StatementMonth.of("2026-09"))[0].balance
+        october = member_lines(space, [member], StatementMonth.of(OCTOBER))[0].balance
 
     assert (september.spent_nanos, october.spent_nanos) == (1, 320)
     assert september.closing_nanos == october.opening_nanos == 10 * USD - 1
@@ -330,14 +339,14 @@ def test_a_statement_asks_as_much_for_many_as_for_few(client: Client, manager: U
 
 
 def test_many_transfers_are_told_by_their_sums(client: Client, manager: User, member: User) -> None:
-    for cents in range(MANY):
+    for cents in range(MAX_LISTED_TRANSFERS):
         set_remaining(member=member, remaining_nanos=6 * USD + cents, actor=manager)
 
     text = page(client, member)[1]
     lines = table(client, member, "/me/statement.csv")
 
-    assert f"{MANY + 1} transfers, told by their sums above" in text
-    assert [line["Line"] for line in lines].count("Transfer") == MANY + 1
+    assert f"{MAX_LISTED_TRANSFERS + 1} transfers, told by their sums above" in text
+    assert [line["Line"] for line in lines].count("Transfer") == MAX_LISTED_TRANSFERS + 1
 
 
 def test_the_file_adds_up(client: Client, manager: User, member: User) -> None:
@@ -402,9 +411,9 @@ def test_an_hour_whose_rows_are_gone_is_not_cut(db: None) -> None:
     member = joined(space, datetime(2026, 9, 2, tzinfo=UTC), 10 * USD)
     half_past = datetime(2026, 9, 30, 18, 30, tzinfo=UTC)
 
-    assert edge_of(space, half_past) == datetime(2026, 9, 30, 18, tzinfo=UTC)
+    assert charge_cutoff(space, half_past) == datetime(2026, 9, 30, 18, tzinfo=UTC)
     spend(member, datetime(2026, 9, 30, 18, 10, tzinfo=UTC), 7)
-    assert edge_of(space, half_past) == half_past
+    assert charge_cutoff(space, half_past) == half_past
 
 
 @pytest.mark.django_db(transaction=True)
@@ -412,8 +421,8 @@ def test_a_snapshot_does_not_see_what_is_charged_meanwhile(member: User) -> None
     """And on its way it writes nothing; after it the connection is as it was."""
     mode = getattr(connection, "transaction_mode", None)
     with snapshot():
-        assert member_statement(member, Month.of("")).balance.closing_nanos == 5 * USD
+        assert member_statement(member, StatementMonth.of("")).balance.closing_nanos == 5 * USD
     charge(member, cost_usd=1)
     assert getattr(connection, "transaction_mode", None) == mode
-    assert MemberSheet(member_statement(member, Month.of(""))).steps[-1].text == "$4.00"
+    assert MemberSheet(member_statement(member, StatementMonth.of(""))).steps[-1].text == "$4.00"
     assert not Hold.objects.exists()

@@ -12,7 +12,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from accounts.keys import KeyTerms, create_key, delete_key, present
+from accounts.keys import KeyTerms, create_key, delete_key, parse_key
 from accounts.models import ApiKey, User
 from audit.models import AuditEvent
 from console.tokens.forms import expiry_at
@@ -170,7 +170,7 @@ def test_a_plain_page_shows_the_new_key_once_and_no_cache_keeps_it(signed_in: Cl
 
     page = response.content.decode()
     found, key = KEY.findall(page), ApiKey.objects.get(user=member)
-    presented = present(found[0])
+    presented = parse_key(found[0])
     assert response.status_code == 200 and "no-store" in response["Cache-Control"]
     assert len(set(found)) == 1 and presented is not None and presented.hash == key.hash
     assert "I have saved it" in page and "only time the key is shown" in page
@@ -449,7 +449,7 @@ def test_rotation_shows_a_new_key_once(signed_in: Client, key: ApiKey, grace: st
     response = post(signed_in, "1/rotate/", headers, grace=grace)
 
     found, now = KEY.findall(response.content.decode()), ApiKey.objects.get()
-    presented = present(found[0])
+    presented = parse_key(found[0])
     assert response.status_code == 200 and "no-store" in response["Cache-Control"] and len(set(found)) == 1
     assert presented is not None and presented.hash == now.hash != key.hash
     assert now.old_hash == ("" if grace == "none" else key.hash) and terms(key) == before
