@@ -6,7 +6,7 @@ from django.contrib.auth.backends import ModelBackend
 from django.http import HttpRequest
 
 from accounts.models import User
-from accounts.throttle import uncount
+from accounts.throttle import uncount_failure
 
 
 class LivingUserBackend(ModelBackend):
@@ -20,7 +20,7 @@ class LivingUserBackend(ModelBackend):
     ) -> Any:
         user = super().authenticate(request, username, password, **kwargs)
         if user is not None and request is not None:
-            uncount(request, {"username": username})
+            uncount_failure(request, {"username": username})
         return user
 
     def user_can_authenticate(self, user: Any) -> bool:

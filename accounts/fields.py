@@ -14,23 +14,29 @@ from django.forms.renderers import DjangoTemplates
 from django.utils.translation import gettext_lazy as _
 
 from accounts.models import User
-from core.names import DISPLAY_NAME_MAX, PASSWORD_MAX, PASSWORD_MIN, validate_display_name, validate_username
+from core.names import (
+    MAX_DISPLAY_NAME_LENGTH,
+    MAX_PASSWORD_LENGTH,
+    MIN_PASSWORD_LENGTH,
+    validate_display_name,
+    validate_username,
+)
 
-ECHO_MAX = 1000
+MAX_ECHOED_LENGTH = 1000
 
 
-class ShortBoundField(BoundField):
+class TruncatedBoundField(BoundField):
     """What was typed, as far as a person could have typed it: ten megabytes are not sent back."""
 
     def value(self) -> Any:
         value = super().value()
-        return value[:ECHO_MAX] if isinstance(value, str) else value
+        return value[:MAX_ECHOED_LENGTH] if isinstance(value, str) else value
 
 
-class ShortEcho(DjangoTemplates):
+class TruncatingRenderer(DjangoTemplates):
     """The renderer of every form here, for its bound fields."""
 
-    bound_field_class = ShortBoundField
+    bound_field_class = TruncatedBoundField
 
 
 class UsernameField(forms.CharField):
@@ -43,7 +49,7 @@ class DisplayNameField(forms.CharField):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(required=False, **kwargs)
-        self.validators.insert(0, MaxLengthValidator(DISPLAY_NAME_MAX, _("Use at most 80 characters.")))
+        self.validators.insert(0, MaxLengthValidator(MAX_DISPLAY_NAME_LENGTH, _("Use at most 80 characters.")))
 
 
 class NewPasswordField(forms.CharField):
@@ -54,10 +60,10 @@ class NewPasswordField(forms.CharField):
 
     def validate(self, value: str) -> None:
         super().validate(value)
-        if value and len(value) < PASSWORD_MIN:
-            raise forms.ValidationError(_("Use at least %(min)d characters."), "short", {"min": PASSWORD_MIN})
-        if len(value) > PASSWORD_MAX:
-            raise forms.ValidationError(_("Use at most %(max)d characters."), "long", {"max": PASSWORD_MAX})
+        if value and len(value) < MIN_PASSWORD_LENGTH:
+            raise forms.ValidationError(_("Use at least %(min)d characters."), "short", {"min": MIN_PASSWORD_LENGTH})
+        if len(value) > MAX_PASSWORD_LENGTH:
+            raise forms.ValidationError(_("Use at most %(max)d characters."), "long", {"max": MAX_PASSWORD_LENGTH})
         if value and is_common(value):
             raise forms.ValidationError(
                 _("This password is one of those that are tried first. Choose another."), "common"

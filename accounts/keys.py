@@ -18,7 +18,7 @@ from django.db import transaction
 from django.db.models import Max, Q
 
 from accounts.models import ApiKey, User
-from accounts.sessions import locked
+from accounts.sessions import lock_user
 from accounts.spending import refusal_of
 from audit.services import record
 from core import origin
@@ -49,7 +49,7 @@ class Presented(msgspec.Struct, frozen=True):
     hash: str
 
 
-def present(text: str) -> Presented | None:
+def parse_key(text: str) -> Presented | None:
     """Read a key; None when it cannot be one."""
     match = _KEY.fullmatch(text)
     return Presented(int(match[1]), _digest(text)) if match else None
@@ -77,7 +77,7 @@ def create_key(*, owner: User, terms: KeyTerms) -> tuple[ApiKey, str]:
     text = _mint(owner)
     with transaction.atomic():
         # The owner's row makes numbers unique; deleted keys keep theirs.
-        locked(owner)
+        lock_user(owner)
         theirs = ApiKey.with_deleted.filter(space=owner.space_id, user=owner)
         last = theirs.aggregate(last=Max("number", default=0))["last"]
         at = origin.now()

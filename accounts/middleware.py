@@ -85,20 +85,20 @@ class SignInRequiredMiddleware(LoginRequiredMiddleware):
         return self.handle_no_permission(request, match.func if match else None)
 
 
-SETTING_UP = "/me/two-factor/"
+SETUP_PATH = "/me/two-factor/"
 # What somebody who must set up a second factor may still do: that, confirm who they are, and leave.
-STILL_OPEN = (SETTING_UP, "/me/confirm/", "/login/", "/logout/", "/healthz", "/readyz")
+PATHS_OPEN_DURING_SETUP = (SETUP_PATH, "/me/confirm/", "/login/", "/logout/", "/healthz", "/readyz")
 
 
 def second_factor_required(get_response: Handler) -> Handler:
     """Admins whose manager asks for it, and operators whose installation does, set up a second factor first."""
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
-        if request.path.startswith(STILL_OPEN) or not _must_set_up(request):
+        if request.path.startswith(PATHS_OPEN_DURING_SETUP) or not _must_set_up(request):
             return get_response(request)
         if getattr(request, "htmx", None):
-            return HttpResponseClientRedirect(SETTING_UP)
-        return HttpResponse(status=302 if request.method in ("GET", "HEAD") else 303, headers={"Location": SETTING_UP})
+            return HttpResponseClientRedirect(SETUP_PATH)
+        return HttpResponse(status=302 if request.method in ("GET", "HEAD") else 303, headers={"Location": SETUP_PATH})
 
     return middleware
 

@@ -27,13 +27,13 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from accounts.models import User
-from accounts.sessions import locked
+from accounts.sessions import lock_user
 from audit.services import record
 from tenants.policies import can_reset_second_factor
 
-Kind = Authenticator.Type
-PASSKEYS_MAX = 10
-PASSKEY_MAX_BYTES = 16_384
+AuthenticatorType = Authenticator.Type
+MAX_PASSKEYS = 10
+MAX_PASSKEY_ANSWER_LENGTH = 16_384
 _DIGITS = re.compile(r"[0-9]{6,10}")
 
 
@@ -50,7 +50,7 @@ class PasskeyUnusableError(PasskeyRefusedError):
 
 
 @dataclass(frozen=True)
-class Methods:
+class SecondFactorMethods:
     """What a person has set up."""
 
     app: Any
@@ -68,7 +68,9 @@ def is_possible() -> bool:
 
 
 def has_second_factor(user: User) -> bool:
-    return bool(Authenticator.objects.filter(user=user, type__in=[Kind.TOTP, Kind.WEBAUTHN]).exists())
+    return bool(
+        Authenticator.objects.filter(user=user, type__in=[AuthenticatorType.TOTP, AuthenticatorType.WEBAUTHN]).exists()
+    )
 
 
 def is_required_of(user: User) -> bool:
@@ -78,12 +80,12 @@ def is_required_of(user: User) -> bool:
     return bool(user.is_admin and user.space and user.space.requires_second_factor)
 
 
-def methods_of(user: User) -> Methods:
+def methods_of(user: User) -> SecondFactorMethods:
     rows = list(Authenticator.objects.filter(user=user).order_by("pk"))
-    codes = next((row for row in rows if row.type == Kind.RECOVERY_CODES), None)
-    return Methods(
-        app=next((row for row in rows if row.type == Kind.TOTP), None),
-        passkeys=[row for row in rows if row.type == Kind.WEBAUTHN],
+    codes = next((row for row in rows if row.type == AuthenticatorType.RECOVERY_CODES), None)
+    return SecondFactorMethods(
+        app=next((row for row in rows if row.type == AuthenticatorType.TOTP), None),
+        passkeys=[row for row in rows if row.type == AuthenticatorType.WEBAUTHN],
         # Counted without opening the seal: a page must show even where a key is missing.
         codes_left=app_settings.RECOVERY_CODE_COUNT - codes.data["used_mask"].bit_count() if codes else 0,
     )
@@ -104,13 +106,13 @@ def open_app_secret(sealed: str) -> str:
 @transaction.atomic
 def enable_app(*, user: User, sealed_secret: str, code: str) -> list[str]:
     """Returns the recovery codes when these are the first. Raises WrongCodeError."""
-    locked(user)
+    lock_user(user)
     counter = _counter_of(open_app_secret(sealed_secret), code)
-    if counter is None or _mine(user, Kind.TOTP).exists():
+    if counter is None or _mine(user, AuthenticatorType.TOTP).exists():
         raise WrongCodeError
     codes = _first_codes(user)
     data = {"secret": sealed_secret, "last_counter": counter}
-    Authenticator.objects.create(user=user, type=Kind.TOTP, data=data)
+    Authenticator.objects.create(user=user, type=AuthenticatorType.TOTP, data=data)
     record("self.two_factor_enabled", space=user.space, actor=user, target=user, after={"method": "app"})
     return codes
 
@@ -133,8 +135,8 @@ def add_passkey(request: HttpRequest, *, user: User, name: str, answer: str) -> 
     if not _can_verify(made.credential_data.public_key):
         raise PasskeyUnusableError
     with transaction.atomic():
-        locked(user)
-        if _mine(user, Kind.WEBAUTHN).count() >= PASSKEYS_MAX:
+        lock_user(user)
+        if _mine(user, AuthenticatorType.WEBAUTHN).count() >= MAX_PASSKEYS:
             raise PasskeyRefusedError
         codes = _first_codes(user)
         webauthn.WebAuthn.add(user, name, credential)
@@ -145,25 +147,25 @@ def add_passkey(request: HttpRequest, *, user: User, name: str, answer: str) -> 
 
 @transaction.atomic
 def remove_app(*, user: User) -> None:
-    locked(user)
-    if _mine(user, Kind.TOTP).delete()[0]:
+    lock_user(user)
+    if _mine(user, AuthenticatorType.TOTP).delete()[0]:
         _removed(user, {"method": "app"})
 
 
 @transaction.atomic
 def remove_passkey(*, user: User, passkey: Any) -> None:
-    locked(user)
-    if _mine(user, Kind.WEBAUTHN).filter(pk=passkey.pk).delete()[0]:
+    lock_user(user)
+    if _mine(user, AuthenticatorType.WEBAUTHN).filter(pk=passkey.pk).delete()[0]:
         _removed(user, {"method": "passkey", "name": str(passkey)})
 
 
 @transaction.atomic
 def renew_codes(*, user: User) -> list[str]:
     """New recovery codes in place of the old; none without anything that they could stand in for."""
-    locked(user)
+    lock_user(user)
     if not has_second_factor(user):
         return []
-    _mine(user, Kind.RECOVERY_CODES).delete()
+    _mine(user, AuthenticatorType.RECOVERY_CODES).delete()
     record("self.recovery_codes_renewed", space=user.space, actor=user, target=user)
     return _shown(RecoveryCodes.activate(user).generate_codes())
 
@@ -176,7 +178,7 @@ def reset_second_factor(*, target: User, actor: User | None) -> bool:
     """
     if actor is not None and not can_reset_second_factor(actor, target):
         raise PermissionDenied
-    stored = locked(target)
+    stored = lock_user(target)
     if not forget_second_factor(target):
         return False
     _end_sessions(target, stored)
@@ -198,11 +200,13 @@ def use_code(*, user: User, code: str) -> bool:
     code = re.sub(r"[\s-]", "", code)
     if not _DIGITS.fullmatch(code):
         return False
-    found = Authenticator.objects.select_for_update().filter(user=user, type__in=[Kind.TOTP, Kind.RECOVERY_CODES])
+    found = Authenticator.objects.select_for_update().filter(
+        user=user, type__in=[AuthenticatorType.TOTP, AuthenticatorType.RECOVERY_CODES]
+    )
     rows = {row.type: row for row in found.order_by("pk")}
-    if Kind.TOTP in rows and _use_app_code(rows[Kind.TOTP], code):
+    if AuthenticatorType.TOTP in rows and _use_app_code(rows[AuthenticatorType.TOTP], code):
         return True
-    return Kind.RECOVERY_CODES in rows and _use_recovery_code(rows[Kind.RECOVERY_CODES], code)
+    return AuthenticatorType.RECOVERY_CODES in rows and _use_recovery_code(rows[AuthenticatorType.RECOVERY_CODES], code)
 
 
 def ask_for_passkey(request: HttpRequest, user: User) -> str:
@@ -267,7 +271,7 @@ def _code_at(secret: str, counter: int) -> str:
 
 
 def _parsed(answer: str) -> dict[str, Any]:
-    if len(answer) > PASSKEY_MAX_BYTES:
+    if len(answer) > MAX_PASSKEY_ANSWER_LENGTH:
         raise PasskeyRefusedError
     try:
         credential = json.loads(answer)
@@ -286,8 +290,8 @@ def _first_codes(user: User) -> list[str]:
     """With the first factor come recovery codes, and the end of what was signed in with the password alone."""
     if has_second_factor(user):
         return []
-    _mine(user, Kind.RECOVERY_CODES).delete()
-    _end_sessions(user, locked(user))
+    _mine(user, AuthenticatorType.RECOVERY_CODES).delete()
+    _end_sessions(user, lock_user(user))
     return _shown(RecoveryCodes.activate(user).generate_codes())
 
 

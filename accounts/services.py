@@ -7,7 +7,7 @@ from django.db import transaction
 from django.db.models.functions import Lower
 
 from accounts.models import User
-from accounts.sessions import locked
+from accounts.sessions import lock_user
 from audit.services import record, record_refusal
 
 
@@ -17,7 +17,7 @@ def edit_self(*, user: User, **changes: str) -> None:
 
     Raises SignedOutError when they were deleted or disabled meanwhile.
     """
-    stored = locked(user, is_active=True)
+    stored = lock_user(user, is_active=True)
     before = {name: getattr(stored, name) for name, value in changes.items() if getattr(stored, name) != value}
     for name, value in changes.items():
         setattr(user, name, value)
@@ -36,7 +36,7 @@ def change_own_password(*, user: User, password: str) -> None:
     # Hashed before the transaction: slow on purpose, and a lock should be short.
     hashed = make_password(password)
     with transaction.atomic():
-        locked(user, is_active=True, **was)
+        lock_user(user, is_active=True, **was)
         user.password = hashed
         user.save(update_fields=["password"])
         record("self.password_changed", space=user.space, actor=user, target=user)

@@ -20,9 +20,9 @@ from accounts.devices import Device, device_of
 from accounts.models import User
 from audit.services import record
 
-SEEN_EVERY_S = 60
-AGENT_MAX = 200
-NOWHERE = "0.0.0.0"  # noqa: S104  # where the server tells no address; the table wants one
+LAST_SEEN_INTERVAL_S = 60
+MAX_USER_AGENT_LENGTH = 200
+UNKNOWN_ADDRESS = "0.0.0.0"  # noqa: S104  # where the server tells no address; the table wants one
 
 
 class SignedOutError(User.DoesNotExist):
@@ -42,13 +42,13 @@ class OwnSession:
 def note_seen(request: HttpRequest, user: User) -> None:
     """Write down that the session is in use: once a minute at most, from each process, in one statement."""
     key = request.session.session_key
-    if not key or not cache.add(f"seen:{key}", True, SEEN_EVERY_S):
+    if not key or not cache.add(f"seen:{key}", True, LAST_SEEN_INTERVAL_S):
         return
     seen = UserSession(
         session_key=key,
         user_id=user.pk,
-        ip=request.META.get("REMOTE_ADDR") or NOWHERE,
-        user_agent=request.headers.get("User-Agent", "")[:AGENT_MAX],
+        ip=request.META.get("REMOTE_ADDR") or UNKNOWN_ADDRESS,
+        user_agent=request.headers.get("User-Agent", "")[:MAX_USER_AGENT_LENGTH],
     )
     now_so = ["user_id", "ip", "user_agent", "last_seen_at"]
     UserSession.objects.bulk_create([seen], update_conflicts=True, unique_fields=["session_key"], update_fields=now_so)
@@ -69,7 +69,7 @@ def sessions_of(user: User, *, this_key: str | None) -> list[OwnSession]:
     return [_shown(row, is_this=row.session_key == this_key) for row in rows]
 
 
-def locked(user: User, **as_it_was: object) -> User:
+def lock_user(user: User, **as_it_was: object) -> User:
     """As they are stored now, until the transaction's end: others may have changed them since the request began.
 
     Raises SignedOutError where there is no such user any more.
@@ -92,7 +92,7 @@ def end_session(*, user: User, session: Any) -> None:
 @transaction.atomic
 def end_other_sessions(*, user: User) -> None:
     """Every session of the user ends, known here or not; the caller keeps its own with update_session_auth_hash."""
-    fresh = locked(user)
+    fresh = lock_user(user)
     fresh.session_epoch += 1
     fresh.save(update_fields=["session_epoch"])
     user.session_epoch = fresh.session_epoch
@@ -112,7 +112,7 @@ def _shown(row: Any, *, is_this: bool) -> OwnSession:
     return OwnSession(
         pk=row.pk,
         device=device_of(row.user_agent),
-        address="" if row.ip == NOWHERE else row.ip,
+        address="" if row.ip == UNKNOWN_ADDRESS else row.ip,
         began_at=row.created_at,
         seen_at=row.last_seen_at,
         is_this=is_this,

@@ -13,8 +13,8 @@ from accounts.backends import LivingUserBackend
 from accounts.models import User
 from accounts.sessions import forget_old_sessions
 
-STEP_S = 600
-CONFIRMED_S = 600
+SECOND_STEP_TIMEOUT_S = 600
+CONFIRMATION_TIMEOUT_S = 600
 BACKEND = "accounts.backends.LivingUserBackend"
 _PENDING = "second_step"
 _CONFIRMED = "password_confirmed_at"
@@ -37,7 +37,7 @@ def pending_user(request: HttpRequest) -> User | None:
     if not pending:
         return None
     user = LivingUserBackend().get_user(pending["user"])
-    in_time = time.time() - pending["began_at"] < STEP_S
+    in_time = time.time() - pending["began_at"] < SECOND_STEP_TIMEOUT_S
     if user and in_time and constant_time_compare(pending["proof"], user.get_session_auth_hash()):
         return user
     del request.session[_PENDING]
@@ -64,4 +64,4 @@ def confirm(request: HttpRequest) -> None:
 
 def is_confirmed(request: HttpRequest) -> bool:
     at: Any = request.session.get(_CONFIRMED, 0)
-    return bool(time.time() - at < CONFIRMED_S)
+    return bool(time.time() - at < CONFIRMATION_TIMEOUT_S)

@@ -27,9 +27,9 @@ from accounts.services import record_refused_sign_in, record_sign_in, record_sig
 from audit.services import record, record_refusal
 from tenants.policies import can_unlock
 
-NAME_LIMIT = 5
+MAX_FAILURES_PER_NAME = 5
 # An office shares one address.
-ADDRESS_LIMIT = 20
+MAX_FAILURES_PER_ADDRESS = 20
 COOL_OFF = timedelta(minutes=15)
 # Of PostgreSQL's advisory locks with two numbers: the other one is a name's or an address's.
 _NAMES, _ADDRESSES = 1, 2
@@ -41,15 +41,15 @@ class Throttle(AxesDatabaseHandler):
     """Axes with a limit of its own for addresses. A success forgives the name, never the address."""
 
     def get_failures(self, request: HttpRequest, credentials: dict[str, Any] | None = None) -> int:
-        """Failures on the scale of NAME_LIMIT: the address's twenty weigh as much as the name's five."""
+        """Failures on the scale of MAX_FAILURES_PER_NAME: the address's twenty weigh as much as the name's five."""
         by_name, by_address = (_failures(attempts) for attempts in self.get_user_attempts(request, credentials))
-        return max(by_name, by_address * NAME_LIMIT // ADDRESS_LIMIT)
+        return max(by_name, by_address * MAX_FAILURES_PER_NAME // MAX_FAILURES_PER_ADDRESS)
 
     def reset_user_attempts(self, request: HttpRequest, credentials: dict[str, Any] | None = None) -> int:
         return int(self.reset_attempts(username=throttled_name(request, credentials)))
 
     def is_allowed(self, request: HttpRequest, credentials: dict[str, Any] | None = None) -> bool:
-        """Whether one more may be looked at; it is counted as wrong until `uncount` is told otherwise."""
+        """Whether one more may be looked at; it is counted as wrong until `uncount_failure` is told otherwise."""
         self.clean_expired_user_attempts(request, credentials)
         with transaction.atomic():
             _wait_in_line(throttled_name(request, credentials), client_address(request))
@@ -114,7 +114,7 @@ def _counted(request: Any, credentials: dict[str, Any] | None) -> QuerySet[Acces
 
 
 @transaction.atomic
-def uncount(request: HttpRequest, credentials: dict[str, Any]) -> None:
+def uncount_failure(request: HttpRequest, credentials: dict[str, Any]) -> None:
     """What was looked at was right."""
     _wait_in_line(throttled_name(request, credentials))
     counted = _counted(request, credentials)
@@ -132,7 +132,7 @@ def _failures(attempts: QuerySet[Any]) -> int:
 
 
 def failure_limit(request: HttpRequest, credentials: dict[str, Any] | None) -> int:
-    return NAME_LIMIT
+    return MAX_FAILURES_PER_NAME
 
 
 def cool_off(request: HttpRequest | None) -> timedelta:
@@ -150,7 +150,7 @@ def client_address(request: HttpRequest) -> str | None:
     return request.META.get("REMOTE_ADDR") or None
 
 
-def is_right(
+def check_secret(
     request: HttpRequest, user: User, compare: Callable[[], bool], *, attempt: str, why: str = "wrong_password"
 ) -> bool:
     """Compare a secret of the user's under the limits of sign-in, whichever page asks for it.
@@ -165,7 +165,7 @@ def is_right(
         record_refusal(attempt, why="locked", space=user.space, actor=actor, target=user)
         return False
     if compare():
-        uncount(request, credentials)
+        uncount_failure(request, credentials)
         return True
     AxesProxyHandler.user_login_failed(__name__, credentials, request)
     record_refusal(attempt, why=why, space=user.space, actor=actor, target=user)
@@ -186,7 +186,7 @@ def unlock(*, user: User, actor: User | None) -> bool:
 def minutes_left(request: HttpRequest, credentials: Any) -> int:
     """How long sign-in stays refused, in whole minutes, rounded up and at least one."""
     kept = AxesProxyHandler.get_implementation().get_user_attempts(request, credentials)
-    ends = map(_end_of_lock, kept, (NAME_LIMIT, ADDRESS_LIMIT))
+    ends = map(_end_of_lock, kept, (MAX_FAILURES_PER_NAME, MAX_FAILURES_PER_ADDRESS))
     left = max((end - timezone.now() for end in ends if end), default=timedelta())
     return max(1, -(-left // timedelta(minutes=1)))
 

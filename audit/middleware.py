@@ -8,14 +8,14 @@ from uuid import uuid4
 from django.http import HttpRequest, HttpResponse
 from structlog.contextvars import bound_contextvars
 
-from core.addresses import believed_address, is_trusted_proxy
+from core.addresses import is_trusted_proxy, resolve_client_address
 from core.origin import acting
 
 
 def origin(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
     def middleware(request: HttpRequest) -> HttpResponse:
         peer = request.META.get("REMOTE_ADDR", "")
-        address = believed_address(peer, request.META.get("HTTP_X_FORWARDED_FOR", ""))
+        address = resolve_client_address(peer, request.META.get("HTTP_X_FORWARDED_FOR", ""))
         if not is_trusted_proxy(peer):
             # Nobody but a trusted proxy says that a request came by HTTPS.
             request.META.pop("HTTP_X_FORWARDED_PROTO", None)

@@ -10,7 +10,7 @@ from tenants.models import Space
 # The actor is one of the management commands, named as such.
 COMMAND = "command"
 # What an operator did is told to a space as the office's, not as one person's.
-OFFICE = ("operator", COMMAND)
+OPERATOR_ROLES = ("operator", COMMAND)
 
 
 class AuditEvent(models.Model):
@@ -64,4 +64,4 @@ class AuditEvent(models.Model):
 
     @property
     def is_of_office(self) -> bool:
-        return self.actor_role in OFFICE
+        return self.actor_role in OPERATOR_ROLES

@@ -24,15 +24,15 @@ from tenants.people import Person
 log = structlog.get_logger(__name__)
 
 # A user, a space, a model or an upstream.
-Target = Model
+AuditTarget = Model
 
 # A refused attempt changes nothing, and whoever repeats it in a loop must not fill a table that nobody may empty.
-REFUSALS_AN_HOUR = 30
+MAX_REFUSALS_PER_HOUR = 30
 # Names that are nobody's, from everywhere together: guesses of a botnet.
-STRANGERS_AN_HOUR = 1000
+MAX_UNKNOWN_NAME_REFUSALS_PER_HOUR = 1000
 HOUR = timedelta(hours=1)
 # More attempts followed, which are not written down one by one.
-AND_MORE = "and_more"
+REFUSALS_OMITTED = "and_more"
 
 # Words of a field's name whose value would be a secret.
 _SECRET_NAMES = {
@@ -51,7 +51,7 @@ _CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
 NOT_ALLOWED = "not_allowed"
 
 
-class SecretInTrail(Exception):
+class SecretInTrailError(Exception):
     """A mistake of ours: a field named like a secret was about to be written down."""
 
 
@@ -60,11 +60,11 @@ def record(
     *,
     space: Space | None,
     actor: Person | None,
-    target: Target,
+    target: AuditTarget,
     before: dict[str, Any] | None = None,
     after: dict[str, Any] | None = None,
 ) -> AuditEvent:
-    """Write down an act, in the transaction of the act itself. Raises SecretInTrail, and the act is undone.
+    """Write down an act, in the transaction of the act itself. Raises SecretInTrailError, and the act is undone.
 
     Without an actor the act is the command's that runs, or else the system's own (a sweep).
     """
@@ -77,22 +77,22 @@ def record_refusal(
     why: str,
     space: Space | None,
     actor: Person | None,
-    target: Target | None,
+    target: AuditTarget | None,
     after: dict[str, Any] | None = None,
     most: int = 0,
 ) -> AuditEvent | None:
     """Write down what somebody tried in vain, outside of the transaction that was undone.
 
-    Of one actor, kind and reason REFUSALS_AN_HOUR at most, or `most`; the last of them says that more may have
+    Of one actor, kind and reason MAX_REFUSALS_PER_HOUR at most, or `most`; the last of them says that more may have
     followed. A trail that cannot be written does not turn a refusal into a failure.
     """
-    most = most or (REFUSALS_AN_HOUR if actor or target else STRANGERS_AN_HOUR)
+    most = most or (MAX_REFUSALS_PER_HOUR if actor or target else MAX_UNKNOWN_NAME_REFUSALS_PER_HOUR)
     try:
         with transaction.atomic():
             count = _refusals_lately(kind, why, space, actor, target)[:most].count()
             if count == most:
                 return None
-            told = (after or {}) | ({AND_MORE: True} if count == most - 1 else {})
+            told = (after or {}) | ({REFUSALS_OMITTED: True} if count == most - 1 else {})
             return _write(kind, refusal=why, space=space, actor=actor, target=target, before=None, after=told)
     except DatabaseError as error:
         log.error("refusal_not_recorded", kind=kind, why=why, error=type(error).__name__)
@@ -104,7 +104,7 @@ def record_refused_deed(
     error: Exception,
     *,
     actor: Person | None,
-    target: Target | None,
+    target: AuditTarget | None,
     asked: Mapping[str, Any] | None = None,
 ) -> None:
     """Record that a service refused a deed, with the names that were asked for and the figures of the refusal.
@@ -142,7 +142,7 @@ def _told_of(error: Exception, asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _refusals_lately(
-    kind: str, why: str, space: Space | None, actor: Person | None, target: Target | None
+    kind: str, why: str, space: Space | None, actor: Person | None, target: AuditTarget | None
 ) -> QuerySet[AuditEvent]:
     """By their reason: many of one kind do not hide the one that matters."""
     since = id_at(timezone.now() - HOUR)
@@ -158,7 +158,7 @@ def _write(
     refusal: str,
     space: Space | None,
     actor: Person | None,
-    target: Target | None,
+    target: AuditTarget | None,
     before: dict[str, Any] | None,
     after: dict[str, Any] | None,
 ) -> AuditEvent:
@@ -200,5 +200,5 @@ def _without_secrets(value: Any) -> Any:
         return value
     for name, content in value.items():
         if not isinstance(content, bool | int | None) and _SECRET_NAMES & set(_WORDS.findall(str(name).lower())):
-            raise SecretInTrail(str(name))
+            raise SecretInTrailError(str(name))
     return {name: _without_secrets(content) for name, content in value.items()}

@@ -116,11 +116,11 @@ def prepare(wallets: int) -> Crowd:
     """People with money, and pgbench's functions, which find them by number."""
     from django.db import connection
 
-    from accounts.keys import present
+    from accounts.keys import parse_key
     from benchmarks.seed import space_of
 
     spenders = space_of(wallets, name="bench")
-    keys = [presented for spender in spenders if (presented := present(spender.key))]
+    keys = [presented for spender in spenders if (presented := parse_key(spender.key))]
     with connection.cursor() as cursor:
         cursor.execute(SQL.read_text(), None)
         rows = [(number, key.space_id, key.hash) for number, key in enumerate(keys, start=1)]

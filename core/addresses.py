@@ -8,7 +8,7 @@ from functools import lru_cache
 from django.conf import settings
 
 
-def believed_address(peer: str, forwarded_for: str) -> str | None:
+def resolve_client_address(peer: str, forwarded_for: str) -> str | None:
     """The peer's address, or, behind trusted proxies, the last hop of X-Forwarded-For that none of them added."""
     if not forwarded_for:
         return _plain(peer)

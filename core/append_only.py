@@ -61,7 +61,7 @@ def remove(schema_editor: BaseDatabaseSchemaEditor, table: str) -> None:
 
 
 @contextmanager
-def standing_aside(connection: BaseDatabaseWrapper, table: str) -> Iterator[None]:
+def without_append_only_triggers(connection: BaseDatabaseWrapper, table: str) -> Iterator[None]:
     """Within a transaction, so that nobody else sees the table without its guard, and a failure brings it back."""
     with connection.cursor() as cursor:
         for statement in _remove(connection, table):

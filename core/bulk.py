@@ -27,7 +27,7 @@ def write_rows(model: type[Model], rows: Iterable[tuple[Any, ...]]) -> None:
 
 
 @contextmanager
-def indexes_later(*models: type[Model]) -> Iterator[None]:
+def deferred_indexes(*models: type[Model]) -> Iterator[None]:
     """Within a transaction: on PostgreSQL their indexes, but for primary keys, are made once all rows are there.
 
     Nobody else reads or writes these tables until the transaction ends.

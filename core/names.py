@@ -8,11 +8,11 @@ import unicodedata
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext_lazy as _
 
-USERNAME_MIN = 3
-USERNAME_MAX = 64
-DISPLAY_NAME_MAX = 80
-PASSWORD_MIN = 8
-PASSWORD_MAX = 128
+MIN_USERNAME_LENGTH = 3
+MAX_USERNAME_LENGTH = 64
+MAX_DISPLAY_NAME_LENGTH = 80
+MIN_PASSWORD_LENGTH = 8
+MAX_PASSWORD_LENGTH = 128
 
 _USERNAME = re.compile(r"[A-Za-z0-9._@+-]+", re.ASCII)
 # Unicode's Bidi_Control: marks that can make one name look like another.
@@ -21,17 +21,17 @@ _NOT_TEXT = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 def validate_username(value: str) -> None:
-    if len(value) < USERNAME_MIN:
-        raise ValidationError(_("Use at least %(min)d characters."), "short", {"min": USERNAME_MIN})
-    if len(value) > USERNAME_MAX:
-        raise ValidationError(_("Use at most %(max)d characters."), "long", {"max": USERNAME_MAX})
+    if len(value) < MIN_USERNAME_LENGTH:
+        raise ValidationError(_("Use at least %(min)d characters."), "short", {"min": MIN_USERNAME_LENGTH})
+    if len(value) > MAX_USERNAME_LENGTH:
+        raise ValidationError(_("Use at most %(max)d characters."), "long", {"max": MAX_USERNAME_LENGTH})
     if not _USERNAME.fullmatch(value):
         raise ValidationError(_("Use only the letters A-Z, digits and . _ - @ +"), "letters")
 
 
 def validate_display_name(value: str) -> None:
     """Leave the length to the field's own validator, which refuses a longer value, too."""
-    if len(value) > DISPLAY_NAME_MAX:
+    if len(value) > MAX_DISPLAY_NAME_LENGTH:
         # Looking at each of ten million characters takes a third of a second.
         return
     if any(character in _BIDI_CONTROLS for character in value):

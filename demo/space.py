@@ -11,7 +11,7 @@ import msgspec
 from django.db import transaction
 from django.utils import timezone
 
-from accounts.keys import KeyTerms, Presented, create_key, present, set_key_enabled
+from accounts.keys import KeyTerms, Presented, create_key, parse_key, set_key_enabled
 from accounts.models import ApiKey, User
 from accounts.spending import refusal_of
 from core import origin
@@ -308,7 +308,7 @@ class _Story:
         )
         _made, text = create_key(owner=_user(key.owner), terms=terms)
         # Known to nobody once the story is told.
-        self._keys.setdefault(key.owner, present(text))
+        self._keys.setdefault(key.owner, parse_key(text))
 
     def _disable_key(self, key: Key) -> None:
         owner = _user(key.owner)

@@ -22,7 +22,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from accounts.models import ApiKey, Role, User
-from core.bulk import indexes_later, write_rows
+from core.bulk import deferred_indexes, write_rows
 from core.money import NANOS_PER_CENT, NANOS_PER_USD
 from quotas.models import Transfer, Wallet
 from quotas.pool import pool_of
@@ -127,7 +127,7 @@ class _Story:
         self._manager = User.objects.get(space=self._space, number=1)
         self._make_people(make_password(password or None))
         self._told(f"{self._size.members:,} members")
-        with indexes_later(UsageRecord, HourlyUsage):
+        with deferred_indexes(UsageRecord, HourlyUsage):
             self._spend()
         self._write_wallets()
         self._write_keys()

@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy as _
 
 from accounts.models import User
 from accounts.services import change_own_password
-from accounts.throttle import is_right
+from accounts.throttle import check_secret
 
 
 class OperatorPasswordForm(PasswordChangeForm):
@@ -25,7 +25,7 @@ class OperatorPasswordForm(PasswordChangeForm):
     def clean_old_password(self) -> str:
         password: str = self.cleaned_data["old_password"]
         check = partial(self.user.check_password, password)
-        if not is_right(self.request, self.user, check, attempt="self.password_changed"):
+        if not check_secret(self.request, self.user, check, attempt="self.password_changed"):
             raise forms.ValidationError(self.error_messages["password_incorrect"], "password_incorrect")
         return password
 

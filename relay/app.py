@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 from django.db import DatabaseError, InterfaceError
 
-from accounts.keys import Presented, present
+from accounts.keys import Presented, parse_key
 from core.errors import KeyRefused, QuotaError
 from core.money import format_exact
 from relay import errors, quick_json
@@ -229,7 +229,7 @@ async def _tell_failure(request: Request, charge: Charge, failure: UpstreamError
 
 def _presented(request: Request) -> Presented:
     scheme, _, text = request.header(b"authorization").partition(" ")
-    presented = present(text.strip()) if scheme.lower() == "bearer" else None
+    presented = parse_key(text.strip()) if scheme.lower() == "bearer" else None
     if presented is None:
         raise KeyRefused("invalid_api_key")
     return presented

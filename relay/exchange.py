@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from types import TracebackType
 from typing import Any
 
-from core.addresses import believed_address
+from core.addresses import resolve_client_address
 from relay import errors
 from relay.asks import BODY_MOST
 
@@ -41,7 +41,7 @@ class Request:
     @property
     def address(self) -> str | None:
         client = self.scope.get("client") or ("",)
-        return believed_address(client[0], self.header(b"x-forwarded-for"))
+        return resolve_client_address(client[0], self.header(b"x-forwarded-for"))
 
     async def body(self, known: Callable[[], Awaitable[None]]) -> bytes:
         """Raises ApiError 413 beyond BODY_MOST, before it is all in memory; and what `known` raises of a long one.

@@ -218,7 +218,7 @@ TEMPLATES = [
     }
 ]
 COTTON_DIR = "components"
-FORM_RENDERER = "accounts.fields.ShortEcho"
+FORM_RENDERER = "accounts.fields.TruncatingRenderer"
 
 # -- Sign-in ----------------------------------------------------------------------------------------------------
 

@@ -95,7 +95,7 @@ def _drop(cursor: Any, month: Month) -> None:
     if connection.vendor == "postgresql":
         drop_month(cursor, month)
         return
-    with append_only.standing_aside(connection, TABLE):
+    with append_only.without_append_only_triggers(connection, TABLE):
         _rows(month).delete()
 
 

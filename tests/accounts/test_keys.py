@@ -12,7 +12,7 @@ from accounts.keys import (
     create_key,
     delete_key,
     edit_key,
-    present,
+    parse_key,
     revoke_keys,
     rotate_key,
     set_key_enabled,
@@ -32,7 +32,7 @@ def trail() -> list[str]:
 def test_a_key_names_its_space_and_is_kept_as_a_hash(member: User) -> None:
     key, text = create_key(owner=member, terms=TERMS)
 
-    presented = present(text)
+    presented = parse_key(text)
     assert re.fullmatch(rf"sk-{member.space_id}-[A-Za-z0-9_-]{{43}}", text)
     assert presented is not None and (presented.space_id, presented.hash) == (member.space_id, key.hash)
     assert (key.prefix, key.last_four) == (text[: len(f"sk-{member.space_id}-") + 4], text[-4:])
@@ -49,7 +49,7 @@ def test_no_two_keys_are_alike(member: User) -> None:
     + ["sk-٣-" + "a" * 43, " sk-1-" + "a" * 43, "sk-1-" + "a" * 43 + "\n", "sk-" + "9" * 19 + "-" + "a" * 43],
 )
 def test_what_cannot_be_a_key_is_none(text: str) -> None:
-    assert present(text) is None
+    assert parse_key(text) is None
 
 
 def test_each_owner_counts_from_one_and_a_number_is_never_used_again(member: User, stranger: User) -> None:
@@ -91,7 +91,7 @@ def test_rotation_keeps_the_row_and_lets_the_old_secret_live_as_long_as_chosen(m
 
     rotated, text = rotate_key(key=key, grace=timedelta(hours=hours), actor=member)
 
-    now, old, new = ApiKey.objects.get(), present(old_text), present(text)
+    now, old, new = ApiKey.objects.get(), parse_key(old_text), parse_key(text)
     assert old is not None and new is not None and old.hash != new.hash
     assert (now.pk, now.number, now.limit, now.spent, now.hash) == (key.pk, 1, key.limit, 7, new.hash)
     assert now.shown == rotated.shown == f"{text[: len(text) - 39]}…{text[-4:]}"
@@ -108,7 +108,7 @@ def test_a_second_rotation_ends_the_first_secret(member: User) -> None:
 
     rotate_key(key=key, grace=timedelta(hours=1), actor=member)
 
-    presented = present(second)
+    presented = parse_key(second)
     assert presented is not None and ApiKey.objects.get().old_hash == presented.hash
 
 
@@ -181,7 +181,7 @@ def test_every_deed_is_in_the_trail_and_no_secret_is(member: User) -> None:
     deeds = ["created", "edited", "disabled", "enabled", "rotated", "deleted"]
     assert trail() == [f"key.{deed}" for deed in deeds]
     for secret in (text, new_text):
-        presented = present(secret)
+        presented = parse_key(secret)
         assert presented is not None
         assert secret[-43:] not in told and secret[-12:] not in told and presented.hash not in told
 

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from accounts.models import User
 from accounts.sign_in import BACKEND
-from accounts.throttle import ADDRESS_LIMIT, NAME_LIMIT
+from accounts.throttle import MAX_FAILURES_PER_ADDRESS, MAX_FAILURES_PER_NAME
 from tests.authenticator import App, give_password
 from tests.factories import PASSWORD, MemberFactory
 from tests.quotas.test_concurrency import together
@@ -58,8 +58,8 @@ def test_a_crowd_of_sign_ins_gets_as_many_looks_as_a_name_has(slow: list[str], u
         *(lambda pair=pair: give_password(pair[0], username, pair[1]) for pair in zip(clients, guesses, strict=True))
     )
 
-    assert len(set(slow) & set(guesses)) == len(slow) == NAME_LIMIT
-    assert set(statuses(answers)) <= {422, 429} and statuses(answers).count(429) >= CROWD - NAME_LIMIT
+    assert len(set(slow) & set(guesses)) == len(slow) == MAX_FAILURES_PER_NAME
+    assert set(statuses(answers)) <= {422, 429} and statuses(answers).count(429) >= CROWD - MAX_FAILURES_PER_NAME
     assert give_password(Client(REMOTE_ADDR="203.0.113.9"), username).status_code == 429
 
 
@@ -73,31 +73,31 @@ def test_a_crowd_of_present_passwords_gets_as_many_looks(slow: list[str], member
         *(lambda client=client: client.post("/me/confirm/", {"present_password": "guess"}) for client in clients)
     )
 
-    assert slow == ["guess"] * NAME_LIMIT and statuses(answers).count(429) >= CROWD - NAME_LIMIT
+    assert slow == ["guess"] * MAX_FAILURES_PER_NAME and statuses(answers).count(429) >= CROWD - MAX_FAILURES_PER_NAME
     assert clients[0].post("/me/confirm/", {"present_password": PASSWORD}).status_code == 429
 
 
 @THREADS
 def test_a_crowd_over_many_names_gets_as_many_looks_as_an_address_has(slow: list[str]) -> None:
-    guesses = [f"name{number}" for number in range(ADDRESS_LIMIT + CROWD)]
+    guesses = [f"name{number}" for number in range(MAX_FAILURES_PER_ADDRESS + CROWD)]
 
     together(*(lambda name=name: give_password(Client(), name, "guess") for name in guesses))
 
-    assert slow == ["guess"] * ADDRESS_LIMIT
+    assert slow == ["guess"] * MAX_FAILURES_PER_ADDRESS
     assert give_password(Client(), "jun").status_code == 429
 
 
 @THREADS
 def test_a_right_password_in_a_crowd_of_right_ones_is_not_locked(slow: list[str]) -> None:
-    answers = together(*(lambda: give_password(Client(), "jun") for _ in range(NAME_LIMIT)))
+    answers = together(*(lambda: give_password(Client(), "jun") for _ in range(MAX_FAILURES_PER_NAME)))
 
-    assert statuses(answers) == [302] * NAME_LIMIT and not AccessAttempt.objects.exists()
+    assert statuses(answers) == [302] * MAX_FAILURES_PER_NAME and not AccessAttempt.objects.exists()
 
 
 @pytest.mark.django_db
 def test_one_right_password_after_four_wrong_ones_begins_anew(member: User) -> None:
     for _ in range(3):
-        for _ in range(NAME_LIMIT - 1):
+        for _ in range(MAX_FAILURES_PER_NAME - 1):
             assert give_password(Client(), "jun", "wrong").status_code == 422
         assert give_password(Client(), "jun").status_code == 302
     assert not AccessAttempt.objects.exists()
@@ -106,12 +106,18 @@ def test_one_right_password_after_four_wrong_ones_begins_anew(member: User) -> N
 @pytest.mark.django_db
 def test_what_was_right_at_another_door_neither_counts_nor_forgives(client: Client, member: User) -> None:
     client.force_login(member, backend=BACKEND)
-    for _ in range(NAME_LIMIT - 1):
+    for _ in range(MAX_FAILURES_PER_NAME - 1):
         client.post("/me/confirm/", {"present_password": "wrong"})
 
-    right = [client.post("/me/confirm/", {"present_password": PASSWORD}).status_code for _ in range(NAME_LIMIT + 1)]
+    right = [
+        client.post("/me/confirm/", {"present_password": PASSWORD}).status_code
+        for _ in range(MAX_FAILURES_PER_NAME + 1)
+    ]
 
-    assert right == [303] * (NAME_LIMIT + 1) and AccessAttempt.objects.get().failures_since_start == NAME_LIMIT - 1
+    assert (
+        right == [303] * (MAX_FAILURES_PER_NAME + 1)
+        and AccessAttempt.objects.get().failures_since_start == MAX_FAILURES_PER_NAME - 1
+    )
     assert client.post("/me/confirm/", {"present_password": "wrong"}).status_code == 429
 
 
@@ -120,16 +126,16 @@ def test_a_right_password_before_the_second_step_is_not_counted(member: User) ->
     app = App(member)
     client = Client()
 
-    first = [give_password(Client(), "jun").status_code for _ in range(NAME_LIMIT + 1)]
+    first = [give_password(Client(), "jun").status_code for _ in range(MAX_FAILURES_PER_NAME + 1)]
 
-    assert first == [302] * (NAME_LIMIT + 1) and not AccessAttempt.objects.exists()
+    assert first == [302] * (MAX_FAILURES_PER_NAME + 1) and not AccessAttempt.objects.exists()
     give_password(client, "jun")
     assert client.post("/login/2fa/", {"code": app.code()}).status_code == 302
 
 
 @pytest.mark.django_db
 def test_the_right_passwords_of_an_office_do_not_count_for_its_address(member: User) -> None:
-    people = [MemberFactory.create(space=member.space) for _ in range(ADDRESS_LIMIT + 1)]
+    people = [MemberFactory.create(space=member.space) for _ in range(MAX_FAILURES_PER_ADDRESS + 1)]
 
     assert {give_password(Client(), person.username).status_code for person in people} == {302}
 
@@ -154,7 +160,7 @@ def wrong(count: int, *, ago: timedelta, username: str = "jun", address: str = "
     ],
 )
 def test_the_wait_that_is_told_is_what_is_left_of_it(member: User, ago_s: int, wait_s: int, said: str) -> None:
-    wrong(NAME_LIMIT, ago=timedelta(seconds=ago_s))
+    wrong(MAX_FAILURES_PER_NAME, ago=timedelta(seconds=ago_s))
 
     answer = give_password(Client(), "jun")
 
@@ -171,7 +177,7 @@ def test_the_wait_is_over_when_enough_of_them_are_old(member: User) -> None:
 
 @pytest.mark.django_db
 def test_the_wait_of_an_address_is_told_to_names_that_are_free(member: User) -> None:
-    for number in range(ADDRESS_LIMIT):
+    for number in range(MAX_FAILURES_PER_ADDRESS):
         wrong(1, ago=timedelta(minutes=2, seconds=30), username=f"guess{number}", address="127.0.0.1")
 
     assert give_password(Client(), "jun")["Retry-After"] == "780"
@@ -180,7 +186,7 @@ def test_the_wait_of_an_address_is_told_to_names_that_are_free(member: User) -> 
 @pytest.mark.django_db
 def test_the_wait_at_other_doors_and_in_chinese(client: Client, member: User) -> None:
     client.force_login(member, backend=BACKEND)
-    wrong(NAME_LIMIT, ago=timedelta(minutes=9, seconds=30))
+    wrong(MAX_FAILURES_PER_NAME, ago=timedelta(minutes=9, seconds=30))
 
     answer = client.post("/me/confirm/", {"present_password": PASSWORD}, headers={"Accept-Language": "zh-Hans"})
 

@@ -17,9 +17,9 @@ from django.utils import timezone
 
 from accounts.keys import KeyTerms, create_key, rotate_key
 from accounts.models import Role, User
-from accounts.throttle import NAME_LIMIT
+from accounts.throttle import MAX_FAILURES_PER_NAME
 from audit.models import AuditEvent
-from audit.services import AND_MORE, REFUSALS_AN_HOUR, SecretInTrail, record, record_refused_deed
+from audit.services import MAX_REFUSALS_PER_HOUR, REFUSALS_OMITTED, SecretInTrailError, record, record_refused_deed
 from core.errors import NameTakenError
 from core.money import format_exact
 from quotas.models import Wallet
@@ -186,13 +186,13 @@ def test_a_wrong_present_password_is_recorded(member: User) -> None:
 def test_a_loop_of_refusals_does_not_fill_the_table(member: User) -> None:
     client = as_(member)
 
-    for _ in range(REFUSALS_AN_HOUR + 5):
+    for _ in range(MAX_REFUSALS_PER_HOUR + 5):
         assert client.post("/space/users/2/status/", {"enabled": "false"}).status_code == 403
     client.post("/space/users/add/", {"username": "another-kind"})
 
     events = list(AuditEvent.objects.filter(kind="member.status_set").order_by("id"))
-    assert len(events) == REFUSALS_AN_HOUR
-    assert [AND_MORE in event.after for event in events] == [False] * (REFUSALS_AN_HOUR - 1) + [True]
+    assert len(events) == MAX_REFUSALS_PER_HOUR
+    assert [REFUSALS_OMITTED in event.after for event in events] == [False] * (MAX_REFUSALS_PER_HOUR - 1) + [True]
     assert len(refusals(kind="member.created")) == 1
 
 
@@ -307,10 +307,10 @@ def test_refused_sign_ins_say_why_to_the_right_people(member: User, space: Space
 
 
 def test_a_lock_is_told_apart_from_a_wrong_password(member: User) -> None:
-    for _ in range(NAME_LIMIT + 1):
+    for _ in range(MAX_FAILURES_PER_NAME + 1):
         try_to_sign_in("jun", "wrong")
 
-    assert [why for *_, why in refusals()] == ["wrong_password"] * NAME_LIMIT + ["locked"]
+    assert [why for *_, why in refusals()] == ["wrong_password"] * MAX_FAILURES_PER_NAME + ["locked"]
 
 
 # -- Secrets --------------------------------------------------------------------------------------------------------
@@ -352,7 +352,7 @@ def test_no_secret_gets_into_the_trail(
 def test_a_field_named_like_a_secret_is_refused_with_the_act(member: User, fact: dict[str, Any]) -> None:
     before = AuditEvent.objects.count()
 
-    with pytest.raises(SecretInTrail):
+    with pytest.raises(SecretInTrailError):
         record("member.edited", space=member.space, actor=None, target=member, after=fact)
 
     assert AuditEvent.objects.count() == before

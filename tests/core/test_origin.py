@@ -10,7 +10,7 @@ from django.test import RequestFactory
 from accounts.models import User
 from audit.middleware import origin
 from audit.models import AuditEvent
-from core.addresses import believed_address
+from core.addresses import resolve_client_address
 from core.errors import InsufficientPool
 from core.money import NANOS_PER_USD
 from quotas.members import MemberChanges, edit_member
@@ -19,7 +19,7 @@ from relay.exchange import Request
 
 def seen(settings: Any, peer: str, forwarded: str, trusted: list[str]) -> str | None:
     settings.TRUSTED_PROXIES = [ip_network(network) for network in trusted]
-    return believed_address(peer, forwarded)
+    return resolve_client_address(peer, forwarded)
 
 
 @pytest.mark.parametrize(

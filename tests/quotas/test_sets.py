@@ -14,7 +14,7 @@ from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from accounts.keys import GRACES, KeyTerms, Presented, create_key, present, rotate_key, set_key_enabled
+from accounts.keys import GRACES, KeyTerms, Presented, create_key, parse_key, rotate_key, set_key_enabled
 from accounts.models import ApiKey, User
 from accounts.spending import REFUSAL_STATUS
 from core import origin
@@ -26,14 +26,14 @@ from quotas.members import delete_member
 from quotas.models import Hold, Wallet
 from quotas.reconcile import reconcile
 from quotas.sets import (
-    LEFT,
+    NOT_WRITTEN,
+    ChargeSet,
     CheckOrder,
     Held,
     HoldOrder,
     Order,
     ReleaseOrder,
     RenewOrder,
-    Set,
     Settled,
     SettleOrder,
     WalletHints,
@@ -53,7 +53,7 @@ FAILED = Call(model="m", status=502, code="upstream_error")
 
 
 def key_of(owner: User, **terms: Any) -> Presented:
-    presented = present(create_key(owner=owner, terms=KeyTerms(name="laptop", **terms))[1])
+    presented = parse_key(create_key(owner=owner, terms=KeyTerms(name="laptop", **terms))[1])
     assert presented is not None
     return presented
 
@@ -263,7 +263,7 @@ def test_a_keys_networks_are_asked(member: User, address: str | None, passes: bo
 def test_the_old_secret_works_for_its_grace(member: User) -> None:
     old = key_of(member)
     key, text = rotate_key(key=ApiKey.objects.get(), grace=GRACES["1h"], actor=member)
-    new = present(text)
+    new = parse_key(text)
     assert new is not None
 
     assert write(hold_order(old, 1), hold_order(new, 1)) == [Held(1), Held(1)]
@@ -319,11 +319,11 @@ def test_what_spends_from_a_wallet_that_was_not_locked_is_left_as_it_is(member: 
     order = hold_order(key_of(member), USD)
     write(order)
     wrong = {order.presented: str(Wallet.objects.get(kind="pool").pk)}
-    gathered = Set([hold_order(order.presented, 1), settle_order(order, 1)], wrong)
+    gathered = ChargeSet([hold_order(order.presented, 1), settle_order(order, 1)], wrong)
 
     with connection.cursor() as cursor:
-        cursor.execute(Set.STATEMENT, gathered.values)
-        assert gathered.outcomes(cursor.fetchall()) == [LEFT, LEFT]
+        cursor.execute(ChargeSet.STATEMENT, gathered.values)
+        assert gathered.outcomes(cursor.fetchall()) == [NOT_WRITTEN, NOT_WRITTEN]
     assert figures(member) == (5 * USD, 0, 0, USD) and rows() == []
 
 
@@ -331,10 +331,10 @@ def test_what_spends_from_a_wallet_that_was_not_locked_is_left_as_it_is(member: 
 def test_strangers_are_refused_in_the_set_whatever_it_knows_of_wallets(member: User) -> None:
     """Else each would be asked about by itself, and keep all others waiting."""
     nobodys = Presented(member.space_id or 0, "0" * 64)
-    gathered = Set([hold_order(nobodys, 1), CheckOrder(request_id=new_id(), presented=nobodys, address=None)], {})
+    gathered = ChargeSet([hold_order(nobodys, 1), CheckOrder(request_id=new_id(), presented=nobodys, address=None)], {})
 
     with connection.cursor() as cursor:
-        cursor.execute(Set.STATEMENT, gathered.values)
+        cursor.execute(ChargeSet.STATEMENT, gathered.values)
         outcomes = gathered.outcomes(cursor.fetchall())
     assert [outcome.code for outcome in outcomes] == ["invalid_api_key"] * 2
 

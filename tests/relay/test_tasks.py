@@ -23,7 +23,7 @@ from django.db import connection
 from django.utils import timezone
 from openai import OpenAI
 
-from accounts.keys import present
+from accounts.keys import parse_key
 from accounts.models import ApiKey, User
 from core.money import NANOS_PER_USD
 from core.origin import acting
@@ -457,7 +457,7 @@ def opened(video_model: Model, key: str, member: User) -> Task:
 
 
 def open_one(key: str) -> Task:
-    presented = present(key)
+    presented = parse_key(key)
     assert presented is not None
     asked: Any = {"address": None, "offer": read_offers()[VIDEO], "body_bytes": 100, "seconds": 4, "images": 1}
     return open_task(presented=presented, **asked)[0]

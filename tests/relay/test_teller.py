@@ -10,7 +10,7 @@ import pytest
 from django.db import connection
 from msgspec.structs import replace
 
-from accounts.keys import Presented, present
+from accounts.keys import Presented, parse_key
 from accounts.models import User
 from core.errors import InsufficientQuota, KeyRefused, QuotaError
 from core.ids import new_id
@@ -29,7 +29,7 @@ USD = 1_000_000_000
 
 
 def hold_order(key: str, nanos: int) -> HoldOrder:
-    presented = present(key)
+    presented = parse_key(key)
     assert presented is not None
     return HoldOrder(
         request_id=new_id(), presented=presented, model="m", address=None, least_nanos=nanos, most_nanos=nanos

@@ -26,8 +26,7 @@ from core.money import NANOS_PER_USD, format_exact
 from core.origin import acting
 from quotas.charging import Call, expire_holds, hold, log_refusal, settle
 from quotas.reconcile import reconcile
-from quotas.statement import Month as StatementMonth
-from quotas.statement import member_statement, space_statement
+from quotas.statement import StatementMonth, member_statement, space_statement
 from tenants.models import Space
 from tests.factories import charge
 from tests.quotas.books import books
@@ -387,7 +386,7 @@ def test_a_request_that_is_pruned_is_not_found_and_it_says_why(history: Space, m
 
 def test_a_task_whose_row_is_pruned_still_says_what_it_cost(client: Client, manager: User) -> None:
     task = succeed(take(submit(manager, seconds=4)))
-    with append_only.standing_aside(connection, "usage_usagerecord"):
+    with append_only.without_append_only_triggers(connection, "usage_usagerecord"):
         UsageRecord.objects.filter(request_id=task.pk).delete()
 
     client.force_login(manager, backend="accounts.backends.LivingUserBackend")
@@ -405,7 +404,7 @@ def test_statements_are_the_same_after_pruning(history: Space, member: User) -> 
     prune()
 
     after = (space_statement(history, month), member_statement(member, month))
-    assert after == before and before[0].whole.spent_nanos == 2 * USD + USD // 4
+    assert after == before and before[0].combined.spent_nanos == 2 * USD + USD // 4
 
 
 def test_a_strangers_space_is_pruned_beside_ours_and_both_balance(history: Space, stranger: User) -> None:

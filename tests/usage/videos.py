@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from accounts.keys import KeyTerms, create_key, present
+from accounts.keys import KeyTerms, create_key, parse_key
 from accounts.models import User
 from core.money import NANOS_PER_USD
 from core.origin import acting
@@ -30,7 +30,7 @@ def submit(
     user: User, *, ago: timedelta = timedelta(), seconds: int = 4, model: str = "sora-2", key: str = "laptop"
 ) -> Task:
     """A video at a cent a second, held and written down so long ago; no upstream has taken it."""
-    presented = present(create_key(owner=user, terms=KeyTerms(name=key))[1])
+    presented = parse_key(create_key(owner=user, terms=KeyTerms(name=key))[1])
     assert presented is not None
     offer = Offer(name=model, rate=Rate(per_second=CENT), task_timeout_s=HOUR_S, **LIMITS)
     with acting(moment=datetime.now(UTC) - ago):
