@@ -66,7 +66,7 @@ class NewPasswordField(forms.CharField):
             raise forms.ValidationError(_("Use at most %(max)d characters."), "long", {"max": MAX_PASSWORD_LENGTH})
         if value and is_common(value):
             raise forms.ValidationError(
-                _("This password is one of those that are tried first. Choose another."), "common"
+                _("This password is too common. Choose another one."), "common"
             )
 
 
@@ -87,7 +87,7 @@ def refuse_similar(form: forms.BaseForm, field: str, username: str) -> None:
     try:
         UserAttributeSimilarityValidator(["username"]).validate(password, User(username=username))
     except ValidationError:
-        form.add_error(field, _("This password is too much like the username."))
+        form.add_error(field, _("This password is too similar to the username."))
 
 
 @cache

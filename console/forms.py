@@ -9,7 +9,10 @@ from django.utils.translation import gettext_lazy as _
 class StatusForm(forms.Form):
     enabled = forms.ChoiceField(
         choices=[("true", "true"), ("false", "false")],
-        error_messages={"required": _("Say enabled=true or enabled=false."), "invalid_choice": _("Say true or false.")},
+        error_messages={
+            "required": _("Send enabled=true or enabled=false."),
+            "invalid_choice": _("Send true or false."),
+        },
     )
 
     def is_enabled(self) -> bool:

@@ -48,7 +48,7 @@ class ByPeriod(admin.SimpleListFilter):
     parameter_name = "days"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Iterable[tuple[str, Any]]:
-        return [("1", _("24 hours")), ("7", _("7 days")), ("all", _("Any time"))]
+        return [("1", _("24 hours")), ("7", _("7 days")), ("all", _("All time"))]
 
     def choices(self, changelist: Any) -> Any:
         usual, *others = super().choices(changelist)

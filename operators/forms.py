@@ -32,7 +32,7 @@ class OperatorPasswordForm(PasswordChangeForm):
     def clean_new_password2(self) -> str:
         password: str = self.cleaned_data["new_password2"]
         if password == self.cleaned_data.get("old_password"):
-            raise forms.ValidationError(_("That is your present password. Choose another one."), "unchanged")
+            raise forms.ValidationError(_("That is your current password. Choose another one."), "unchanged")
         return password
 
     def save(self, commit: bool = True) -> User:

@@ -67,11 +67,11 @@ class PeopleAdmin(admin.ModelAdmin[User]):
     fields = ("username", "display_name", "new_password", *readonly_fields)
     actions = ["let_in_again", "reset_two_factor"]
 
-    @admin.action(description=gettext_lazy("Let in again after too many tries"))
+    @admin.action(description=gettext_lazy("Unlock sign-in after too many tries"))
     def let_in_again(self, request: HttpRequest, people: QuerySet[User]) -> None:
         assert isinstance(request.user, User)
         let_in = [person.username for person in people if unlock(user=person, actor=request.user)]
-        self._tell(request, let_in, done=_("Let in again: %(names)s."), nothing=_("Nobody of these was locked out."))
+        self._tell(request, let_in, done=_("Unlocked: %(names)s."), nothing=_("None of these users was locked out."))
 
     @admin.action(description=gettext_lazy("Reset two-factor sign-in"))
     def reset_two_factor(self, request: HttpRequest, people: QuerySet[User]) -> None:
@@ -79,7 +79,7 @@ class PeopleAdmin(admin.ModelAdmin[User]):
         assert isinstance(actor, User)
         others = people.exclude(pk=actor.pk).select_related("space")
         reset = [person.username for person in others if reset_second_factor(target=person, actor=actor)]
-        nothing = _("Nobody of these has it, you yourself aside.")
+        nothing = _("None of these users has two-factor sign-in; your own cannot be reset here.")
         self._tell(request, reset, done=_("Two-factor sign-in is off for: %(names)s."), nothing=nothing)
 
     def _tell(self, request: HttpRequest, names: list[str], *, done: str, nothing: str) -> None:

@@ -65,7 +65,7 @@ class MoveForm(forms.Form):
 
     deed = forms.ChoiceField(
         choices=[("grant", gettext_lazy("Grant")), ("revoke", gettext_lazy("Take back"))],
-        label=gettext_lazy("What"),
+        label=gettext_lazy("Action"),
         widget=forms.RadioSelect,
         initial="grant",
     )
@@ -204,7 +204,7 @@ class SpaceAdmin(admin.ModelAdmin[Space]):
         space = get_object_or_404(Space, pk=pk)
         is_suspended = request.POST.get("suspended") == "true"
         set_suspended(space=space, is_suspended=is_suspended, actor=_operator(request))
-        text = _("Suspended: nobody of this space signs in or spends.") if is_suspended else _("Resumed.")
+        text = _("Suspended: nobody in this space can sign in or spend.") if is_suspended else _("Resumed.")
         messages.success(request, text)
         return HttpResponseRedirect(_change_url(space))
 

@@ -24,7 +24,7 @@ from core.money import format_balance, format_exact
 from quotas.fields import AmountField
 from relay.models import Model, Price, PriceStarted, Upstream, validate_credential
 from relay.pricing import MAX_PRICE_NANOS, Rate
-from relay.services import record_change, set_price, told
+from relay.services import audit_values, record_change, set_price
 
 
 class UsdField(AmountField):
@@ -52,8 +52,8 @@ def acting_operator(request: HttpRequest) -> User:
 class ModelForm(forms.ModelForm[Model]):
     """Limits, ceilings, and the next price: a price that is in force is not edited, another one follows it."""
 
-    image_nanos_ceiling = UsdField(label=gettext_lazy("A picture costs at most (USD)"))
-    audio_minute_nanos_ceiling = UsdField(label=gettext_lazy("A minute of sound costs at most (USD)"))
+    image_nanos_ceiling = UsdField(label=gettext_lazy("An image costs at most (USD)"))
+    audio_minute_nanos_ceiling = UsdField(label=gettext_lazy("A minute of audio costs at most (USD)"))
     input = UsdField(label=gettext_lazy("Input (USD per million tokens)"), required=False)
     cached_input = UsdField(label=gettext_lazy("Cached input (blank: as input)"), required=False)
     output = UsdField(label=gettext_lazy("Output (USD per million tokens)"), required=False)
@@ -80,10 +80,10 @@ class ModelForm(forms.ModelForm[Model]):
         )
         labels = {"is_enabled": gettext_lazy("Enabled"), "task_timeout_s": gettext_lazy("Time for a task (seconds)")}
         help_texts = {
-            "name": gettext_lazy("As programs name it in their requests."),
-            "default_output_tokens": gettext_lazy("Held for when a request sets no limit of its own."),
-            "max_output_tokens": gettext_lazy("No request gets more, whatever it asks for."),
-            "context_tokens": gettext_lazy("Held for when a request refers to what the upstream keeps."),
+            "name": gettext_lazy("The name that programs send in their requests."),
+            "default_output_tokens": gettext_lazy("The limit that a hold covers when a request sets none."),
+            "max_output_tokens": gettext_lazy("No request gets more, whatever limit it sets."),
+            "context_tokens": gettext_lazy("The input that a hold covers when a request refers to content stored by the upstream."),
             "task_timeout_s": gettext_lazy("A task that has not ended by then fails and costs nothing."),
         }
 
@@ -101,7 +101,7 @@ class ModelForm(forms.ModelForm[Model]):
         if starts_at and self.rate() is None:
             self.add_error("starts_at", _("Enter the price that starts then."))
         elif starts_at and starts_at < timezone.now():
-            self.add_error("starts_at", _("Enter a moment to come, or leave it blank for now."))
+            self.add_error("starts_at", _("Enter a time in the future, or leave it blank for now."))
         return cleaned
 
 
@@ -120,7 +120,7 @@ class PriceInline(admin.TabularInline[Price, Model]):
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
-    @admin.display(description=gettext_lazy("Tokens by the million, the rest each"))
+    @admin.display(description=gettext_lazy("Tokens per million, everything else per unit"))
     def rate_usd(self, price: Price) -> str:
         return str(price.rate)
 
@@ -136,14 +136,14 @@ class ModelAdmin(admin.ModelAdmin[Model]):
     fieldsets = (
         (None, {"fields": ("name", "is_enabled")}),
         (
-            gettext_lazy("The dearest a request can cost"),
+            gettext_lazy("Maximum cost of a request"),
             {"fields": ModelForm.Meta.fields[2:7]},
         ),
         (gettext_lazy("Tasks"), {"fields": ("task_timeout_s",)}),
         (
             gettext_lazy("Next price"),
             {
-                "description": gettext_lazy("Given whole: what is left blank is free. All blank: the price stays."),
+                "description": gettext_lazy("Enter the whole price: a blank field is free. If all are blank, the price stays."),
                 "fields": ("input", "cached_input", "output", "per_request", "per_image", "per_second", "starts_at"),
             },
         ),
@@ -158,7 +158,7 @@ class ModelAdmin(admin.ModelAdmin[Model]):
 
     def save_model(self, request: HttpRequest, obj: Model, form: Any, change: bool) -> None:
         actor = acting_operator(request)
-        before = told(obj)
+        before = audit_values(obj)
         super().save_model(request, obj, form, change)
         record_change(obj, before=before, actor=actor)
         rate = form.rate()
@@ -174,7 +174,7 @@ class ModelAdmin(admin.ModelAdmin[Model]):
     def price_now(self, model: Model) -> str:
         now = timezone.now()
         started = [price for price in model.prices.all() if price.starts_at <= now]
-        return str(max(started, key=lambda price: price.starts_at).rate) if started else _("None: refused")
+        return str(max(started, key=lambda price: price.starts_at).rate) if started else _("None: requests are refused")
 
     @admin.display(description=gettext_lazy("Served by"))
     def served_by(self, model: Model) -> str:
@@ -189,7 +189,7 @@ class UpstreamForm(forms.ModelForm[Upstream]):
         required=False,
         max_length=4000,
         widget=forms.PasswordInput(render_value=False, attrs={"autocomplete": "new-password", "class": "vTextField"}),
-        help_text=gettext_lazy("Kept encrypted and never shown. Blank keeps the one that is set."),
+        help_text=gettext_lazy("Stored encrypted and never shown. Leave blank to keep the current one."),
     )
 
     class Meta:
@@ -204,7 +204,7 @@ class UpstreamForm(forms.ModelForm[Upstream]):
             "base_url": gettext_lazy("What comes before /chat/completions, like https://api.openai.com/v1."),
             "priority": gettext_lazy("The lowest is asked first, the next when it fails."),
             "weight": gettext_lazy("Its share of the requests among those of the same priority."),
-            "timeout_s": gettext_lazy("An upstream that says nothing for so long is given up."),
+            "timeout_s": gettext_lazy("A request fails when the upstream sends nothing for this long."),
         }
 
     def clean_new_credential(self) -> str:
@@ -224,7 +224,7 @@ class UpstreamForm(forms.ModelForm[Upstream]):
         moved = "base_url" in cleaned and _origin(cleaned["base_url"]) != _origin(former)
         if moved and self.instance.has_credential and cleaned.get("new_credential") == "":
             # Else an address of one's own would read the credential that nobody may read.
-            self.add_error("new_credential", _("Enter it again: the one that is set belongs to the former address."))
+            self.add_error("new_credential", _("Enter it again: the stored credential belongs to the previous address."))
         return cleaned
 
 
@@ -263,7 +263,7 @@ class UpstreamAdmin(admin.ModelAdmin[Upstream]):
         return super().changeform_view(request, *args, **kwargs)
 
     def save_model(self, request: HttpRequest, obj: Upstream, form: Any, change: bool) -> None:
-        form.before = told(obj)
+        form.before = audit_values(obj)
         if sealed := form.cleaned_data["new_credential"]:
             obj.credential = sealed
         super().save_model(request, obj, form, change)
@@ -276,7 +276,7 @@ class UpstreamAdmin(admin.ModelAdmin[Upstream]):
         record_change(form.instance, before=form.before, actor=actor, is_credential_new=is_new)
 
     def delete_model(self, request: HttpRequest, obj: Upstream) -> None:
-        record("upstream.deleted", space=None, actor=acting_operator(request), target=obj, before=told(obj))
+        record("upstream.deleted", space=None, actor=acting_operator(request), target=obj, before=audit_values(obj))
         super().delete_model(request, obj)
 
     @admin.display(description=gettext_lazy("Credential kept"))

@@ -19,12 +19,12 @@ from core.errors import (
 from core.money import format_exact
 
 # Statuses that tell the client about its own request; all others are between us and the upstream.
-PASSED_ON = frozenset({400, 404, 405, 409, 413, 415, 422})
+CLIENT_ERROR_STATUSES = frozenset({400, 404, 405, 409, 413, 415, 422})
 
 
 @dataclass
 class ApiError(Exception):
-    """What a client is told: an HTTP status, OpenAI's fields, and whether trying again can help."""
+    """What a client is formatted: an HTTP status, OpenAI's fields, and whether trying again can help."""
 
     status: int
     code: str
@@ -47,24 +47,26 @@ def invalid(message: str, param: str | None = None) -> ApiError:
 
 
 def unknown_model(name: str) -> ApiError:
-    return ApiError(404, "model_not_found", _("There is no model %(name)s here.") % {"name": name[:100]}, "model")
+    return ApiError(404, "model_not_found", _("The model %(name)s does not exist.") % {"name": name[:100]}, "model")
 
 
 def unknown_endpoint() -> ApiError:
-    return ApiError(404, "invalid_request", "There is no such endpoint here.")
+    return ApiError(404, "invalid_request", "This endpoint does not exist.")
 
 
 def wrong_method(right: str) -> ApiError:
-    return ApiError(405, "invalid_request", f"This endpoint takes {right}.")
+    return ApiError(405, "invalid_request", f"This endpoint accepts only {right}.")
 
 
 def unknown_task() -> ApiError:
     """The same for a task of somebody else's as for one that never was."""
-    return ApiError(404, "task_not_found", _("There is no such task here."))
+    return ApiError(404, "task_not_found", _("This task does not exist."))
 
 
 def unavailable() -> ApiError:
-    return ApiError(503, "unavailable", _("The books cannot be written just now. Try again shortly."), may_retry=True)
+    return ApiError(
+        503, "unavailable", _("Charges cannot be recorded at the moment. Try again shortly."), may_retry=True
+    )
 
 
 def upstream_failed(message: str) -> ApiError:
@@ -72,34 +74,34 @@ def upstream_failed(message: str) -> ApiError:
 
 
 def refused(error: QuotaError) -> ApiError:
-    """The words for a refusal by key or quota: which limit, what was spent, what is left, who can raise it."""
+    """The words for a refusal_order by key or quota: which limit, what was spent, what is left, who can raise it."""
     match error:
         case KeyRefused() | NotSpending():
-            return ApiError(REFUSAL_STATUS[error.code], error.code, _words(error.code))
+            return ApiError(REFUSAL_STATUS[error.code], error.code, _key_message(error.code))
         case KeyLimitReached():
             text = _(
                 "This key's spending limit is %(limit)s: %(spent)s is spent, %(left)s is left, and the request may "
                 "cost %(cost)s. Its owner can raise the limit under Token Management."
             )
-            return _too_little(error, text)
+            return _insufficient(error, text)
         case InsufficientQuota():
             text = _(
-                "Your quota is %(limit)s: %(spent)s is spent, %(left)s is left that is not held for requests in "
-                "flight, and this one may cost %(cost)s. A space manager or admin can raise it."
+                "Your quota is %(limit)s: %(spent)s is spent, %(left)s is available beside the holds of "
+                "requests in flight, and this one may cost %(cost)s. A space manager or admin can raise it."
             )
-            return _too_little(error, text)
+            return _insufficient(error, text)
         case HoldUnknown():
             return invalid(_("This request was settled before."))
     return invalid(str(error))
 
 
-def _too_little(error: InsufficientQuota | KeyLimitReached, text: str) -> ApiError:
+def _insufficient(error: InsufficientQuota | KeyLimitReached, text: str) -> ApiError:
     figures = {"limit": error.limit, "spent": error.spent, "left": max(error.available, 0), "cost": error.amount}
-    told = {name: f"${format_exact(nanos)}" for name, nanos in figures.items()}
-    return ApiError(REFUSAL_STATUS[error.code], error.code, text % told, may_retry=False)
+    formatted = {name: f"${format_exact(nanos)}" for name, nanos in figures.items()}
+    return ApiError(REFUSAL_STATUS[error.code], error.code, text % formatted, may_retry=False)
 
 
-def _words(code: str) -> str:
+def _key_message(code: str) -> str:
     return {
         "invalid_api_key": _("This API key is not valid. Check it, or create one under Token Management."),
         "key_expired": _("This API key has expired. Its owner can extend it under Token Management."),

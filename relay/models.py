@@ -47,7 +47,7 @@ def validate_base_url(value: str) -> None:
 def validate_credential(value: str) -> None:
     """What fits into a header: visible ASCII without spaces."""
     if not value:
-        raise ValidationError(_("Give the credential; it is empty."), "empty")
+        raise ValidationError(_("Enter a credential; it is empty."), "empty")
     if not all("!" <= character <= "~" for character in value):
         raise ValidationError(_("Use only visible ASCII characters, without spaces."), "characters")
 

@@ -26,46 +26,46 @@ from accounts.keys import Presented, usable_key
 from core.errors import QuotaError
 from core.money import format_exact
 from relay import errors
-from relay.asks import CHOICES_MOST, json_object, model_of, named_model
 from relay.catalogue import Catalogue, Offer
-from relay.charges import know, refusal
-from relay.errors import PASSED_ON, ApiError, invalid
+from relay.charges import refusal_order, verify_key
+from relay.errors import CLIENT_ERROR_STATUSES, ApiError, invalid
 from relay.exchange import Request
-from relay.http import Answer, HttpError
+from relay.http import HttpError, UpstreamResponse
+from relay.model_requests import MAX_CHOICES, json_object, model_for_log, required_model
 from relay.tasks import (
-    ANSWER_MOST,
     GONE_UPSTREAM,
+    MAX_TASK_BYTES,
     NOT_SUBMITTED,
-    PATH,
     SUBMIT_TIMEOUT_S,
     TIMED_OUT,
-    Report,
+    VIDEOS_PATH,
+    TaskReport,
     accept,
+    apply_report,
     claim_for_client,
     in_database,
-    opening,
     read_report,
-    record,
     refresh,
+    task_order,
     upstream_of,
 )
-from relay.teller import DATABASE_AWAY, PATIENCE_S, PAUSE_S, Teller
+from relay.teller import DATABASE_ERRORS, MAX_RETRY_S, RETRY_INTERVAL_S, Teller
 from relay.upstreams import Target, UpstreamError, Upstreams
 from usage.models import Task
 
 log = structlog.get_logger(__name__)
 
 # What OpenAI makes of a request that names no length.
-SECONDS_USUAL = 4
-SECONDS_MOST = 3600
+DEFAULT_SECONDS = 4
+MAX_SECONDS = 3600
 _PUBLIC_ID = re.compile(r"video_([0-9a-f]{32})", re.ASCII)
 _OPENAI_STATUS = {Task.Status.SUCCESS: "completed"}
 # Fields that a hold is reckoned from: named twice, we and the upstream might read another.
-_WEIGHED = ("model", "seconds", "n")
+_PRICED_FIELDS = ("model", "seconds", "n")
 
 
 @dataclass(frozen=True)
-class VideoAsk:
+class VideoRequest:
     """What a client asks for, and the body that the upstream gets."""
 
     model: str
@@ -75,14 +75,14 @@ class VideoAsk:
     content_type: str
 
 
-def read_video_ask(raw: bytes, content_type: str) -> VideoAsk:
+def read_video_request(raw: bytes, content_type: str) -> VideoRequest:
     """JSON, or the multipart form that OpenAI's clients send. Raises ApiError 400 naming the field."""
     is_form = content_type.lower().startswith("multipart/form-data")
     fields = _form(raw, content_type) if is_form else json_object(raw)
-    return VideoAsk(
-        model=named_model(fields),
-        seconds=_figure(fields, "seconds", usual=SECONDS_USUAL, most=SECONDS_MOST),
-        images=_figure(fields, "n", usual=1, most=CHOICES_MOST),
+    return VideoRequest(
+        model=required_model(fields),
+        seconds=_integer(fields, "seconds", default=DEFAULT_SECONDS, maximum=MAX_SECONDS),
+        images=_integer(fields, "n", default=1, maximum=MAX_CHOICES),
         # JSON is written anew, so that a name that stands in it twice is read one way by all.
         body=raw if is_form else json.dumps(fields).encode(),
         content_type=content_type if is_form else "application/json",
@@ -101,9 +101,9 @@ class Videos:
         name, _slash, part = rest.partition("/")
         if part not in ("", "content"):
             raise errors.unknown_endpoint()
-        right = "GET" if name else "POST"
-        if request.scope["method"] != right:
-            raise errors.wrong_method(right)
+        allowed = "GET" if name else "POST"
+        if request.scope["method"] != allowed:
+            raise errors.wrong_method(allowed)
         if not name:
             await self._submit(request, presented)
         elif part:
@@ -113,71 +113,75 @@ class Videos:
 
     async def _submit(self, request: Request, presented: Presented) -> None:
         """Hold and task are durable before an upstream hears of it; a client that leaves changes nothing from there."""
-        raw = await request.body(lambda: know(self.teller, presented, request.address))
+        raw = await request.body(lambda: verify_key(self.teller, presented, request.address))
         try:
-            ask = await asyncio.to_thread(read_video_ask, raw, request.header(b"content-type"))
-            offer = self._offer(ask.model)
+            video_request = await asyncio.to_thread(read_video_request, raw, request.header(b"content-type"))
+            offer = self._offer(video_request.model)
         except ApiError as error:
-            # A wrong key is told before a wrong body: a stranger learns nothing of what is offered.
-            await self._log_refusal(request, presented, model_of(raw), error)
+            # A wrong key is video_json before a wrong body: a stranger learns nothing of what is offered.
+            await self._log_refusal(request, presented, model_for_log(raw), error)
             raise
-        opened = opening(
+        opened = task_order(
             presented,
             address=request.address,
             offer=offer,
             body_bytes=len(raw),
-            seconds=ask.seconds,
-            images=ask.images,
+            seconds=video_request.seconds,
+            images=video_request.images,
         )
         try:
             task, hold = await self.teller.ask(opened)
         except QuotaError as error:
-            await self._log_refusal(request, presented, ask.model, errors.refused(error))
+            await self._log_refusal(request, presented, video_request.model, errors.refused(error))
             raise
         try:
-            target, report = await self._send(ask, offer.targets)
+            target, report = await self._submit_upstream(video_request, offer.targets)
         except UpstreamError as failure:
-            await self._tell_failure(request, task, failure)
+            await self._answer_failure(request, task, failure)
             return
-        task = await _accepted(task, target, report)
-        await _tell(request, task, {"x-space-held-usd": format_exact(hold.amount)})
+        task = await _accept_with_retries(task, target, report)
+        await _answer_task(request, task, {"x-space-held-usd": format_exact(hold.amount)})
 
     async def _log_refusal(self, request: Request, presented: Presented, model: str, error: ApiError) -> None:
         """Raises KeyRefused where it is the key that is wrong."""
-        await self.teller.ask(refusal(presented, request.address, model=model, status=error.status, code=error.code))
+        await self.teller.ask(
+            refusal_order(presented, request.address, model=model, status=error.status, code=error.code)
+        )
 
-    async def _send(self, ask: VideoAsk, targets: list[Target]) -> tuple[Target, Report]:
+    async def _submit_upstream(self, video_request: VideoRequest, targets: list[Target]) -> tuple[Target, TaskReport]:
         """The upstream that took it, and what it said. Raises UpstreamError when none did."""
         failure = UpstreamError("no upstream serves this model")
         try:
             async with asyncio.timeout(SUBMIT_TIMEOUT_S):
                 for target in self.upstreams.in_order(targets):
                     try:
-                        return target, await self._send_to(target, ask)
+                        return target, await self._submit_to(target, video_request)
                     except UpstreamError as error:
                         failure = error
-                        if error.status in PASSED_ON:
+                        if error.status in CLIENT_ERROR_STATUSES:
                             break
         except TimeoutError:
-            failure = UpstreamError("took too long to take a task", status=504)
+            failure = UpstreamError("no upstream accepted the task in time", status=504)
         raise failure
 
-    async def _send_to(self, target: Target, ask: VideoAsk) -> Report:
-        answer = await self.upstreams.request("POST", target, PATH, ask.body, ask.content_type, is_fresh=True)
+    async def _submit_to(self, target: Target, video_request: VideoRequest) -> TaskReport:
+        response = await self.upstreams.request(
+            "POST", target, VIDEOS_PATH, video_request.body, video_request.content_type, is_fresh=True
+        )
         try:
-            with answer:
-                report = read_report(await answer.read(ANSWER_MOST))
+            with response:
+                report = read_report(await response.read(MAX_TASK_BYTES))
         except HttpError as error:
             raise UpstreamError(f"{target.name} broke off: {error}") from error
         if report is None or not report.upstream_task_id:
-            raise UpstreamError(f"{target.name} answered no task")
+            raise UpstreamError(f"{target.name} answered without a task")
         return report
 
-    async def _tell_failure(self, request: Request, task: Task, failure: UpstreamError) -> None:
-        report = Report(Task.Status.FAILED, code="upstream_error", http_status=failure.status)
-        await in_database(record, task, report)
+    async def _answer_failure(self, request: Request, task: Task, failure: UpstreamError) -> None:
+        report = TaskReport(Task.Status.FAILED, code="upstream_error", http_status=failure.status)
+        await in_database(apply_report, task, report)
         headers = _headers(task)
-        if failure.status in PASSED_ON and failure.body:
+        if failure.status in CLIENT_ERROR_STATUSES and failure.body:
             await request.answer(failure.status, failure.body, headers, failure.content_type)
             return
         log.warning("upstream_failed", reason=str(failure), request=str(task.pk))
@@ -187,31 +191,31 @@ class Videos:
         return await in_database(_find, presented, request.address, name)
 
     async def _show(self, request: Request, task: Task) -> None:
-        await _tell(request, await self._fresh(task))
+        await _answer_task(request, await self._refreshed(task))
 
     async def _content(self, request: Request, task: Task) -> None:
         """The video itself, passed on as it comes. Only of a task that has succeeded: what failed was not paid for."""
-        task = await self._fresh(task)
+        task = await self._refreshed(task)
         if task.status != Task.Status.SUCCESS:
-            words = _("This video cannot be fetched; its status is: %(status)s.")
-            raise invalid(words % {"status": task.get_status_display()})
+            message = _("This video cannot be fetched; its status is: %(status)s.")
+            raise invalid(message % {"status": task.get_status_display()})
         target = await in_database(upstream_of, task)
         if target is None:
-            raise errors.upstream_failed(_("The provider that made this video is not served any more."))
+            raise errors.upstream_failed(_("The provider that made this video is no longer configured here."))
         query = urlencode(parse_qsl(request.scope["query_string"].decode("latin-1")))
-        path = f"{PATH}/{quote(task.upstream_task_id, safe='')}/content" + (f"?{query}" if query else "")
+        path = f"{VIDEOS_PATH}/{quote(task.upstream_task_id, safe='')}/content" + (f"?{query}" if query else "")
         try:
-            answer = await self.upstreams.request("GET", target, path)
+            response = await self.upstreams.request("GET", target, path)
         except UpstreamError as failure:
-            if failure.status in PASSED_ON and failure.body:
+            if failure.status in CLIENT_ERROR_STATUSES and failure.body:
                 await request.answer(failure.status, failure.body, _headers(task), failure.content_type)
                 return
             raise errors.upstream_failed(_("The model's provider failed. Nothing was charged.")) from failure
-        with answer:
-            await _pass_on(request, task, answer)
+        with response:
+            await _relay_content(request, task, response)
 
-    async def _fresh(self, task: Task) -> Task:
-        """As its upstream tells it now, or told it a moment ago."""
+    async def _refreshed(self, task: Task) -> Task:
+        """As its upstream tells it now, or video_json it a moment ago."""
         if task.is_finished:
             return task
         claim = await in_database(claim_for_client, task)
@@ -224,7 +228,7 @@ class Videos:
         return offer
 
 
-def told(task: Task) -> dict[str, Any]:
+def video_json(task: Task) -> dict[str, Any]:
     """The task as a client reads it: what the upstream said, under our id and with our last word."""
     body = {
         "object": "video",
@@ -236,23 +240,23 @@ def told(task: Task) -> dict[str, Any]:
     }
     if task.answer:
         body |= json.loads(task.answer)
-    if task.code in (words := _words_of_ours()):
-        body |= {"status": "failed", "error": {"code": task.code, "message": words[task.code]}}
+    if task.code in (message := _own_failure_messages()):
+        body |= {"status": "failed", "error": {"code": task.code, "message": message[task.code]}}
     return body | {"id": task.public_id}
 
 
-def _words_of_ours() -> dict[str, str]:
+def _own_failure_messages() -> dict[str, str]:
     """Failures that the upstream did not tell."""
     return {
         NOT_SUBMITTED: _("The model's provider did not take this task. Nothing was charged."),
-        GONE_UPSTREAM: _("The model's provider does not know this task any more. Nothing was charged."),
+        GONE_UPSTREAM: _("The model's provider no longer knows this task. Nothing was charged."),
         TIMED_OUT: _("This task was not finished in time. Nothing was charged."),
         "upstream_error": _("The model's provider failed. Nothing was charged."),
     }
 
 
-async def _tell(request: Request, task: Task, headers: dict[str, str] | None = None) -> None:
-    await request.answer(200, json.dumps(told(task)).encode(), _headers(task) | (headers or {}))
+async def _answer_task(request: Request, task: Task, headers: dict[str, str] | None = None) -> None:
+    await request.answer(200, json.dumps(video_json(task)).encode(), _headers(task) | (headers or {}))
 
 
 def _headers(task: Task) -> dict[str, str]:
@@ -260,26 +264,26 @@ def _headers(task: Task) -> dict[str, str]:
     return headers if task.cost is None else headers | {"x-space-cost-usd": format_exact(task.cost)}
 
 
-async def _accepted(task: Task, target: Target, report: Report) -> Task:
+async def _accept_with_retries(task: Task, target: Target, report: TaskReport) -> Task:
     """The upstream works already, so the books are written however long the database is away."""
-    give_up_at = time.monotonic() + PATIENCE_S
+    give_up_at = time.monotonic() + MAX_RETRY_S
     while True:
         try:
             return await in_database(accept, task, target, report)
-        except DATABASE_AWAY:
+        except DATABASE_ERRORS:
             if time.monotonic() > give_up_at:
                 log.exception("task_not_written", task=str(task.pk), upstream_task=report.upstream_task_id)
                 raise
-            await asyncio.sleep(PAUSE_S)
+            await asyncio.sleep(RETRY_INTERVAL_S)
 
 
-async def _pass_on(request: Request, task: Task, answer: Answer) -> None:
+async def _relay_content(request: Request, task: Task, response: UpstreamResponse) -> None:
     kept = ("content-type", "content-length", "content-disposition")
-    headers = {name: answer.headers[name] for name in kept if name in answer.headers}
+    headers = {name: response.headers[name] for name in kept if name in response.headers}
     await request.start(200, headers | _headers(task))
     try:
-        with request.while_there():
-            async for chunk in answer.chunks():
+        with request.cancel_on_disconnect():
+            async for chunk in response.chunks():
                 await request.write(chunk, more=True)
     except HttpError as error:
         # The client sees fewer bytes than it was promised.
@@ -307,7 +311,7 @@ def _find(presented: Presented, address: str | None, name: str) -> Task:
 # -- Reading ------------------------------------------------------------------------------------------------------
 
 
-class _NamesOnly(FileUploadHandler):
+class _FieldNameHandler(FileUploadHandler):
     """Keeps nothing of a file but the field that it came in."""
 
     def __init__(self) -> None:
@@ -325,26 +329,26 @@ class _NamesOnly(FileUploadHandler):
 
 
 def _form(raw: bytes, content_type: str) -> dict[str, Any]:
-    files = _NamesOnly()
+    files = _FieldNameHandler()
     meta = {"CONTENT_TYPE": content_type, "CONTENT_LENGTH": len(raw)}
     try:
         fields, _files = MultiPartParser(meta, BytesIO(raw), [files], "utf-8").parse()
     except (MultiPartParserError, SuspiciousOperation):
-        raise invalid("The body is not a form that can be read.") from None
+        raise invalid("The body is not a valid multipart form.") from None
     named = Counter(files.names) + Counter(name for name, values in fields.lists() for _value in values)
-    for name in _WEIGHED:
+    for name in _PRICED_FIELDS:
         if named[name] > 1 or name in files.names:
-            raise invalid(f"{name} is given once, as text.", name)
+            raise invalid(f"{name} must be given once, as text.", name)
     return dict(fields.items())
 
 
-def _figure(fields: dict[str, Any], name: str, *, usual: int, most: int) -> int:
+def _integer(fields: dict[str, Any], name: str, *, default: int, maximum: int) -> int:
     """A whole number, or the digits of one: OpenAI's seconds are a string."""
     value = fields.get(name)
     if value is None:
-        return usual
+        return default
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value, re.ASCII):
         value = int(value)
-    if type(value) is not int or not 1 <= value <= most:
-        raise invalid(f"{name} is a whole number from 1 to {most}.", name)
+    if type(value) is not int or not 1 <= value <= maximum:
+        raise invalid(f"{name} must be a whole number from 1 to {maximum}.", name)
     return value

@@ -24,7 +24,7 @@ def _columns() -> list[CsvColumn[SentenceLine]]:
         text(_("Activity"), lambda line: line.text),
         text(_("Refused because"), lambda line: line.why),
         text(_("Who"), lambda line: line.actor),
-        text(_("Whom or what"), lambda line: line.target),
+        text(_("Target"), lambda line: line.target),
         text(_("Kind"), lambda line: line.event.kind),
         text(_("Address"), lambda line: line.address),
         text(_("Request ID"), lambda line: line.event.request_id),

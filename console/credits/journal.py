@@ -122,7 +122,7 @@ class Journal(TableLog[Transfer, JournalFilters]):
 
     @property
     def periods(self) -> list[Link]:
-        whole = Link(_("Always"), self.url(period=ALL_TIME), self.filters.period == ALL_TIME)
+        whole = Link(_("All time"), self.url(period=ALL_TIME), self.filters.period == ALL_TIME)
         return [whole, *super().periods[1:]]
 
     @property

@@ -29,7 +29,7 @@ class ThemeForm(forms.Form):
 
 
 def language_choices() -> list[tuple[str, Any]]:
-    return [("", _("As the browser asks")), *settings.LANGUAGES]
+    return [("", _("The browser’s language")), *settings.LANGUAGES]
 
 
 def zone_choices() -> list[tuple[str, Any]]:
@@ -66,7 +66,7 @@ class OwnPasswordForm(PresentPasswordForm):
             return
         refuse_similar(self, "new_password", self.request.user.username)
         if new == self.cleaned_data.get("present_password"):
-            self.add_error("new_password", _("That is your present password. Choose another one."))
+            self.add_error("new_password", _("That is your current password. Choose another one."))
 
 
 class PasskeyForm(forms.Form):

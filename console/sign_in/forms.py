@@ -26,7 +26,7 @@ class PresentPasswordForm(forms.Form):
     attempt = "self.confirmed"
 
     present_password = forms.CharField(
-        strip=False, widget=forms.PasswordInput, error_messages={"required": _("Enter your present password.")}
+        strip=False, widget=forms.PasswordInput, error_messages={"required": _("Enter your current password.")}
     )
 
     def __init__(self, *args: Any, request: SpaceRequest, **kwargs: Any) -> None:
@@ -37,7 +37,7 @@ class PresentPasswordForm(forms.Form):
         password: str = self.cleaned_data["present_password"]
         user = self.request.user
         if not check_secret(self.request, user, lambda: user.check_password(password), attempt=self.attempt):
-            raise forms.ValidationError(_("That is not your present password."), "wrong")
+            raise forms.ValidationError(_("That is not your current password."), "wrong")
         return password
 
 

@@ -156,7 +156,7 @@ def _space_labels() -> dict[str, str]:
 def member_csv(statement: MemberStatement, *, has_bom: bool) -> Iterator[str]:
     """The balance and every step to the next: opening + amounts = closing."""
     time = cell_head_of(_("Time"), statement.month.zone) if has_bom else _("Time")
-    heads = [_("TableLine"), time, _("What"), _("Who"), _("Requests"), _("Amount (USD)"), _("Balance (USD)")]
+    heads = [_("Line"), time, _("Description"), _("Who"), _("Requests"), _("Amount (USD)"), _("Balance (USD)")]
     lines = _member_lines(statement, has_bom=has_bom)
     return _pieces([[safe_text(head) for head in heads], *lines], has_bom=has_bom)
 
@@ -181,7 +181,7 @@ def _member_lines(statement: MemberStatement, *, has_bom: bool) -> Iterator[list
 def space_csv(statement: SpaceStatement, *, has_bom: bool) -> Iterator[str]:
     """A line for the pool, for each member, for all members and for both: opening + amounts = closing in each."""
     labels, text = _space_labels(), text_cell if has_bom else safe_text
-    heads = [_("Whose"), _("User ID"), _("User"), _("Opening balance (USD)"), *labels.values(), _("Charges")]
+    heads = [_("Owner"), _("User ID"), _("User"), _("Opening balance (USD)"), *labels.values(), _("Charges")]
     lines = [[safe_text(head) for head in [*heads, _("Closing balance (USD)")]]]
     lines.append([_("Pool"), "", "", *_amounts(statement.pool)])
     for line in statement.lines:

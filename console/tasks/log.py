@@ -89,11 +89,11 @@ class TaskRow:
         if not self.task.code:
             return ""
         words = {
-            NOT_SUBMITTED: _("The provider did not take it."),
+            NOT_SUBMITTED: _("The provider did not accept it."),
             GONE_UPSTREAM: _("The provider no longer knows it."),
             TIMED_OUT: _("Not finished in time."),
-            "upstream_error": _("The provider did not answer as it should."),
-            "upstream_failed": _("The provider could not do it."),
+            "upstream_error": _("The provider’s answer was not valid."),
+            "upstream_failed": _("The provider failed."),
         }
         return words.get(self.task.code) or _("The provider said: %(code)s") % {"code": self.task.code}
 

@@ -68,7 +68,7 @@ class ListField(forms.CharField):
 class ModelsField(ListField):
     def item(self, text: str) -> str:
         if len(text) > MAX_MODEL_NAME_LENGTH or " " in text or not text.isprintable():
-            words = _("“%(item)s” is no model name. Put commas or line breaks between names.")
+            words = _("“%(item)s” is not a model name. Put commas or line breaks between names.")
             raise forms.ValidationError(words, "model", {"item": text[:MAX_MODEL_NAME_LENGTH]})
         return text
 
@@ -82,7 +82,7 @@ class NetworksField(ListField):
         try:
             meant = _network(text, strict=False)
         except ValueError:
-            words = _("“%(item)s” is no address or range. Write one like 203.0.113.7 or 10.0.0.0/8.")
+            words = _("“%(item)s” is not an address or range. Write one like 203.0.113.7 or 10.0.0.0/8.")
             raise forms.ValidationError(words, "network", {"item": text[:50]}) from None
         words = _("“%(item)s” is an address within a range. Write %(meant)s for the whole range.")
         raise forms.ValidationError(words, "network", {"item": text[:50], "meant": str(meant)})
@@ -140,7 +140,7 @@ class TokenForm(forms.Form):
         present = self.key.expires_at if self.key else None
         kept = date_format(timezone.localtime(present), gettext("j M Y, H:i")) if present else ""
         return [
-            *([(KEEP, gettext("As it is: %(moment)s") % {"moment": kept})] if present else []),
+            *([(KEEP, gettext("Unchanged: %(moment)s") % {"moment": kept})] if present else []),
             (NEVER, gettext("Never")),
             ("1h", gettext("1 hour from now")),
             ("1d", gettext("1 day from now")),
@@ -185,7 +185,7 @@ class TokenForm(forms.Form):
 
 class RotateForm(forms.Form):
     grace = forms.ChoiceField(
-        choices=[("none", _("At once")), ("1h", _("In 1 hour")), ("1d", _("In 1 day"))],
+        choices=[("none", _("Immediately")), ("1h", _("In 1 hour")), ("1d", _("In 1 day"))],
         error_messages={
             "required": _("Choose when the old key stops."),
             "invalid_choice": _("Choose when the old key stops."),

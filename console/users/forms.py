@@ -112,8 +112,8 @@ class SecurityForm(forms.Form):
     required = forms.ChoiceField(
         choices=[("true", "true"), ("false", "false")],
         error_messages={
-            "required": _("Say required=true or required=false."),
-            "invalid_choice": _("Say true or false."),
+            "required": _("Send required=true or required=false."),
+            "invalid_choice": _("Send true or false."),
         },
     )
 

@@ -48,7 +48,7 @@ def test_the_card_tells_device_address_and_which_is_this_one(member: User) -> No
 
     assert "Firefox on Linux" in page and "203.0.113.9" in page
     assert "Safari on iPhone" in page and "2001:db8::7" in page
-    assert page.count("This one") == 1 and page.count("/end/") == 1
+    assert page.count("This session") == 1 and page.count("/end/") == 1
 
 
 def test_one_session_is_signed_out(member: User) -> None:

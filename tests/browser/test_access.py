@@ -467,7 +467,7 @@ def look_at_settings(reader: Reader) -> None:
     page = reader.page
     look_at_page(reader, "/me/settings/", "Personal Settings")
     button(page, "Change password").click()
-    expect(page.get_by_label("Present password")).to_have_attribute("aria-invalid", "true")
+    expect(page.get_by_label("Current password")).to_have_attribute("aria-invalid", "true")
     reader.look("settings, wrong")
     page.get_by_label("Dark", exact=True).check(force=True)
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
@@ -565,7 +565,7 @@ def look_at_the_tasks(reader: Reader) -> None:
 def look_at_the_dashboard(reader: Reader) -> None:
     page = reader.page
     look_at_page(reader, "/console/", "Dashboard")
-    why = page.get_by_role("button", name="How this is reckoned")
+    why = page.get_by_role("button", name="How this is calculated")
     why.click()
     expect(page.get_by_text("the average of the last 7 days")).to_be_visible()
     reader.look("dashboard, runway")

@@ -125,11 +125,11 @@ def test_settings_change_the_name_and_the_password_and_keep_one_signed_in(
     expect(toast(settings)).to_contain_text("Profile saved.")
     expect(settings.get_by_role("navigation", name="Main")).to_contain_text("Jun the Second")
 
-    settings.get_by_label("Present password").fill("a wrong one")
+    settings.get_by_label("Current password").fill("a wrong one")
     settings.get_by_label("New password").fill("brand new secret")
     button(settings, "Change password").click()
-    expect(settings.get_by_label("Present password")).to_have_attribute("aria-invalid", "true")
-    settings.get_by_label("Present password").fill(PASSWORD)
+    expect(settings.get_by_label("Current password")).to_have_attribute("aria-invalid", "true")
+    settings.get_by_label("Current password").fill(PASSWORD)
     settings.get_by_label("New password").fill("brand new secret")
     button(settings, "Change password").click()
 

@@ -120,7 +120,7 @@ def test_a_suspended_space_is_shut_until_it_is_resumed(operators: Page, page: Pa
     page.wait_for_url("**/console/")
     operators.goto(f"/admin/tenants/space/{space.pk}/change/")
     button(operators, "Suspend space").click()
-    expect(operators.get_by_text("Suspended: nobody of this space signs in or spends.")).to_be_visible()
+    expect(operators.get_by_text("Suspended: nobody in this space can sign in or spend.")).to_be_visible()
 
     page.reload()
     expect(button(page, "Sign in")).to_be_visible()

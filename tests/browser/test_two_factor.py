@@ -109,7 +109,7 @@ def test_a_browser_that_can_do_no_passkey_says_so(page: Page, base_url: str, mem
 
     button(page, "Add passkey").click()
 
-    expect(page.get_by_role("alert")).to_contain_text("Nothing came of it")
+    expect(page.get_by_role("alert")).to_contain_text("That did not work")
     expect(button(page, "Add passkey")).not_to_have_attribute("aria-disabled", "true")
 
 
@@ -156,7 +156,7 @@ def test_sessions_are_listed_and_signed_out(
     for one in (other, page):
         give_password(one, address, "jun")
         one.goto(f"{address}/me/settings/")
-    expect(page.get_by_text("This one")).to_have_count(1)
+    expect(page.get_by_text("This session")).to_have_count(1)
 
     page.get_by_role("button", name=re.compile("Sign out Chrome on Linux")).click()
 

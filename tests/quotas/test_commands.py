@@ -13,7 +13,7 @@ from core.money import NANOS_PER_USD
 from quotas.models import Transfer, Wallet
 from tenants.models import Space
 from usage.models import Task, UsageRecord
-from usage.partitions import REST, make_ahead
+from usage.partitions import DEFAULT_PARTITION, make_ahead
 
 pytestmark = pytest.mark.django_db
 
@@ -81,7 +81,7 @@ def test_a_grant_with_a_key_is_made_once(space: Space) -> None:
     [
         (["--space=None", "--amount=5"], "there is no space"),
         (["--space=Halcyon Labs", "--amount=x"], "not a number"),
-        (["--space=Halcyon Labs", "--amount=0"], "more than nothing"),
+        (["--space=Halcyon Labs", "--amount=0"], "must not be zero"),
         (["--space=Halcyon Labs", "--amount=-500.01"], r"only \$500.00 is available"),
         (["--space=Halcyon Labs", "--amount=999999999"], "more fits"),
     ],
@@ -117,7 +117,7 @@ def test_no_row_of_the_demo_has_to_move_to_its_month() -> None:
 
     assert make_ahead() == []
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT count(*) FROM {REST}")
+        cursor.execute(f"SELECT count(*) FROM {DEFAULT_PARTITION}")
         assert cursor.fetchone() == (0,) and UsageRecord.objects.exists()
 
 

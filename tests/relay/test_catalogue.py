@@ -276,8 +276,8 @@ def test_add_upstream_again_changes_what_was_given_alone(monkeypatch: Any, upstr
 @pytest.mark.parametrize(
     ("args", "stdin", "text"),
     [
-        (["--name=east", "--models=a"], "", "--base-url: a new upstream needs it"),
-        (["--name=east", "--base-url=https://a.b"], "", "--models: a new upstream needs it"),
+        (["--name=east", "--models=a"], "", "--base-url: required for a new upstream"),
+        (["--name=east", "--base-url=https://a.b"], "", "--models: required for a new upstream"),
         ([*EAST, "--base-url=https://u:p@a.b"], "", "--base-url: Leave the credential out"),
         ([*EAST, "--base-url=a.b"], "", "--base-url: "),
         ([*EAST, "--name=a b"], "", "--name: "),
@@ -341,7 +341,7 @@ def test_import_prices_applies_once_and_keeps_what_the_list_does_not_price(model
 def test_import_prices_takes_every_model_it_can_say_and_tells_which_not() -> None:
     out = run("import_prices", "--apply")
 
-    assert "whisper-1: left out, it is priced by audio_hours" in out
+    assert "whisper-1: left out, it also has a price for audio_hours" in out
     assert "gpt-5.4: new" in out and "the provider asks more above 272,000 input tokens" in out
     assert Model.objects.filter(name="gpt-4o").exists() and not Model.objects.filter(name="whisper-1").exists()
     assert Price.objects.in_force(timezone.now()).count() == Model.objects.count() > 50
@@ -425,7 +425,7 @@ def test_a_model_saved_without_a_price_keeps_it_and_its_history_says_what_change
 
     assert rates(model) == [CHEAP]
     changed = json.loads(LogEntry.objects.get().change_message)[0]["changed"]["fields"]
-    assert "Max output tokens" in changed and "A picture costs at most (USD)" not in changed
+    assert "Max output tokens" in changed and "An image costs at most (USD)" not in changed
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def test_roll_ups_that_are_not_what_the_rows_come_to_stop_it(history: Space, mem
     drift(f"UPDATE usage_hourlyusage SET cost = cost + 1, requests = requests + 1 WHERE user_id = {member.pk}")
     wrong = books(history)
 
-    with pytest.raises(CommandError, match=rf"Halcyon Labs, {OLD_MONTH}: 4 rolled-up figures .* Nothing .* dropped"):
+    with pytest.raises(CommandError, match=rf"Halcyon Labs, {OLD_MONTH}: 4 rolled-up figures differ from .* Nothing .* dropped"):
         prune()
 
     assert books(history) == wrong and wrong["UsageRecord"] == before["UsageRecord"]
@@ -164,7 +164,7 @@ def test_tokens_of_errors_that_drifted_are_found_before_pruning_and_stop_it(
     drift(f"UPDATE usage_{table} SET {figure} = {figure} + 1 WHERE errors > 0")
 
     assert {difference.figure for difference in reconcile(history)} == {figure}
-    with pytest.raises(CommandError, match=f"{OLD_MONTH}: 1 rolled-up figure is"):
+    with pytest.raises(CommandError, match=f"{OLD_MONTH}: 1 rolled-up figure differs"):
         prune()
 
 
@@ -199,7 +199,7 @@ def test_a_dry_run_says_what_would_go_and_changes_nothing(history: Space) -> Non
 def test_a_month_that_is_not_wholly_older_stays(history: Space) -> None:
     days = (timezone.now() - OLD_MONTH.end).days + 1
 
-    assert prune("--keep", f"{days}d") == "Nothing is older than that by a whole month.\n"
+    assert prune("--keep", f"{days}d") == "No whole month is older than that.\n"
     assert prune("--keep", f"{days - 1}d").startswith(f"{OLD_MONTH}: 3 rows dropped")
 
 
@@ -225,7 +225,7 @@ def test_pruning_again_finds_nothing(history: Space) -> None:
     prune()
     kept = list(UsageCheckpoint.objects.values())
 
-    assert prune() == "Nothing is older than that by a whole month.\n"
+    assert prune() == "No whole month is older than that.\n"
     assert prune_month(OLD_MONTH) is None
     assert list(UsageCheckpoint.objects.values()) == kept
 
@@ -269,7 +269,7 @@ def test_a_quarter_that_is_not_what_the_rows_come_to_stops_it(history: Space) ->
     drift("UPDATE usage_spacequarter SET cost = cost + 1 WHERE model = 'gpt-4o'")
     before = books(history)
 
-    with pytest.raises(CommandError, match=f"{OLD_MONTH}: 1 rolled-up figure is"):
+    with pytest.raises(CommandError, match=f"{OLD_MONTH}: 1 rolled-up figure differs"):
         prune()
 
     assert books(history) == before and not UsageCheckpoint.objects.exists()
@@ -287,7 +287,7 @@ def test_of_a_token_the_log_shows_what_is_kept(history: Space, manager: User, me
 
     for token in ("laptop", str(key.pk)):
         log = log_of(manager, f"from={OLD:%Y-%m-%d}&to={NOW:%Y-%m-%d}&token={token}")
-        assert log.totals == figures.counted(log.records) and log.totals.cost_nanos == USD // 2
+        assert log.totals == figures.sum_records(log.records) and log.totals.cost_nanos == USD // 2
 
 
 def test_months_that_are_kept_can_be_opened_again(history: Space, member: User) -> None:
@@ -317,7 +317,7 @@ def test_the_log_totals_and_file_are_of_the_rows_that_are_kept(history: Space, m
 
     log = log_of(manager, period)
     assert [record.cost for record in log.page.records] == [USD]
-    assert log.totals == figures.counted(log.records) and log.totals.cost_nanos == USD
+    assert log.totals == figures.sum_records(log.records) and log.totals.cost_nanos == USD
     lines = "".join(usage_sheet(log)).splitlines()
     assert len(lines) == 4 and lines[-2].startswith("Total,") and log.cut_note in lines[-1]
     assert f"{OLD_MONTH.plus(2).start:%Y}" in log.cut_note

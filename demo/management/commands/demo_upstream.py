@@ -17,16 +17,16 @@ HOST = "127.0.0.1"
 
 class Command(BaseCommand):
     help = (
-        "Serve a pretended OpenAI-compatible upstream on 127.0.0.1, with no model behind it. demo/upstream.py "
+        "Serve a fake OpenAI-compatible upstream on 127.0.0.1, with no model behind it. demo/upstream.py "
         "says how to make it fail, wait or break off."
     )
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--port", type=int, required=True, metavar="P")
-        parser.add_argument("--credential", default="", help="the bearer that clients must send; left out: any will do")
+        parser.add_argument("--credential", default="", help="the bearer token that clients must send; default: any")
 
-        parser.add_argument("--end-with", type=int, metavar="PID", help="end when that process ends")
+        parser.add_argument("--end-with", type=int, metavar="PID", help="end when the process PID ends")
 
     def handle(self, *args: Any, **options: Any) -> None:
         port: int = options["port"]

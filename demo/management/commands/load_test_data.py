@@ -28,18 +28,18 @@ class Command(BaseCommand):
         parser.add_argument("--members", type=int, default=100_000)
         parser.add_argument("--rows", type=int, default=10_000_000, help="of the usage log")
         parser.add_argument("--days", type=int, default=90, help="over which the rows are spread, up to now")
-        parser.add_argument("--seed", type=int, default=1, help="the same seed tells the same story")
+        parser.add_argument("--seed", type=int, default=1, help="the same seed makes the same data")
         parser.add_argument(
-            "--password-stdin", action="store_true", help="everybody's password, from stdin; without it nobody has one"
+            "--password-stdin", action="store_true", help="read the password of all members from stdin; without it none can sign in"
         )
-        parser.add_argument("--force", action="store_true", help="beside real spaces, too")
+        parser.add_argument("--force", action="store_true", help="add the space even beside real ones")
 
     def handle(self, *args: Any, **options: Any) -> None:
         size, password = _size(options), _password() if options["password_stdin"] else ""
         if not options["force"] and Space.objects.filter(is_demo=False).exists():
             raise CommandError(
-                "This database holds spaces that are no test data. --force adds one all the same; production will "
-                "then not start on it."
+                "This database holds real spaces. --force adds the test data all the same; production does not "
+                "start on this database after that."
             )
         begun = time.monotonic()
 
@@ -49,7 +49,7 @@ class Command(BaseCommand):
         try:
             space = make_test_space(options["space"], size, seed=options["seed"], password=password, told=tell)
         except NameTakenError as error:
-            raise CommandError("--space: there is one of that name, or a username like its own") from error
+            raise CommandError("--space: this name or one of its usernames is taken") from error
         with connection.cursor() as cursor:
             # Plans are made by what the planner knows of a table, and nobody looked at these yet.
             cursor.execute("ANALYZE")

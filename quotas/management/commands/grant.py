@@ -21,7 +21,9 @@ class Command(RecordedCommand, BaseCommand):
         parser.add_argument("--space", required=True, metavar="NAME")
         parser.add_argument("--amount", required=True, metavar="USD", help="like 100.00 or -20.00")
         parser.add_argument("--reason", required=True, metavar="TEXT")
-        parser.add_argument("--key", default="", help="repeating a grant with the same key moves nothing")
+        parser.add_argument(
+            "--key", default="", help="makes the grant idempotent: repeated with the same key it moves nothing"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         space = space_called(options["space"])
@@ -32,7 +34,7 @@ class Command(RecordedCommand, BaseCommand):
         except AmountError as error:
             raise CommandError(f"--amount: {error.code.replace('_', ' ')}") from error
         if nanos == 0:
-            raise CommandError("--amount: more than nothing")
+            raise CommandError("--amount: must not be zero")
         if len(options["reason"]) > 200 or len(options["key"]) > 80:
             raise CommandError("--reason: at most 200 characters, --key: at most 80")
         try:
@@ -51,5 +53,5 @@ def _refusal(error: QuotaError) -> str:
         case InsufficientPool():
             return f"only {format_balance(error.available)} is available in this space"
         case PoolLimit():
-            return f"at most {format_balance(error.room)} more fits into this pool"
-    return "--key: it was used for another amount"
+            return f"this pool can take at most {format_balance(error.room)} more"
+    return "--key: this key was used before with another amount"

@@ -15,8 +15,8 @@ from usage.quarters import PrunedError, reopen
 
 class Command(BaseCommand):
     help = (
-        "Forget what was closed of a space's usage since a moment, where reconcile tells that rows came later: sums "
-        "are read from the rows again, and the worker closes them anew. Exits 1 when the books differ all the same."
+        "Reopen the closed quarters of a space since a moment, where reconcile reports usage rows that were written "
+        "later. The worker closes them again from the rows. Exits 1 when the books still differ."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:

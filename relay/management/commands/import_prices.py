@@ -24,15 +24,15 @@ from relay.services import record_change, set_price
 _TOKENS = {"input": "input_mtok", "cached_input": "cache_read_mtok", "output": "output_mtok"}
 _REQUESTS = "requests_kcount"
 # Priced apart from the request's tokens, or as a surcharge on some of them: said, since it is not charged for.
-_BESIDE = {"web_searches_kcount", "storage_searches_kcount", "cache_write_mtok", "cache_write_1h_mtok"}
+_NOT_CHARGED = {"web_searches_kcount", "storage_searches_kcount", "cache_write_mtok", "cache_write_1h_mtok"}
 
 
-class NotOurs(Exception):
+class UnsupportedPrice(Exception):
     """This price cannot be said in ours; the text is why."""
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListedPrice:
     name: str
     figures: dict[str, int]
     context_tokens: int | None
@@ -46,8 +46,10 @@ class Command(RecordedCommand, BaseCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--provider", default="openai", metavar="ID", help="whose prices; openai")
-        parser.add_argument("--models", metavar="A,B", help="only these; left out: all of the provider's")
+        parser.add_argument(
+            "--provider", default="openai", metavar="ID", help="the provider whose prices are taken; default: openai"
+        )
+        parser.add_argument("--models", metavar="A,B", help="only these models; default: all of the provider's")
         parser.add_argument("--apply", action="store_true", help="write what is shown")
 
     @transaction.atomic
@@ -58,10 +60,10 @@ class Command(RecordedCommand, BaseCommand):
         for name, info in _chosen(provider, options["models"]):
             try:
                 listed = _read(name, info, now)
-            except NotOurs as why:
+            except UnsupportedPrice as why:
                 self.stdout.write(f"{name}: left out, {why}")
                 continue
-            if line := _change(listed, now):
+            if line := _describe_change(listed, now):
                 changed += 1
                 self.stdout.write(line)
                 if options["apply"]:
@@ -85,40 +87,40 @@ def _chosen(provider: Provider, names: str | None) -> Iterator[tuple[str, ModelI
         return
     given = [name.strip() for name in names.split(",") if name.strip()]
     if not given:
-        raise CommandError("--models: name at least one, split by commas")
+        raise CommandError("--models: name at least one model, separated by commas")
     found = {name: provider.find_model(name) for name in given}
     if unknown := [name for name, info in found.items() if info is None]:
         raise CommandError(f"--models: {provider.id} lists no {', '.join(unknown)}")
     yield from ((name, info) for name, info in found.items() if info is not None)
 
 
-def _read(name: str, info: ModelInfo, now: datetime) -> Listed:
-    """Raises NotOurs."""
+def _read(name: str, info: ModelInfo, now: datetime) -> ListedPrice:
+    """Raises UnsupportedPrice."""
     try:
         validate_name(name)
     except ValidationError:
-        raise NotOurs("its name cannot be one here") from None
+        raise UnsupportedPrice("its name has characters that are not allowed here") from None
     if len(name) > 100:
-        raise NotOurs("its name is too long")
+        raise UnsupportedPrice("its name is too long")
     if not isinstance(info.prices, ModelPrice) and any(
         isinstance(price.constraint, TimeOfDateConstraint) for price in info.prices
     ):
-        raise NotOurs("its price depends on the time of day")
+        raise UnsupportedPrice("its price depends on the time of day")
     prices = {key: value for key, value in vars(info.get_prices(now)).items() if value is not None}
-    if beyond := sorted(prices.keys() - {*_TOKENS.values(), _REQUESTS} - _BESIDE):
-        raise NotOurs(f"it is priced by {', '.join(beyond)} too")
+    if unsupported := sorted(prices.keys() - {*_TOKENS.values(), _REQUESTS} - _NOT_CHARGED):
+        raise UnsupportedPrice(f"it also has a price for {', '.join(unsupported)}")
     if not prices.keys() & {"input_mtok", "output_mtok"}:
-        raise NotOurs("it has no price for tokens")
-    return Listed(name, _figures(prices), info.context_window, list(_notes(prices)))
+        raise UnsupportedPrice("it has no price for tokens")
+    return ListedPrice(name, _figures(prices), info.context_window, list(_notes(prices)))
 
 
 def _notes(prices: dict[str, Any]) -> Iterator[str]:
     """What the provider asks and our price does not."""
-    if beside := sorted(prices.keys() & _BESIDE):
-        yield f"not charged for: {', '.join(beside)}"
+    if uncharged := sorted(prices.keys() & _NOT_CHARGED):
+        yield f"not charged for: {', '.join(uncharged)}"
     tiers = [tier.start for price in prices.values() if isinstance(price, TieredPrices) for tier in price.tiers]
     if tiers:
-        yield f"the provider asks more above {min(tiers):,} input tokens"
+        yield f"the provider charges more above {min(tiers):,} input tokens"
 
 
 def _figures(prices: dict[str, Any]) -> dict[str, int]:
@@ -133,16 +135,16 @@ def _nanos(price: Decimal | TieredPrices, per: int) -> int:
     usd = price.base if isinstance(price, TieredPrices) else price
     nanos = usd * NANOS_PER_USD / per
     if nanos != int(nanos) or not 0 <= nanos <= MAX_PRICE_NANOS:
-        raise NotOurs("its price has more digits than ours, or is too large")
+        raise UnsupportedPrice("its price has more decimals than a nano-dollar, or is too large")
     return int(nanos)
 
 
-def _rate(listed: Listed, price: Price | None) -> Rate:
+def _rate(listed: ListedPrice, price: Price | None) -> Rate:
     """What the list does not price (an image, a second) stays as operators set it."""
     return replace(price.rate if price else Rate(), **listed.figures)
 
 
-def _change(listed: Listed, now: datetime) -> str:
+def _describe_change(listed: ListedPrice, now: datetime) -> str:
     """`gpt-4o: input $5.00 → input $2.50`; empty where nothing changes."""
     model = Model.objects.filter(name=listed.name).first()
     price = model.price_at(now) if model else None
@@ -154,7 +156,7 @@ def _change(listed: Listed, now: datetime) -> str:
     return f"{listed.name}: {before} → {after}{notes}"
 
 
-def _write(listed: Listed, now: datetime) -> None:
+def _write(listed: ListedPrice, now: datetime) -> None:
     new = {"context_tokens": listed.context_tokens} if listed.context_tokens else {}
     model, is_new = Model.objects.get_or_create(name=listed.name, defaults=new)
     if is_new:

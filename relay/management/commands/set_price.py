@@ -14,7 +14,7 @@ from audit.commands import RecordedCommand
 from core.money import AmountError, format_balance, parse_usd
 from relay.models import Model, PriceStarted
 from relay.pricing import MAX_PRICE_NANOS, Rate
-from relay.services import record_change, set_price, told
+from relay.services import audit_values, record_change, set_price
 
 LIMITS = ["max_output_tokens", "default_output_tokens", "context_tokens"]
 PRICES = [field.name for field in fields(Rate)]
@@ -23,40 +23,40 @@ PRICES = [field.name for field in fields(Rate)]
 class Command(RecordedCommand, BaseCommand):
     help = (
         "Set what a model costs, in USD per million tokens, from now or from a date on; a new model is added. A price "
-        "is given whole: what is left out is free, cached input costs what input does. Without any price only the "
-        "limits change."
+        "is replaced as a whole: options left out cost nothing, and cached input costs as much as input. Without any "
+        "price option only the limits change."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--model", required=True, metavar="NAME")
         parser.add_argument("--input", metavar="USD", help="per million tokens, like 2.50")
-        parser.add_argument("--cached-input", metavar="USD", help="per million tokens; left out: what input costs")
+        parser.add_argument("--cached-input", metavar="USD", help="per million tokens; default: the price of input")
         parser.add_argument("--output", metavar="USD", help="per million tokens")
         parser.add_argument("--per-request", metavar="USD", help="for each request")
         parser.add_argument("--per-image", metavar="USD", help="for each image made")
         parser.add_argument("--per-second", metavar="USD", help="for each second of video made")
         parser.add_argument("--max-output-tokens", type=int, metavar="N", help="largest completion limit")
-        parser.add_argument("--default-output-tokens", type=int, metavar="N", help="limit where a request names none")
+        parser.add_argument("--default-output-tokens", type=int, metavar="N", help="limit of a request that sets none")
         parser.add_argument("--context-tokens", type=int, metavar="N", help="context window")
-        parser.add_argument("--from", metavar="DATE", help="ISO date or time, UTC unless it says; left out: now")
+        parser.add_argument("--from", metavar="DATE", help="ISO date or time, UTC without an offset; default: now")
 
     @transaction.atomic
     def handle(self, *args: Any, **options: Any) -> None:
-        starts_at = _moment(options["from"])
+        starts_at = _parse_start(options["from"])
         rate = _rate(options)
         model = Model.objects.filter(name=options["model"]).first() or Model(name=options["model"])
         if rate is None and not model.has_price():
-            raise CommandError("--input, --output or another price: this model has none yet")
-        _limit(model, options)
+            raise CommandError("--input, --output or another price is required: this model has none yet")
+        _save_limits(model, options)
         if rate is None:
-            self.stdout.write(f"{model.name}: at most {model.max_output_tokens} tokens an answer.")
+            self.stdout.write(f"{model.name}: at most {model.max_output_tokens} output tokens a request.")
             return
         try:
             is_new = set_price(model=model, rate=rate, starts_at=starts_at, actor=None)
         except PriceStarted:
             raise CommandError("--from: a later price is in force already; leave it out to set one from now") from None
-        when = f"from {starts_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if is_new else "as it was"
-        self.stdout.write(f"{model.name}: {rate}; {when}; at most {model.max_output_tokens} tokens an answer.")
+        when = f"from {starts_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if is_new else "unchanged"
+        self.stdout.write(f"{model.name}: {rate}; {when}; at most {model.max_output_tokens} output tokens a request.")
 
 
 def _rate(options: dict[str, Any]) -> Rate | None:
@@ -77,7 +77,7 @@ def _price(name: str, text: str) -> int:
     return nanos
 
 
-def _moment(text: str | None) -> datetime:
+def _parse_start(text: str | None) -> datetime:
     if text is None:
         return timezone.now()
     try:
@@ -87,7 +87,7 @@ def _moment(text: str | None) -> datetime:
         raise CommandError("--from: give a date like 2026-01-31 or a time like 2026-01-31T18:00+00:00") from None
 
 
-def _limit(model: Model, options: dict[str, Any]) -> None:
+def _save_limits(model: Model, options: dict[str, Any]) -> None:
     """Put the limits that were given on the model, and keep it; a default above a new largest limit follows it."""
     for name in LIMITS:
         if options[name] is not None:
@@ -97,13 +97,13 @@ def _limit(model: Model, options: dict[str, Any]) -> None:
     try:
         model.full_clean(validate_unique=False)
     except ValidationError as error:
-        raise CommandError("; ".join(_complaints(error))) from error
-    before = told(model)
+        raise CommandError("; ".join(_error_messages(error))) from error
+    before = audit_values(model)
     model.save(update_fields=LIMITS if model.pk else None)
     record_change(model, before=before, actor=None)
 
 
-def _complaints(error: ValidationError) -> list[str]:
+def _error_messages(error: ValidationError) -> list[str]:
     options = {"name": "--model", "__all__": "--default-output-tokens"}
     options |= {name: f"--{name.replace('_', '-')}" for name in LIMITS}
     return [f"{options.get(field, field)}: {' '.join(texts)}" for field, texts in error.message_dict.items()]

@@ -15,12 +15,12 @@ from usage.quarters import NotClosedError
 
 class Command(BaseCommand):
     help = (
-        "Poll tasks, sweep the holds of dead processes, make the log's months ahead and close quarters that are over, "
-        "until SIGTERM. The served process does the same by itself; any number may run beside it."
+        "Poll tasks, sweep expired holds, make partitions of the usage log ahead and close quarters, until SIGTERM. "
+        "Every served process does the same by itself; any number of workers may run."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--once", action="store_true", help="what is due now, then end")
+        parser.add_argument("--once", action="store_true", help="do what is due now, then exit")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:

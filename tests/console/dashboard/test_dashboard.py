@@ -379,7 +379,7 @@ def test_nothing_yet_is_said(client: Client, manager: User) -> None:
     assert "Nothing was spent in this period" in text and "Show as a table" not in text
     assert "Spend $0.00 Nothing in the 7 days before" in text
     _, members = look_at_members(client, manager)
-    assert "Nothing spent lately" in members and "Nothing was spent in the last 7 days, so nobody can say." in members
+    assert "Nothing spent lately" in members and "Nothing was spent in the last 7 days, so there is no estimate." in members
     assert "Top members" not in members and "Needs your attention" not in members
 
 

@@ -575,7 +575,10 @@ def test_the_command_resets_an_operators(operator: User) -> None:
     call_command("reset_two_factor", username="operator", stdout=out)
 
     assert not second_factor.has_second_factor(operator)
-    assert out.getvalue().splitlines() == ["operator signs in with the password alone.", "operator had none."]
+    assert out.getvalue().splitlines() == [
+        "operator signs in with the password alone from now on.",
+        "operator had no second factor.",
+    ]
     assert AuditEvent.objects.get(kind="member.two_factor_reset").actor_name == "reset_two_factor"
     with pytest.raises(CommandError):
         call_command("reset_two_factor", username="nobody")

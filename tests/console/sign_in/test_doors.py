@@ -99,9 +99,9 @@ def test_the_lock_of_one_name_leaves_the_others(client: Client, manager: User, m
 @pytest.mark.parametrize(
     ("password", "why"),
     [
-        ("password123", "tried first"),
-        ("Iloveyou", "tried first"),
-        ("fresh-user", "too much like"),
+        ("password123", "too common"),
+        ("Iloveyou", "too common"),
+        ("fresh-user", "too similar"),
         ("short", "at least 8"),
     ],
 )

@@ -187,7 +187,7 @@ def replayed(space: Space, person: User | None, at: datetime) -> int:
 
 
 def check_month(space: Space, month: StatementMonth) -> None:
-    statement = space_statement(space, month, most=None)
+    statement = space_statement(space, month, max_members=None)
     assert statement.pool.opening_nanos == replayed(space, None, month.start)
     assert statement.pool.closing_nanos == replayed(space, None, month.end)
     told = {line.member.pk: line.balance for line in statement.lines}
@@ -243,7 +243,9 @@ def test_a_month_is_that_of_the_viewers_zone(zone: str, start: str, end: str) ->
 
     assert (month.start, month.end) == (datetime.fromisoformat(start), datetime.fromisoformat(end))
     assert (str(month.previous), str(month.next)) == ("2026-09", NOVEMBER)
-    assert str(StatementMonth.of("2026-12").next) == "2027-01" and str(StatementMonth.of("2026-01").previous) == "2025-12"
+    assert (
+        str(StatementMonth.of("2026-12").next) == "2027-01" and str(StatementMonth.of("2026-01").previous) == "2025-12"
+    )
 
 
 def test_the_edge_within_an_hour_is_cut_by_rows(db: None) -> None:
@@ -345,7 +347,7 @@ def test_many_transfers_are_told_by_their_sums(client: Client, manager: User, me
     text = page(client, member)[1]
     lines = table(client, member, "/me/statement.csv")
 
-    assert f"{MAX_LISTED_TRANSFERS + 1} transfers, told by their sums above" in text
+    assert f"{MAX_LISTED_TRANSFERS + 1} transfers, included in the sums above" in text
     assert [line["Line"] for line in lines].count("Transfer") == MAX_LISTED_TRANSFERS + 1
 
 
@@ -356,7 +358,7 @@ def test_the_file_adds_up(client: Client, manager: User, member: User) -> None:
 
     lines = table(client, manager, "/me/statement.csv", month=f"{datetime.now(UTC):%Y-%m}")
 
-    figures = {line["Whose"]: [Decimal(text) for text in list(line.values())[3:]] for line in lines}
+    figures = {line["Owner"]: [Decimal(text) for text in list(line.values())[3:]] for line in lines}
     assert list(figures) == ["Pool", "Deleted user", "All members", "Whole space"]
     for opening, *moved, closing in figures.values():
         assert opening + sum(moved) == closing
@@ -382,7 +384,7 @@ def test_statements_for_a_spreadsheet_program_have_dates_and_names(client: Clien
     of_space = cells(client, manager, "/me/statement.csv")
 
     begin = f"{datetime.now(ZoneInfo('Asia/Kolkata')):%Y-%m}-01 00:00:00"
-    assert (first["Time (Asia/Kolkata)"], charged["What"], charged["Amount (USD)"]) == (begin, "'1e5", "-1.00")
+    assert (first["Time (Asia/Kolkata)"], charged["Description"], charged["Amount (USD)"]) == (begin, "'1e5", "-1.00")
     assert "'007" in [line["User"] for line in of_space]
 
 

@@ -147,11 +147,11 @@ def test_a_row_goes_from_queued_to_success_and_costs_only_then(client: Client, m
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        (NOT_SUBMITTED, "The provider did not take it."),
+        (NOT_SUBMITTED, "The provider did not accept it."),
         (GONE_UPSTREAM, "The provider no longer knows it."),
         (TIMED_OUT, "Not finished in time."),
-        ("upstream_error", "The provider did not answer as it should."),
-        ("upstream_failed", "The provider could not do it."),
+        ("upstream_error", "The provider’s answer was not valid."),
+        ("upstream_failed", "The provider failed."),
         ("content_policy_violation", "The provider said: content_policy_violation"),
     ],
 )

@@ -453,7 +453,7 @@ def test_rotation_shows_a_new_key_once(signed_in: Client, key: ApiKey, grace: st
     assert response.status_code == 200 and "no-store" in response["Cache-Control"] and len(set(found)) == 1
     assert presented is not None and presented.hash == now.hash != key.hash
     assert now.old_hash == ("" if grace == "none" else key.hash) and terms(key) == before
-    assert ("The key before it works until" in response.content.decode()) == (grace != "none")
+    assert ("The previous key works until" in response.content.decode()) == (grace != "none")
 
 
 @pytest.mark.parametrize("grace", ["", "2h", "None", "\0", "x" * 1_000_000])

@@ -13,7 +13,7 @@ from django.utils.translation import ngettext
 
 from core.money import format_exact
 from tenants.models import Space
-from usage.models import LEAST_KEPT_DAYS
+from usage.models import MIN_KEPT_DAYS
 from usage.partitions import Month
 from usage.retention import Pruned, RollUpsDifferError, count_month, months_due, prune_month
 
@@ -25,18 +25,18 @@ KEEP_MOST_DAYS = 36525
 class Command(BaseCommand):
     help = (
         "Drop the usage rows of whole months that are older than --keep. Their roll-ups are compared with the rows "
-        "first, and what they came to stays; no balance changes. Exits 1 when roll-ups and rows differ."
+        "first, and their sums are kept as checkpoints; no balance changes. Exits 1 when roll-ups and rows differ."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--keep", required=True, metavar="DAYS", help=f"like 400d, at least {LEAST_KEPT_DAYS}d")
-        parser.add_argument("--dry-run", action="store_true", help="say what would go, and change nothing")
+        parser.add_argument("--keep", required=True, metavar="DAYS", help=f"like 400d, at least {MIN_KEPT_DAYS}d")
+        parser.add_argument("--dry-run", action="store_true", help="show what would be dropped, and change nothing")
 
     def handle(self, *args: Any, **options: Any) -> None:
         due = months_due(_days(options["keep"]))
         told = [self._tell(month, is_dry=options["dry_run"]) for month in due]
         if not any(told):
-            self.stdout.write(_("Nothing is older than that by a whole month."))
+            self.stdout.write(_("No whole month is older than that."))
 
     def _tell(self, month: Month, *, is_dry: bool) -> bool:
         pruned = count_month(month) if is_dry else _prune(month)
@@ -49,9 +49,9 @@ def _days(text: str) -> timedelta:
     match = re.fullmatch(r"([0-9]{1,5})d?", text, re.ASCII)
     if match is None or int(match[1]) > KEEP_MOST_DAYS:
         raise CommandError(_("--keep: a number of days, like 400d"))
-    if int(match[1]) < LEAST_KEPT_DAYS:
+    if int(match[1]) < MIN_KEPT_DAYS:
         words = _("--keep: at least %(days)dd, since younger requests may still be settled")
-        raise CommandError(words % {"days": LEAST_KEPT_DAYS})
+        raise CommandError(words % {"days": MIN_KEPT_DAYS})
     return timedelta(days=int(match[1]))
 
 
@@ -64,7 +64,7 @@ def _prune(month: Month) -> Pruned | None:
             raise CommandError(_differ(error)) from error
         except OperationalError as error:
             if not left:
-                words = _("%(month)s: the log is too busy to be locked; it was left as it is. Try again later.")
+                words = _("%(month)s: the usage log could not be locked in time, so nothing was dropped. Try again later.")
                 raise CommandError(words % {"month": month}) from error
         time.sleep(PAUSE_S)
     return None
@@ -72,10 +72,10 @@ def _prune(month: Month) -> Pruned | None:
 
 def _differ(error: RollUpsDifferError) -> str:
     words = ngettext(
-        "%(space)s, %(month)s: %(n)d rolled-up figure is not what the rows come to. Nothing of that month was "
-        "dropped; run reconcile, and keep the rows until it is known why.",
-        "%(space)s, %(month)s: %(n)d rolled-up figures are not what the rows come to. Nothing of that month was "
-        "dropped; run reconcile, and keep the rows until it is known why.",
+        "%(space)s, %(month)s: %(n)d rolled-up figure differs from the sum of its rows. Nothing of that month "
+        "was dropped. Run reconcile, and keep the rows until the cause is known.",
+        "%(space)s, %(month)s: %(n)d rolled-up figures differ from the sums of their rows. Nothing of that "
+        "month was dropped. Run reconcile, and keep the rows until the cause is known.",
         error.differing,
     )
     space = Space.objects.filter(pk=error.space_id).first()
@@ -93,8 +93,8 @@ def _went(pruned: Pruned) -> str:
 
 def _would_go(pruned: Pruned) -> str:
     words = ngettext(
-        "%(month)s: %(n)s row would go, $%(spent)s kept as checkpoints.",
-        "%(month)s: %(n)s rows would go, $%(spent)s kept as checkpoints.",
+        "%(month)s: %(n)s row would be dropped, $%(spent)s kept as checkpoints.",
+        "%(month)s: %(n)s rows would be dropped, $%(spent)s kept as checkpoints.",
         pruned.rows,
     )
     return words % _named(pruned)
