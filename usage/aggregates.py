@@ -1,6 +1,6 @@
-"""The sums of usage, spelt once: of rows and of roll-ups in the ORM, of one row in Python, and in SQL.
+"""Defines each usage aggregate once, for the ORM (records and roll-ups), for one record in Python, and for raw SQL.
 
-A roll-up (an hour, a closed quarter) has a column of the same name for each.
+A roll-up (an hour, a closed quarter) has a column of the same name for each aggregate.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from django.db.models import Count, Q, Sum
 
 from usage.models import UsageRecord
 
-# Annotations may not have the name of a column, which these sums do.
+# Django rejects an annotation with the name of a model field, and the aggregates have such names.
 SUFFIX = "_sum"
 _FAILED = Q(kind=UsageRecord.Kind.ERROR)
 
 
 @dataclass(frozen=True)
 class Aggregate:
-    """The sum of a column of rows, or without one their number; `of_errors` counts rows of kind error alone."""
+    """The sum of a column of usage records, or their number; with `of_errors`, only of records of kind error."""
 
     name: str
     column: str | None = None
@@ -41,7 +41,7 @@ class Aggregate:
         return 1 if self.column is None else int(getattr(record, self.column))
 
     def row_sql(self, condition: str = "") -> str:
-        """What a row of usage_usagerecord adds, where this SQL holds as well."""
+        """SQL for what one row of usage_usagerecord adds to the sum, if it meets the SQL `condition` as well."""
         value = self.column or "1"
         failed = f"kind = '{UsageRecord.Kind.ERROR.value}'" if self.of_errors else ""
         conditions = " AND ".join(filter(None, (failed, condition)))
@@ -60,17 +60,17 @@ AGGREGATES = {
         Aggregate("cost", "cost"),
     )
 }
-# Checkpoints of pruned rows do not keep these.
+# Checkpoints have no columns for these.
 ERROR_TOKENS = ("error_input_tokens", "error_output_tokens")
 
 
 def of_rows(names: Iterable[str] = AGGREGATES) -> dict[str, Any]:
-    """Annotations of UsageRecord, by name and SUFFIX."""
+    """Annotations for UsageRecord, named with SUFFIX."""
     return {name + SUFFIX: AGGREGATES[name].of_rows() for name in names}
 
 
 def of_roll_ups(names: Iterable[str] = AGGREGATES) -> dict[str, Any]:
-    """Annotations of HourlyUsage or a quarter, by name and SUFFIX."""
+    """Annotations for HourlyUsage or SpaceQuarter, named with SUFFIX."""
     return {name + SUFFIX: AGGREGATES[name].of_roll_ups() for name in names}
 
 
@@ -80,7 +80,7 @@ def of_record(record: UsageRecord) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Source:
-    """A table of SQL with what each of its rows adds; `values` are those that are not a column of their own name."""
+    """A table in SQL. `values` has the expressions of the aggregates that are not a column of the same name."""
 
     table: str
     where: str
@@ -96,14 +96,14 @@ class Source:
 
 
 def records(where: str, *, error_tokens_where: str = "") -> Source:
-    """The rows of the log; `error_tokens_where` says of which the tokens of errors are counted."""
+    """Usage records as a source. `error_tokens_where` limits the rows whose error tokens are counted."""
     conditions = dict.fromkeys(ERROR_TOKENS, error_tokens_where)
     values = {name: aggregate.row_sql(conditions.get(name, "")) for name, aggregate in AGGREGATES.items()}
     return Source("usage_usagerecord", where, values)
 
 
 def difference_sql(by: Sequence[str], *, stored: Source, computed: Sequence[Source]) -> str:
-    """A statement that answers `by`, then (stored, computed) of each aggregate, where any of them differ."""
+    """SQL that selects the columns `by`, then (stored, computed) for each aggregate, where any of these differ."""
     selects = [stored.select(by, is_stored=True), *(source.select(by, is_stored=False) for source in computed)]
     sums = ", ".join(f"SUM({name}), SUM({name}_computed)" for name in AGGREGATES)
     differing = " OR ".join(f"SUM({name}) <> SUM({name}_computed)" for name in AGGREGATES)

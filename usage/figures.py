@@ -1,7 +1,8 @@
-"""What requests came to in a stretch of time: the one place that adds up usage, so that no two screens can differ.
+"""Sums of usage over a period. The only module that adds usage up, so that no two screens can differ.
 
-Of a whole space, what is over comes from closed quarters of an hour; all else from the hours of its keys, and what an
-edge cuts off an hour from the rows: a sum reads about as much for ten million rows as for a hundred thousand.
+Three sources: closed quarters of an hour for a whole space; hourly roll-ups of keys for everything else; and the usage
+records themselves for the part of an hour that an edge of the period divides. So the cost of a sum hardly grows with
+the number of records. Every interval is half-open: from `first` on, before `after`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from usage.models import HourlyUsage, QuarterMark, SpaceQuarter, UsageRecord
 
 HOUR = timedelta(hours=1)
 QUARTER = timedelta(minutes=15)
-# No UUIDv7 is older.
+# No UUIDv7 has an earlier time.
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Span = tuple[datetime, datetime]
@@ -47,9 +48,9 @@ class Figures(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Scope:
-    """Whose requests, by which keys, of which model and type; None and "" are for all of them.
+    """Filters on usage; None and "" mean no filter.
 
-    Who names keys names their owners as well, since that is what rows and hours are found by.
+    With `key_ids`, give the `user_ids` of their owners as well: the indexes of records and hours begin with the user.
     """
 
     space_id: int
@@ -64,7 +65,7 @@ class Scope:
 
     @property
     def condition(self) -> Q:
-        """Of rows and hours alike; the type is no column of an hour."""
+        """For records and hours alike, so without `kind`, which hours do not have."""
         found = Q(space=self.space_id)
         if self.user_ids is not None:
             found &= Q(user_id__in=self.user_ids)
@@ -72,7 +73,7 @@ class Scope:
             found &= Q(key_id__in=self.key_ids)
         return found & Q(model=self.model) if self.model else found
 
-    def but(self, **changes: Any) -> Scope:
+    def replace(self, **changes: Any) -> Scope:
         return replace(self, **changes)
 
 
@@ -81,43 +82,44 @@ def total(scope: Scope, first: datetime, after: datetime) -> Figures:
 
 
 def totals(scope: Scope, cuts: Sequence[datetime]) -> list[Figures]:
-    """Of each stretch between two cuts; these are in order."""
+    """One sum for each interval between two neighbours of `cuts`, which ascend."""
     found = [[Figures()] for _ in cuts[1:]]
-    for place, _name, figures in table(scope, cuts):
-        found[place].append(figures)
+    for index, _name, figures in totals_by(scope, cuts):
+        found[index].append(figures)
     return [Figures.sum_of(several) for several in found]
 
 
-def table(scope: Scope, cuts: Sequence[datetime], *, by: str = "") -> list[tuple[int, str, Figures]]:
-    """(place among the stretches between cuts, model or "", figures) where there was anything; one of a kind."""
+def totals_by(scope: Scope, cuts: Sequence[datetime], *, by: str = "") -> list[tuple[int, str, Figures]]:
+    """(index of the interval between cuts, value of the column `by` or "", sum), without those of no request."""
     plan = _plan(scope, cuts)
     sums: dict[tuple[int, str], list[Figures]] = {}
-    for place, name, figures in _found(scope, cuts, plan, by):
+    for index, name, figures in _read_plan(scope, cuts, plan, by):
         if figures.requests:
-            sums.setdefault((place, name), []).append(figures)
-    return [(place, name, Figures.sum_of(several)) for (place, name), several in sums.items()]
+            sums.setdefault((index, name), []).append(figures)
+    return [(index, name, Figures.sum_of(several)) for (index, name), several in sums.items()]
 
 
-def counted(rows: QuerySet[UsageRecord]) -> Figures:
-    """Of these rows, read one by one."""
-    found = rows.order_by().aggregate(**_COUNTED)
-    return _whole(*(found[name] for name in _COUNTED))
+def sum_records(rows: QuerySet[UsageRecord]) -> Figures:
+    """Sum usage records themselves, without roll-ups: the cost grows with their number."""
+    found = rows.order_by().aggregate(**_RECORD_SUMS)
+    return _figures(*(found[name] for name in _RECORD_SUMS))
 
 
-def of_users(scope: Scope, first: datetime, after: datetime) -> dict[int, Figures]:
-    """Of each user of the scope. It reads every hour of theirs in the period, unlike all else here."""
+def totals_by_user(scope: Scope, first: datetime, after: datetime) -> dict[int, Figures]:
+    """The sum of each user. Reads every hourly roll-up of the period: quarters do not know users."""
     found: dict[int, list[Figures]] = {}
-    for _place, user, sums in _found(scope, [first, after], _plan(scope, [first, after], may_close=False), "user_id"):
+    plan = _plan(scope, [first, after], use_quarters=False)
+    for _index, user, sums in _read_plan(scope, [first, after], plan, "user_id"):
         found.setdefault(int(user), []).append(sums)
     return {user: Figures.sum_of(several) for user, several in found.items()}
 
 
-def busy(scope: Scope, first: datetime, after: datetime, *, count: int, is_newest: bool) -> list[Span]:
-    """Where the newest rows of a scope are, or the oldest: at least so many, or all that there are.
+def spans_with_records(scope: Scope, first: datetime, after: datetime, *, count: int, is_newest: bool) -> list[Span]:
+    """Spans that hold the newest (or oldest) `count` records of a scope, or all where there are fewer.
 
-    So a page of what is rare is found without reading through what is not.
+    Looked up in roll-ups, so that a page of rare records is found without a scan of all others.
     """
-    plan, calls = _plan(scope, [first, after]), _CALLS.get(scope.kind, F("requests"))
+    plan, calls = _plan(scope, [first, after]), _REQUESTS_OF_KIND.get(scope.kind, F("requests"))
     sources = [(_hours(scope, plan), "hour", HOUR), (_quarters(scope, plan), "quarter", QUARTER)]
     spans: list[Span] = []
     missing = count
@@ -128,19 +130,21 @@ def busy(scope: Scope, first: datetime, after: datetime, *, count: int, is_newes
             if missing > 0:
                 spans.append((start, start + step))
                 missing -= several
-    # What an edge cut off is not counted: it is among what is looked at, unless enough is nearer.
+    # Roll-ups do not count the divided hours at the edges (plan.records), so those are searched as well, except beyond
+    # the spans where roll-ups found enough.
     first = min(spans)[0] if spans and is_newest and missing <= 0 else first
     after = max(spans)[1] if spans and not is_newest and missing <= 0 else after
-    return _joined(sorted([*spans, *(span for span in plan.rows if span[1] > first and span[0] < after)]))
+    edges = (span for span in plan.records if span[1] > first and span[0] < after)
+    return _merge_adjacent(sorted([*spans, *edges]))
 
 
 def first_id(moment: datetime) -> UUID:
-    """The least id of that moment."""
+    """The smallest UUIDv7 of that moment: its random bits are zero. For range conditions on ids."""
     return UUID(int=id_at(max(moment, EPOCH)).int >> 62 << 62)
 
 
-def within(column: str, spans: Sequence[tuple[Any, Any]]) -> Q:
-    """In one of the spans; the outer bounds stand apart, for the planner."""
+def in_spans(column: str, spans: Sequence[tuple[Any, Any]]) -> Q:
+    """The column is in one of the spans. The outer bounds are a separate condition: an OR is no index range scan."""
     if not spans:
         return Q(**{f"{column}__in": []})
     bounds = [*spans, (min(start for start, _end in spans), max(end for _start, end in spans))]
@@ -148,55 +152,54 @@ def within(column: str, spans: Sequence[tuple[Any, Any]]) -> Q:
     return outer if len(each) == 1 else outer & reduce(or_, each)
 
 
-def ids_within(spans: Sequence[Span]) -> Q:
-    """Rows of these spans."""
-    return within("id", [(first_id(start), first_id(end)) for start, end in spans])
+def ids_in_spans(spans: Sequence[Span]) -> Q:
+    return in_spans("id", [(first_id(start), first_id(end)) for start, end in spans])
 
 
 def floor(moment: datetime, step: timedelta) -> datetime:
-    """The last whole hour, or quarter of one, before or at that moment."""
+    """Round down to a multiple of `step`, counted from EPOCH in UTC."""
     return EPOCH + (moment - EPOCH) // step * step
 
 
-# -- Where each part of a stretch is read from ------------------------------------------------------------------------
+# -- Which source each part of a period is read from ------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Plan:
     quarters: list[Span]
     hours: list[Span]
-    rows: list[Span]
+    records: list[Span]
 
 
-def _plan(scope: Scope, cuts: Sequence[datetime], *, may_close: bool = True) -> _Plan:
+def _plan(scope: Scope, cuts: Sequence[datetime], *, use_quarters: bool = True) -> _Plan:
     first, after = cuts[0], cuts[-1]
     closed = first
-    if scope.is_whole_space and may_close:
+    if scope.is_whole_space and use_quarters:
         through = QuarterMark.objects.filter(space=scope.space_id).values_list("through", flat=True).first()
         closed = min(max(through or first, first), after)
-    quarters, odd = _parted(first, closed, cuts, QUARTER)
-    hours, edges = _parted(closed, after, cuts, HOUR)
-    return _Plan(quarters, hours, [*odd, *edges])
+    quarters, divided_quarters = _split(first, closed, cuts, QUARTER)
+    hours, divided_hours = _split(closed, after, cuts, HOUR)
+    return _Plan(quarters, hours, [*divided_quarters, *divided_hours])
 
 
-def _parted(
+def _split(
     first: datetime, after: datetime, cuts: Sequence[datetime], step: timedelta
 ) -> tuple[list[Span], list[Span]]:
-    """The whole steps from first to after, and those that it or a cut divides, or as much of them as is asked for."""
+    """Split a period into spans of whole steps, and the parts of steps that an edge or a cut divides."""
     if first >= after:
         return [], []
     inner = [cut for cut in cuts if first < cut < after]
     divided = sorted({floor(cut, step) for cut in [first, *inner, after] if cut != floor(cut, step)})
-    rows = [(max(start, first), min(start + step, after)) for start in divided]
-    whole, at = [], first
-    for start, end in [*rows, (after, after)]:
+    parts = [(max(start, first), min(start + step, after)) for start in divided]
+    whole_steps, at = [], first
+    for start, end in [*parts, (after, after)]:
         if at < start:
-            whole.append((at, start))
+            whole_steps.append((at, start))
         at = end
-    return whole, _joined(rows)
+    return whole_steps, _merge_adjacent(parts)
 
 
-def _joined(spans: list[Span]) -> list[Span]:
+def _merge_adjacent(spans: list[Span]) -> list[Span]:
     joined: list[Span] = []
     for start, end in spans:
         if joined and joined[-1][1] == start:
@@ -209,51 +212,52 @@ def _joined(spans: list[Span]) -> list[Span]:
 # -- Reading ----------------------------------------------------------------------------------------------------------
 
 
-def _found(scope: Scope, cuts: Sequence[datetime], plan: _Plan, by: str) -> Iterable[tuple[int, Any, Figures]]:
+def _read_plan(scope: Scope, cuts: Sequence[datetime], plan: _Plan, by: str) -> Iterable[tuple[int, Any, Figures]]:
     if plan.quarters:
-        yield from _read(_quarters(scope, plan), place_among("quarter", cuts), _rolled_up(scope.kind), by)
+        yield from _read(_quarters(scope, plan), interval_index("quarter", cuts), _roll_up_sums(scope.kind), by)
     if plan.hours:
-        yield from _read(_hours(scope, plan), place_among("hour", cuts), _rolled_up(scope.kind), by)
-    yield from _read_rows(scope, cuts, plan.rows, by)
+        yield from _read(_hours(scope, plan), interval_index("hour", cuts), _roll_up_sums(scope.kind), by)
+    yield from _read_records(scope, cuts, plan.records, by)
 
 
 def _quarters(scope: Scope, plan: _Plan) -> QuerySet[SpaceQuarter]:
     condition = Q(space=scope.space_id, **({"model": scope.model} if scope.model else {}))
-    return SpaceQuarter.objects.filter(condition & within("quarter", plan.quarters))
+    return SpaceQuarter.objects.filter(condition & in_spans("quarter", plan.quarters))
 
 
 def _hours(scope: Scope, plan: _Plan) -> QuerySet[HourlyUsage]:
-    return HourlyUsage.objects.filter(scope.condition & within("hour", plan.hours))
+    return HourlyUsage.objects.filter(scope.condition & in_spans("hour", plan.hours))
 
 
-def _read_rows(
+def _read_records(
     scope: Scope, cuts: Sequence[datetime], spans: list[Span], by: str
 ) -> Iterable[tuple[int, Any, Figures]]:
     if not spans:
         return
-    condition = scope.condition & ids_within(spans)
+    condition = scope.condition & ids_in_spans(spans)
     rows = UsageRecord.objects.filter(condition, **({"kind": scope.kind} if scope.kind else {}))
-    yield from _read(rows, place_among("id", [first_id(cut) for cut in cuts]), _COUNTED, by)
+    yield from _read(rows, interval_index("id", [first_id(cut) for cut in cuts]), _RECORD_SUMS, by)
 
 
 def _read(rows: QuerySet[Any], place: Expression, sums: dict[str, Any], by: str) -> Iterable[tuple[int, Any, Figures]]:
     names = ["place", by] if by else ["place"]
     found = rows.order_by().annotate(place=place).values(*names).annotate(**sums)
     for number, *name, cost, requests, errors, read, written in found.values_list(*names, *sums):
-        yield number, name[0] if name else "", _whole(cost, requests, errors, read, written)
+        yield number, name[0] if name else "", _figures(cost, requests, errors, read, written)
 
 
-def place_among(column: str, cuts: Sequence[Any], before: int = 0) -> Expression:
-    """The place of the stretch that a column of time falls in, found by halves."""
+def interval_index(column: str, cuts: Sequence[Any], before: int = 0) -> Expression:
+    """SQL for the index of the interval between cuts that the column falls in: a binary search of nested CASEs."""
     if len(cuts) <= 2:
         return Value(before)
     half = (len(cuts) - 1) // 2
-    earlier, later = place_among(column, cuts[: half + 1], before), place_among(column, cuts[half:], before + half)
+    earlier = interval_index(column, cuts[: half + 1], before)
+    later = interval_index(column, cuts[half:], before + half)
     return Case(When(**{f"{column}__lt": cuts[half]}, then=earlier), default=later, output_field=IntegerField())
 
 
-def _whole(*sums: int) -> Figures:
-    """PostgreSQL adds up BIGINT as numeric."""
+def _figures(*sums: int) -> Figures:
+    # PostgreSQL's SUM of BIGINT is NUMERIC, which arrives as Decimal.
     return Figures(*map(int, sums))
 
 
@@ -261,8 +265,8 @@ def _sum(value: Any) -> Coalesce:
     return Coalesce(Sum(value), 0)
 
 
-def _rolled_up(kind: str) -> dict[str, Any]:
-    """An Error costs nothing: what has a cost is of type Consume (quotas/charging.py)."""
+def _roll_up_sums(kind: str) -> dict[str, Any]:
+    # Records of kind ERROR have no cost (quotas/charging.py), so a roll-up's cost is all of kind CONSUME.
     if kind == UsageRecord.Kind.ERROR:
         names = {"spend": None, "calls": "errors", "failed": "errors"}
         names |= {"read": "error_input_tokens", "written": "error_output_tokens"}
@@ -279,12 +283,11 @@ def _rolled_up(kind: str) -> dict[str, Any]:
     return {name: _sum(column) for name, column in (columns | {"written": "output_tokens"}).items()}
 
 
-# How many of a roll-up's requests are of a kind.
-_CALLS: dict[str, Any] = {
+_REQUESTS_OF_KIND: dict[str, Any] = {
     UsageRecord.Kind.CONSUME: F("requests") - F("errors"),
     UsageRecord.Kind.ERROR: F("errors"),
 }
-_COUNTED: dict[str, Any] = {
+_RECORD_SUMS: dict[str, Any] = {
     "spend": AGGREGATES["cost"].of_rows(),
     "calls": AGGREGATES["requests"].of_rows(),
     "failed": AGGREGATES["errors"].of_rows(),

@@ -10,15 +10,15 @@ from django.utils.translation import gettext_lazy as _
 from core.ids import NIL, moment_of, new_id
 from tenants.models import Space
 
-# Records of requests that may still be settled, late or twice, are kept: nothing younger is ever pruned.
-LEAST_KEPT_DAYS = 31
+# Younger records are never pruned: a late or repeated settlement looks up the record of its request.
+MIN_KEPT_DAYS = 31
 
 
 class UsageRecord(models.Model):
-    """One request and what was charged for it, in nano-dollars. Append-only: the database refuses changes.
+    """One request and its charge, in nano-dollars. Append-only: triggers refuse UPDATE and DELETE.
 
-    The id is a UUIDv7 made when settling, so the primary key is the time order. User, key and wallet are numbers and
-    names as they were, without foreign keys that a delete would have to walk.
+    The id is a UUIDv7 made at settlement, so the primary key sorts by time. User, key and wallet are copied ids and
+    names, not foreign keys: deleting a user or key does not scan this table.
     """
 
     class Kind(models.TextChoices):
@@ -74,7 +74,7 @@ class UsageRecord(models.Model):
 
 
 class HourlyUsage(models.Model):
-    """Requests, tokens and cost of one key and model in one UTC hour, raised in the transaction that settles."""
+    """Hourly roll-up: requests, tokens and cost of one user, key and model, raised in the settling transaction."""
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     space = models.ForeignKey(Space, on_delete=models.DO_NOTHING, related_name="+", db_index=False, db_constraint=False)
@@ -86,8 +86,8 @@ class HourlyUsage(models.Model):
     errors = models.BigIntegerField(default=0)
     input_tokens = models.BigIntegerField(default=0)
     output_tokens = models.BigIntegerField(default=0)
-    # Of these, what came of errors, which cost nothing.
-    # The database's default as well: a relay of the version before them may still be writing.
+    # The part of the tokens above that belongs to errors, which cost nothing. They have a database default because a
+    # relay of the version before these columns may still insert rows during an upgrade.
     error_input_tokens = models.BigIntegerField(default=0, db_default=0)
     error_output_tokens = models.BigIntegerField(default=0, db_default=0)
     cost = models.BigIntegerField(default=0)
@@ -103,9 +103,9 @@ class HourlyUsage(models.Model):
 
 
 class UsageCheckpoint(models.Model):
-    """What the rows of a month came to that are no longer kept, for each wallet, key and model. Append-only.
+    """Sums of one month's pruned records for each wallet, user, key and model. Append-only.
 
-    `through` is the first moment after that month. Books are balanced with it in the place of the rows.
+    `through` is the first moment after that month. `reconcile` counts checkpoints in place of the pruned rows.
     """
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
@@ -132,9 +132,9 @@ class UsageCheckpoint(models.Model):
 
 
 class SpaceQuarter(models.Model):
-    """Requests, tokens and cost of a space and one model in one quarter of an hour that is over.
+    """Roll-up of a closed quarter of an hour: requests, tokens and cost of one space and model.
 
-    Written by usage/quarters.py alone, from the rows, up to the space's mark.
+    Only usage/quarters.py writes it, from the usage records, up to the space's QuarterMark.
     """
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
@@ -157,7 +157,7 @@ class SpaceQuarter(models.Model):
 
 
 class QuarterMark(models.Model):
-    """Up to where the quarters of a space are closed. It is the lock of whoever closes them."""
+    """The moment up to which a space's quarters are closed. Closing, reopening and pruning lock this row."""
 
     space = models.OneToOneField(
         Space, on_delete=models.DO_NOTHING, primary_key=True, related_name="quarter_mark", db_constraint=False
@@ -169,11 +169,11 @@ class QuarterMark(models.Model):
 
 
 class Task(models.Model):
-    """An asynchronous job that was submitted through the relay, from before its upstream knows of it to its end.
+    """An asynchronous job that was submitted through the relay. Its row is written before its upstream hears of it.
 
-    Its id is the request's: the hold, the usage record and the name that the client knows it by carry the same one.
-    What is open has a moment at which it is looked at next; what is finished has none, and never changes again.
-    Written by relay/tasks.py alone. No foreign keys that a delete would have to walk.
+    Its id is the request id, which the hold, the usage record and the client's task id share. An unfinished task has a
+    `next_poll_at`; a finished one has none and never changes. Only relay/tasks.py writes it. User and key are copied
+    ids and names, not foreign keys: deleting one does not scan this table.
     """
 
     class Kind(models.TextChoices):
@@ -195,13 +195,13 @@ class Task(models.Model):
     kind = models.CharField(max_length=10, choices=Kind.choices)
     status = models.CharField(max_length=11, choices=Status.choices, default=Status.QUEUED)
     progress = models.PositiveSmallIntegerField(default=0)
-    # Which upstream works on it, and how the task is called there; nothing until it has taken it.
+    # The upstream's name, id and task id; empty until an upstream has accepted the task.
     platform = models.CharField(max_length=100, blank=True)
     upstream_id = models.BigIntegerField(null=True)
     upstream_task_id = models.CharField(max_length=200, blank=True)
-    # The upstream's JSON as it last told it. Text, since PostgreSQL's own JSON takes no NUL.
+    # The upstream's last JSON response. Text, because PostgreSQL's jsonb rejects \u0000.
     answer = models.TextField(blank=True)
-    # What was asked for; once it has succeeded, what was charged for.
+    # Requested quantities; after success, the charged ones.
     images = models.BigIntegerField(default=0)
     seconds = models.BigIntegerField(default=0)
     price = models.JSONField(default=dict)
@@ -211,7 +211,7 @@ class Task(models.Model):
     deadline_at = models.DateTimeField()
     polled_at = models.DateTimeField(null=True)
     next_poll_at = models.DateTimeField(null=True)
-    # How many polls in a row brought no answer.
+    # Consecutive polls without a usable response.
     misses = models.PositiveIntegerField(default=0)
     finished_at = models.DateTimeField(null=True)
 
@@ -243,7 +243,7 @@ class Task(models.Model):
 
     @property
     def public_id(self) -> str:
-        """What the client knows it by; the upstream's own id stays with us."""
+        """The task id that the client sees. The upstream's own id is never shown."""
         return f"{self.kind}_{self.id.hex}"
 
     @property

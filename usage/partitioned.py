@@ -1,4 +1,4 @@
-"""A migration operation that turns the usage log into one by months on PostgreSQL, with all its rows, and back."""
+"""The migration operation that partitions the usage log by month on PostgreSQL, keeping its rows, and reverses it."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from django.db.migrations.state import ProjectState
 
 from core import append_only, origin
 from core.ids import moment_of
-from usage.partitions import MONTHS_AHEAD, TABLE, Month, make_month, make_rest, months_from
+from usage.partitions import MONTHS_AHEAD, TABLE, Month, make_default_partition, make_month, months_from
 
 _OLD = f"{TABLE}_old"
 
 
 class Partitioned(Operation):
-    """SQLite keeps its one table. Rows are copied: a few minutes for ten million, in which nobody is charged."""
+    """Rebuild the usage log as a partitioned table; on SQLite, do nothing.
+
+    All rows are copied in the migration's transaction: some minutes for ten million, during which charges wait.
+    """
 
     reversible = True
 
     def state_forwards(self, app_label: str, state: ProjectState) -> None:
-        """Django sees the same table."""
+        """The model's state does not change: Django sees the same table."""
 
     def database_forwards(
         self, app_label: str, schema_editor: Any, from_state: ProjectState, to_state: ProjectState
@@ -43,7 +46,7 @@ def _rebuild(schema_editor: Any, model: Any, *, is_partitioned: bool) -> None:
     schema_editor.execute(f"ALTER TABLE {TABLE} RENAME TO {_OLD}", params=None)
     with schema_editor.connection.cursor() as cursor:
         _free_names(cursor)
-        _create(schema_editor, model, is_partitioned=is_partitioned)
+        _create_table(schema_editor, model, is_partitioned=is_partitioned)
         if is_partitioned:
             _make_partitions(cursor)
         columns = ", ".join(schema_editor.quote_name(field.column) for field in model._meta.concrete_fields)
@@ -55,21 +58,21 @@ def _rebuild(schema_editor: Any, model: Any, *, is_partitioned: bool) -> None:
 
 
 def _free_names(cursor: Any) -> None:
-    """The old table's indexes go, and their names are the new one's."""
+    """Drop the old table's indexes, since the new table's need the same names."""
     cursor.execute(f"ALTER TABLE {_OLD} DROP CONSTRAINT {TABLE}_pkey")
     cursor.execute("SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = %s::regclass", [_OLD])
     for (name,) in cursor.fetchall():
         cursor.execute(f"DROP INDEX {name}")
 
 
-def _create(schema_editor: Any, model: Any, *, is_partitioned: bool) -> None:
+def _create_table(schema_editor: Any, model: Any, *, is_partitioned: bool) -> None:
     sql, parameters = schema_editor.table_sql(model)
     schema_editor.execute(f"{sql} PARTITION BY RANGE (id)" if is_partitioned else sql, parameters or None)
 
 
 def _make_partitions(cursor: Any) -> None:
-    """From the first row's month to those ahead; what is beyond goes to the rest."""
-    make_rest(cursor)
+    """Make the months from the oldest row to MONTHS_AHEAD. Later rows go to the default partition."""
+    make_default_partition(cursor)
     this = Month.of(origin.now())
     for month in months_from(min(this, _first_month(cursor, this.start)), this.plus(MONTHS_AHEAD)):
         make_month(cursor, month)

@@ -1,14 +1,14 @@
-"""The usage log by months on PostgreSQL: its partitions, made ahead, so that old months can go as a whole.
+"""The monthly partitions of the usage log on PostgreSQL, made ahead of time so that an old month can be dropped whole.
 
-A row's month is in its id. What belongs to no month that there is (a clock that is far off, a history that is told
-afterwards) lands in the rest, the DEFAULT partition, where it is found like any other row, and moves when its month is
-made. On SQLite the log is one table, and all of this does nothing.
+The table is partitioned by range of its id, a UUIDv7 that begins with the row's time. A row whose month has no
+partition (a clock that is far off, or history that is written later) goes to the DEFAULT partition. It is read there
+like any other row, and moves when its month is made. On SQLite the log is one table and these functions do nothing.
 
-Partitions change only under an ACCESS EXCLUSIVE lock of the partitioned table, taken before anything moves. Every
-statement on the log locks that table while it is parsed, before it is planned, and keeps the lock until its transaction
-ends: so none is planned for the old partitions and run after the move. (A lock of the rest alone does not do: a
-statement that is planned, and then waits for the rest, sees the rows neither there nor in a partition that its plan
-does not have.)
+Partitions change only under an ACCESS EXCLUSIVE lock on the partitioned table, taken before rows move. PostgreSQL locks
+that table when it parses a statement, before it plans it, and keeps the lock until the transaction ends. So no
+statement is planned with the old partitions and executed after the move. A lock on the DEFAULT partition alone is not
+enough: a statement that was planned before the move and then waited for that lock would see the moved rows neither
+there nor in the new partition, which its plan does not include.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from core.ids import id_at
 log = structlog.get_logger(__name__)
 
 TABLE = "usage_usagerecord"
-REST = f"{TABLE}_rest"
+DEFAULT_PARTITION = f"{TABLE}_rest"
 MONTHS_AHEAD = 3
-# Ours alone among a database's advisory locks: who makes or drops months.
-LOCK = 0x6D6F6E746873
-# Whoever charges waits behind us: rather try again than keep them.
+# Key of the advisory lock that serialises making and dropping months.
+ADVISORY_LOCK = 0x6D6F6E746873
+# Charges queue behind a waiting ACCESS EXCLUSIVE lock, so give up soon and try again later.
 LOCK_TIMEOUT = "2s"
-# Rows that were copied in vain would be copied again: worth more than one try to lock the log.
+# Giving up rolls back the copied rows, so try more than once where any were copied.
 MAX_LOCK_TRIES, LOCK_PAUSE_S = 3, 1.0
-# The first instant of an id's month, as PostgreSQL reads it from the milliseconds in front.
+# SQL: the start of a UUIDv7's month. Its first 48 bits are milliseconds since 1970.
 _MONTH_OF_ID = (
     "date_trunc('month', to_timestamp(('x' || left(replace(id::text, '-', ''), 12))::bit(48)::bigint / 1000.0), 'UTC')"
 )
@@ -64,12 +64,12 @@ class Month(NamedTuple):
 
     @property
     def end(self) -> datetime:
-        """The first moment after it."""
+        """Exclusive: the first moment of the next month."""
         return self.plus(1).start
 
     @property
     def ids(self) -> tuple[UUID, UUID]:
-        """The least id of the month and the least after it, as the logs' filters count them."""
+        """The smallest id of this month and of the next. The random bits are zero, as in usage.figures.first_id."""
         first, after = (UUID(int=id_at(moment).int >> 62 << 62) for moment in (self.start, self.end))
         return first, after
 
@@ -87,10 +87,10 @@ def months_from(first: Month, last: Month) -> list[Month]:
 
 
 def make_ahead(now: datetime | None = None) -> list[Month]:
-    """Make the months that rows will go to next, and those of rows that have none. Returns the new ones.
+    """Make this month, the next MONTHS_AHEAD, and those of rows in the default partition. Returns the new ones.
 
-    Any number of workers may do so at once: one does, the others go on. Gives up, to be called again, when the log is
-    too busy to be locked for a moment.
+    Safe to call from several workers at once: one takes the advisory lock, the others return []. Also returns [] when
+    the log cannot be locked within LOCK_TIMEOUT; the worker calls again within the hour.
     """
     this = Month.of(now or origin.now())
     try:
@@ -102,25 +102,31 @@ def make_ahead(now: datetime | None = None) -> list[Month]:
 
 @transaction.atomic
 def make_months(wanted: Iterable[Month], *, wait: bool = True) -> list[Month]:
-    """Make those of them that are missing, and the months of rows in the rest up to the last of them."""
+    """Make the wanted months that are missing, and those of rows in the default partition up to the last of them.
+
+    Returns the new ones. Raises OperationalError when the log cannot be locked within LOCK_TIMEOUT.
+    """
     if connection.vendor != "postgresql":
         return []
     with connection.cursor() as cursor:
         if not take_lock(cursor, wait=wait):
             return []
         wanted = set(wanted)
-        missing = sorted((wanted | _months_in_rest(cursor, max(wanted))) - set(months_made(cursor)))
+        missing = sorted((wanted | _months_in_default(cursor, max(wanted))) - set(months_made(cursor)))
         if missing:
             _add(cursor, missing)
     return missing
 
 
 def take_lock(cursor: Any, *, wait: bool) -> bool:
-    """Be the only one, until the transaction ends, who makes or drops months."""
+    """Take the advisory lock for making and dropping months, until the transaction ends.
+
+    Returns False where another transaction holds it and `wait` is false. Sets LOCK_TIMEOUT for the locks that follow.
+    """
     if wait:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [ADVISORY_LOCK])
     else:
-        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [LOCK])
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [ADVISORY_LOCK])
         if not cursor.fetchone()[0]:
             return False
     cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
@@ -128,43 +134,44 @@ def take_lock(cursor: Any, *, wait: bool) -> bool:
 
 
 def months_made(cursor: Any) -> list[Month]:
-    """The months that have a partition, the first first."""
+    """The months that have a partition, in order."""
     matches = (re.fullmatch(rf"{TABLE}_(\d{{4}})_(\d\d)", name) for name in append_only.partitions_of(cursor, TABLE))
     return sorted(Month(int(match[1]), int(match[2])) for match in matches if match)
 
 
 def lock_month(cursor: Any, month: Month) -> None:
-    """Whoever tells history into it waits, until the transaction ends; readers do not."""
+    """Block backdated inserts into this month until the transaction ends. Reads go on."""
     cursor.execute(f"LOCK TABLE {month.table} IN SHARE MODE")
 
 
 def drop_month(cursor: Any, month: Month) -> None:
-    """With all its rows. Locks the whole log, for the moment that is left of the transaction."""
+    """Drop a month with its rows. Holds an ACCESS EXCLUSIVE lock on the whole log until the transaction ends."""
     cursor.execute(f"DROP TABLE {month.table}")
 
 
-def make_rest(cursor: Any) -> None:
-    cursor.execute(f"CREATE TABLE {REST} PARTITION OF {TABLE} DEFAULT")
+def make_default_partition(cursor: Any) -> None:
+    cursor.execute(f"CREATE TABLE {DEFAULT_PARTITION} PARTITION OF {TABLE} DEFAULT")
 
 
-def _months_in_rest(cursor: Any, last: Month) -> set[Month]:
-    """Not those of a clock that is years ahead."""
-    cursor.execute(f"SELECT DISTINCT {_MONTH_OF_ID} FROM {REST} WHERE id < %s", [last.ids[1]])  # noqa: S608
+def _months_in_default(cursor: Any, last: Month) -> set[Month]:
+    # Bounded by `last`: a clock that is years ahead must not make months of the far future.
+    query = f"SELECT DISTINCT {_MONTH_OF_ID} FROM {DEFAULT_PARTITION} WHERE id < %s"  # noqa: S608
+    cursor.execute(query, [last.ids[1]])
     return {Month.of(start) for (start,) in cursor.fetchall()}
 
 
 def make_month(cursor: Any, month: Month) -> None:
-    """Of a log that nobody reads yet, nor has rows in the rest."""
+    """Make one month of a new log: one without readers, and without rows of that month in the default partition."""
     _create(cursor, month)
     _attach(cursor, month)
 
 
 def _add(cursor: Any, months: Sequence[Month]) -> None:
-    """Make these months and move the rows of theirs out of the rest.
+    """Make these months and move their rows out of the default partition.
 
-    Rows are copied while everybody reads and charges; rows never change, so a copy stays right. Under the lock only
-    what came meanwhile is copied, and the rest is replaced by one without the rows that moved. The log stays locked for
-    some seconds for each million of them, which is what it takes to look for late ones.
+    Rows are copied before the lock, while others read and charge; the log is append-only, so a copy stays valid. Under
+    the lock only rows inserted since are copied, and the default partition is replaced by a table without the moved
+    rows. The search for late rows keeps the log locked for some seconds per million moved rows.
     """
     for month in months:
         _create(cursor, month)
@@ -172,17 +179,17 @@ def _add(cursor: Any, months: Sequence[Month]) -> None:
     _lock_log(cursor, tries=MAX_LOCK_TRIES if is_moving else 1)
     is_moving |= _copy(cursor, months) > 0
     if is_moving:
-        _detach_rest(cursor, months)
+        _replace_default_partition(cursor, months)
     for month in months:
         _attach(cursor, month)
     if is_moving:
-        cursor.execute(f"ALTER TABLE {TABLE} ATTACH PARTITION {REST} DEFAULT")
-        append_only.guard_partition(cursor, REST)
+        cursor.execute(f"ALTER TABLE {TABLE} ATTACH PARTITION {DEFAULT_PARTITION} DEFAULT")
+        append_only.guard_partition(cursor, DEFAULT_PARTITION)
 
 
 def _create(cursor: Any, month: Month) -> None:
     cursor.execute(f"CREATE TABLE {month.table} (LIKE {TABLE} INCLUDING ALL)")
-    # The CHECK spares ATTACH a scan of the month under the lock.
+    # With a CHECK of the same bounds, ATTACH PARTITION does not scan the table while it holds its lock.
     first, after = month.ids
     cursor.execute(f"ALTER TABLE {month.table} ADD CONSTRAINT bounds CHECK (id >= '{first}' AND id < '{after}')")
 
@@ -195,12 +202,12 @@ def _attach(cursor: Any, month: Month) -> None:
 
 
 def _copy(cursor: Any, months: Sequence[Month]) -> int:
-    """Copy what the rest has of these months and they have not; returns how many rows."""
+    """Copy the rows of these months that only the default partition has. Returns how many."""
     copied = 0
     for month in months:
         cursor.execute(
-            f"INSERT INTO {month.table} SELECT * FROM {REST} WHERE id >= %s AND id < %s "  # noqa: S608
-            f"AND NOT EXISTS (SELECT FROM {month.table} AS copy WHERE copy.id = {REST}.id)",
+            f"INSERT INTO {month.table} SELECT * FROM {DEFAULT_PARTITION} WHERE id >= %s AND id < %s "  # noqa: S608
+            f"AND NOT EXISTS (SELECT FROM {month.table} AS copy WHERE copy.id = {DEFAULT_PARTITION}.id)",
             month.ids,
         )
         if cursor.rowcount:
@@ -210,7 +217,7 @@ def _copy(cursor: Any, months: Sequence[Month]) -> int:
 
 
 def _lock_log(cursor: Any, *, tries: int) -> None:
-    """Wait until no statement is under way that was planned for the partitions as they are; keep out later ones."""
+    """Wait for the transactions that use the present partitions, and block later statements until this one ends."""
     for left in reversed(range(tries)):
         try:
             with transaction.atomic():
@@ -222,14 +229,15 @@ def _lock_log(cursor: Any, *, tries: int) -> None:
         time.sleep(LOCK_PAUSE_S)
 
 
-def _detach_rest(cursor: Any, months: Sequence[Month]) -> None:
-    """Replace the rest by a table, not yet attached, of what belongs to none of these months.
+def _replace_default_partition(cursor: Any, months: Sequence[Month]) -> None:
+    """Replace the default partition by a table, not yet attached, without the rows of these months.
 
-    Deleting what moved would keep the log locked for a time that grows with the rows.
+    A DELETE of the moved rows would keep the log locked for a time that grows with their number.
     """
     moved = " OR ".join("id >= '{}' AND id < '{}'".format(*month.ids) for month in months)
-    cursor.execute(f"CREATE TABLE {REST}_next (LIKE {TABLE} INCLUDING ALL)")
-    cursor.execute(f"INSERT INTO {REST}_next SELECT * FROM {REST} WHERE NOT ({moved})")  # noqa: S608
-    cursor.execute(f"ALTER TABLE {TABLE} DETACH PARTITION {REST}")
-    cursor.execute(f"DROP TABLE {REST}")
-    cursor.execute(f"ALTER TABLE {REST}_next RENAME TO {REST}")
+    new = f"{DEFAULT_PARTITION}_next"
+    cursor.execute(f"CREATE TABLE {new} (LIKE {TABLE} INCLUDING ALL)")
+    cursor.execute(f"INSERT INTO {new} SELECT * FROM {DEFAULT_PARTITION} WHERE NOT ({moved})")  # noqa: S608
+    cursor.execute(f"ALTER TABLE {TABLE} DETACH PARTITION {DEFAULT_PARTITION}")
+    cursor.execute(f"DROP TABLE {DEFAULT_PARTITION}")
+    cursor.execute(f"ALTER TABLE {new} RENAME TO {DEFAULT_PARTITION}")

@@ -1,7 +1,8 @@
-"""Closes what is over: the usage of a space by model and quarter of an hour, of which its long sums are made.
+"""Closes quarters of an hour: materialises the usage of a space by model and quarter, for the sums of long periods.
 
-A quarter and not an hour, since that is what the days of every time zone are made of. Nothing is written while a
-request is settled; whoever finds a quarter over, closes it, once, and what is not closed is read from hours and rows.
+Quarters, because days begin at half and three quarter hours in some time zones. They are not raised when a request is
+settled, since all requests of a space would wait for the lock of one row: the worker reads them from the usage records
+once they are over. Later usage is read from hours and records.
 """
 
 from __future__ import annotations
@@ -17,19 +18,20 @@ from core import origin
 from core.ids import moment_of
 from tenants.models import Space
 from usage.aggregates import AGGREGATES, of_rows
-from usage.figures import EPOCH, QUARTER, first_id, floor, place_among
+from usage.figures import EPOCH, QUARTER, first_id, floor, interval_index
 from usage.models import QuarterMark, SpaceQuarter, UsageCheckpoint, UsageRecord
 
 log = structlog.get_logger(__name__)
 
-# A charge is dated before its transaction begins; what it takes to commit and what its clock lags stay below this.
+# A charge is dated before its transaction begins, by its own process's clock. A quarter is closed this long after its
+# end, which must exceed the time to commit plus the lag of that clock.
 MARGIN = timedelta(minutes=10)
-# How many are closed in one transaction: on SQLite nobody else writes meanwhile.
-AT_ONCE = 24
+# On SQLite a transaction that writes blocks every other writer, so each one is kept short.
+MAX_QUARTERS_PER_TRANSACTION = 24
 
 
 class NotClosedError(Exception):
-    """Of these spaces what is over was not closed, each logged with its reason; of all others it was."""
+    """The quarters of these spaces could not be closed; each error was logged. All other spaces were closed."""
 
     def __init__(self, space_ids: list[int]) -> None:
         super().__init__(f"quarters are not closed of space {', '.join(map(str, space_ids))}")
@@ -37,26 +39,28 @@ class NotClosedError(Exception):
 
 
 class PrunedError(Exception):
-    """Rows were to be written, or read, of a time of which they are no longer kept."""
+    """The rows of this time were pruned, so they can be neither read nor added to."""
 
 
 def close_quarters(*, now: datetime | None = None) -> int:
-    """Close what is over, of every space; returns how many quarters had any usage. Any number may do so at once.
+    """Close the quarters of every space that are over. Returns how many of them had usage.
 
-    Over is what both clocks, this process's and the database's, have left behind by MARGIN. A charge is dated by the
-    clock of the process that writes it: it is in the sums as long as that clock is less than MARGIN behind the
-    database's, however far ahead any clock may be. A mark that a clock since put right has left ahead of the
-    database's goes back by itself. Raises NotClosedError at the end where a space went wrong, which stops no other.
+    Idempotent; several workers may call it at once, since the space's mark is their lock.
+
+    A quarter is over when both clocks, this process's and the database's, are MARGIN past its end. So a clock that runs
+    ahead closes nothing early, and a charge is counted as long as its process's clock lags less than MARGIN behind the
+    database's. A mark ahead of the database's clock, left by a clock that was wrong, is moved back. An error in one
+    space does not stop the others; NotClosedError is raised at the end.
     """
-    ours = now or origin.now()
+    process_now = now or origin.now()
     clock = Value(now, DateTimeField()) if now else Now()
-    through = floor(ours - MARGIN, QUARTER)
+    through = floor(process_now - MARGIN, QUARTER)
     is_due = Q(quarter_mark=None) | Q(quarter_mark__through__lt=through) | Q(quarter_mark__through__gt=clock)
     due = Space.objects.filter(is_due).order_by("pk").values_list("pk", "quarter_mark__through", clock)
     closed, failed = 0, []
-    for space_id, mark, theirs in due:
+    for space_id, mark, database_now in due:
         try:
-            closed += _bring_to(space_id, mark, ours, theirs)
+            closed += _close_or_reopen(space_id, mark, process_now, database_now)
         except Exception:
             if not connection.is_usable():
                 raise
@@ -67,23 +71,23 @@ def close_quarters(*, now: datetime | None = None) -> int:
     return closed
 
 
-def _bring_to(space_id: int, mark: datetime | None, ours: datetime, theirs: datetime) -> int:
-    """Close a space by both clocks; where its mark is ahead of the database's, reopen it as far as rows may be new."""
-    if mark and mark > theirs:
+def _close_or_reopen(space_id: int, mark: datetime | None, process_now: datetime, database_now: datetime) -> int:
+    if mark and mark > database_now:
         with transaction.atomic():
-            reopen(space_id=space_id, at=theirs - MARGIN)
-    through = floor(min(ours, theirs) - MARGIN, QUARTER)
-    # Nothing is asked about a space that our clock alone takes for due.
+            reopen(space_id=space_id, at=database_now - MARGIN)
+    through = floor(min(process_now, database_now) - MARGIN, QUARTER)
+    # No query for a space that is due only by this process's clock, which runs ahead.
     return close_space(space_id, through) if mark is None or mark < through else 0
 
 
 def reopen(*, space_id: int, at: datetime) -> None:
-    """What is over was written to: read it from the rows again from there on, until it is closed anew.
+    """Reopen the closed quarters from this moment on, because a backdated row falls into them.
 
-    In the transaction that writes; for whoever writes history, or rows past the services. Raises PrunedError where the
-    rows are no longer kept that it would be read from.
+    Whoever inserts such a row, through a service or past them, calls this in the same transaction. Until the worker
+    closes the quarters again, they are read from hours and rows. Raises PrunedError where the rows of that time are
+    pruned.
     """
-    # Locked before the look, for which whoever prunes at this moment is waited for.
+    # Lock the mark before reading checkpoints: pruning holds the same lock while it writes them.
     list(QuarterMark.objects.select_for_update().filter(space=space_id))
     pruned = pruned_through(space_id)
     if pruned is not None and at < pruned:
@@ -94,15 +98,15 @@ def reopen(*, space_id: int, at: datetime) -> None:
 
 
 def pruned_through(space_id: int) -> datetime | None:
-    """Before this moment the space's rows are gone; None when all are there."""
+    """The moment before which the space's rows are pruned, or None."""
     last = UsageCheckpoint.objects.filter(space=space_id).order_by("-through")
     return last.values_list("through", flat=True).first()
 
 
 def close_space(space_id: int, through: datetime) -> int:
-    """Of one space, up to a whole quarter that is over."""
+    """Close one space's quarters up to `through`, the end of a quarter. Returns how many of them had usage."""
     count = 0
-    while (closed := _close_some(space_id, through)) is not None:
+    while (closed := _close_batch(space_id, through)) is not None:
         count += closed
     return count
 
@@ -113,8 +117,8 @@ def _locked_mark(space_id: int) -> QuarterMark:
 
 
 @transaction.atomic
-def _close_some(space_id: int, through: datetime) -> int | None:
-    """None when there is nothing left to close."""
+def _close_batch(space_id: int, through: datetime) -> int | None:
+    """Returns None when there is nothing left to close."""
     mark = _locked_mark(space_id)
     if mark.through >= through:
         return None
@@ -122,16 +126,15 @@ def _close_some(space_id: int, through: datetime) -> int | None:
     oldest = _rows(space_id, mark.through, through).order_by("id").values_list("pk", flat=True).first()
     if oldest is not None:
         start = floor(moment_of(oldest), QUARTER)
-        reached = min(start + AT_ONCE * QUARTER, through)
-        quarters = {each.quarter for each in _write(space_id, start, reached)}
+        reached = min(start + MAX_QUARTERS_PER_TRANSACTION * QUARTER, through)
+        quarters = {each.quarter for each in _write_quarters(space_id, start, reached)}
     QuarterMark.objects.filter(space=space_id).update(through=reached)
     return len(quarters)
 
 
-def _write(space_id: int, first: datetime, after: datetime) -> list[SpaceQuarter]:
-    """What the rows come to from one whole quarter to another."""
+def _write_quarters(space_id: int, first: datetime, after: datetime) -> list[SpaceQuarter]:
     starts = [first + number * QUARTER for number in range((after - first) // QUARTER + 1)]
-    place = place_among("id", [first_id(start) for start in starts])
+    place = interval_index("id", [first_id(start) for start in starts])
     rows = _rows(space_id, first, after).order_by().annotate(place=place)
     sums = of_rows()
     found = rows.values("place", "model").annotate(**sums).values_list("place", "model", *sums)

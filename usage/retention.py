@@ -1,7 +1,7 @@
-"""Usage that is no longer kept: whole months go, and what they came to stays, in roll-ups and checkpoints.
+"""Retention of the usage log: drops the rows of whole months, and keeps their sums in roll-ups and checkpoints.
 
-Before anything goes, the month's roll-ups are compared with its rows; the checkpoints are written in the transaction in
-which the rows go. Balances are not touched, and reconcile counts checkpoints in the place of rows.
+A month's roll-ups are compared with its rows before the rows are dropped, and its checkpoints are written in the same
+transaction. Balances do not change; `reconcile` counts checkpoints in place of the dropped rows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from core import append_only, origin
 from core.ids import moment_of
 from usage.aggregates import AGGREGATES, ERROR_TOKENS, of_roll_ups, of_rows
 from usage.models import (
-    LEAST_KEPT_DAYS,
+    MIN_KEPT_DAYS,
     HourlyUsage,
     QuarterMark,
     SpaceQuarter,
@@ -29,11 +29,11 @@ from usage.models import (
 from usage.partitions import TABLE, Month, drop_month, lock_month, make_ahead, months_made, take_lock
 from usage.quarters import close_space
 
-LEAST_KEPT = timedelta(days=LEAST_KEPT_DAYS)
+MIN_KEPT = timedelta(days=MIN_KEPT_DAYS)
 
 
 class RollUpsDifferError(Exception):
-    """The roll-ups of a month are not what its rows come to: the rows are needed to find out why."""
+    """A month's roll-ups differ from the sums of its rows. The rows are kept, to find out why."""
 
     def __init__(self, month: Month, space_id: int, differing: int) -> None:
         super().__init__(month, space_id, differing)
@@ -42,7 +42,7 @@ class RollUpsDifferError(Exception):
 
 @dataclass(frozen=True)
 class Pruned:
-    """What went, or would go."""
+    """A month's rows that were dropped, or that a dry run would drop."""
 
     month: Month
     rows: int
@@ -50,9 +50,10 @@ class Pruned:
 
 
 def months_due(keep: timedelta) -> list[Month]:
-    """The months that are wholly older, the oldest first; of those that are over, what is in the rest as well."""
-    if keep < LEAST_KEPT:
-        raise ValueError(f"usage is kept for {LEAST_KEPT_DAYS} days at least")
+    """The months that ended at least `keep` ago, oldest first. Raises ValueError below MIN_KEPT_DAYS."""
+    if keep < MIN_KEPT:
+        raise ValueError(f"usage is kept for {MIN_KEPT_DAYS} days at least")
+    # Old rows in the default partition can be dropped only once they are in partitions of their months.
     make_ahead()
     before = origin.now() - keep
     return [month for month in _months() if month.end <= before]
@@ -64,10 +65,10 @@ def count_month(month: Month) -> Pruned:
 
 
 def prune_month(month: Month) -> Pruned | None:
-    """Close the month's quarters, write its checkpoints and drop its rows; None when somebody else was faster.
+    """Close the month's quarters, write its checkpoints and drop its rows. Returns None where it is pruned already.
 
-    Raises RollUpsDifferError, with all rows still there. On PostgreSQL the log is locked for the moment of the drop; an
-    OperationalError says that it was too busy for that.
+    Raises RollUpsDifferError and keeps all rows where roll-ups and rows differ. On PostgreSQL the log is locked for the
+    drop; raises OperationalError when that lock is not granted in time.
     """
     for space_id in _spaces(month):
         close_space(space_id, month.end)
@@ -100,7 +101,7 @@ def _drop(cursor: Any, month: Month) -> None:
 
 
 def _months() -> list[Month]:
-    """Those that can go: on PostgreSQL the partitions, on SQLite the months that have rows."""
+    """On PostgreSQL the months that have a partition, on SQLite those that have rows."""
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             return months_made(cursor)
@@ -126,7 +127,7 @@ def _spaces(month: Month) -> list[int]:
 
 
 def _compare(month: Month, space_id: int) -> None:
-    """The mark is locked: nobody reopens a quarter that is about to lose its rows."""
+    # The mark's lock keeps a backdated charge from reopening a quarter whose rows are about to be dropped.
     list(QuarterMark.objects.select_for_update().filter(space=space_id))
     hours = HourlyUsage.objects.filter(space=space_id, hour__gte=month.start, hour__lt=month.end)
     rows = _rows(month).filter(space=space_id)
@@ -137,18 +138,18 @@ def _compare(month: Month, space_id: int) -> None:
 
 
 def _differing(rows: QuerySet[UsageRecord], rolled_up: QuerySet[Any], places: tuple[str, ...]) -> int:
-    """How many figures of roll-ups are not what the rows come to, by these columns."""
-    kept: Counter[tuple[Any, ...]] = Counter()
+    """How many roll-up figures, grouped by these columns, differ from the sums of the rows."""
+    differences: Counter[tuple[Any, ...]] = Counter()
     for place, figures in _summed(rows, of_rows(), places):
-        _count(kept, place, figures, +1)
+        _add(differences, place, figures, +1)
     for place, figures in _summed(rolled_up, of_roll_ups(), places):
-        _count(kept, place, figures, -1)
-    return sum(1 for difference in kept.values() if difference)
+        _add(differences, place, figures, -1)
+    return sum(1 for difference in differences.values() if difference)
 
 
-def _count(kept: Counter[tuple[Any, ...]], place: tuple[Any, ...], figures: tuple[int, ...], sign: int) -> None:
+def _add(differences: Counter[tuple[Any, ...]], place: tuple[Any, ...], figures: tuple[int, ...], sign: int) -> None:
     for name, value in zip(AGGREGATES, figures, strict=True):
-        kept[*place, name] += sign * value
+        differences[*place, name] += sign * value
 
 
 def _checkpoints(month: Month, space_id: int) -> Iterator[UsageCheckpoint]:

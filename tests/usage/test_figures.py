@@ -38,7 +38,7 @@ from tenants.models import Space
 from tests.factories import MemberFactory, charge
 from usage.figures import QUARTER, Figures, floor
 from usage.models import QuarterMark, SpaceQuarter, UsageRecord
-from usage.quarters import AT_ONCE, MARGIN, NotClosedError, close_quarters, close_space, reopen
+from usage.quarters import MARGIN, MAX_QUARTERS_PER_TRANSACTION, NotClosedError, close_quarters, close_space, reopen
 
 pytestmark = pytest.mark.django_db
 
@@ -320,11 +320,11 @@ def test_closing_again_changes_nothing(manager: User) -> None:
 
 
 def test_many_quarters_are_closed_in_parts(manager: User) -> None:
-    for number in range(AT_ONCE + 2):
+    for number in range(MAX_QUARTERS_PER_TRANSACTION + 2):
         spend(manager, at=AUTUMN + timedelta(minutes=15 * number))
 
-    assert close_quarters(now=AUTUMN + timedelta(days=2)) == AT_ONCE + 2
-    assert SpaceQuarter.objects.count() == AT_ONCE + 2
+    assert close_quarters(now=AUTUMN + timedelta(days=2)) == MAX_QUARTERS_PER_TRANSACTION + 2
+    assert SpaceQuarter.objects.count() == MAX_QUARTERS_PER_TRANSACTION + 2
 
 
 def test_history_that_is_written_later_is_in_the_figures(manager: User) -> None:

@@ -28,7 +28,17 @@ from tests.quotas.test_concurrency import together
 from tests.relay.test_tasks import work_once
 from usage import partitions as months
 from usage.models import QuarterMark, SpaceQuarter, UsageRecord
-from usage.partitions import LOCK, MONTHS_AHEAD, REST, TABLE, Month, make_ahead, make_months, months_from, months_made
+from usage.partitions import (
+    ADVISORY_LOCK,
+    DEFAULT_PARTITION,
+    MONTHS_AHEAD,
+    TABLE,
+    Month,
+    make_ahead,
+    make_months,
+    months_from,
+    months_made,
+)
 from usage.quarters import close_quarters
 
 Found = TypeVar("Found")
@@ -89,14 +99,14 @@ def test_a_charge_lands_in_its_month(member: User) -> None:
 @on_postgresql
 def test_a_row_beyond_all_months_is_found_and_moves_when_its_month_is_made(member: User) -> None:
     old = then(member, LONG_AGO)
-    assert table_of(old) == REST and UsageRecord.objects.get(pk=old.pk) == old
+    assert table_of(old) == DEFAULT_PARTITION and UsageRecord.objects.get(pk=old.pk) == old
     before = UsageRecord.objects.filter(pk=old.pk).values().get()
 
     assert make_ahead() == [Month(2021, 2)]
 
     assert table_of(old) == "usage_usagerecord_2021_02"
     assert UsageRecord.objects.filter(pk=old.pk).values().get() == before
-    for table in (REST, "usage_usagerecord_2021_02"):
+    for table in (DEFAULT_PARTITION, "usage_usagerecord_2021_02"):
         refused(f"TRUNCATE {table}")
     refused("DELETE FROM usage_usagerecord_2021_02")
 
@@ -109,7 +119,7 @@ def test_a_row_of_a_clock_that_is_years_ahead_stays_findable(member: User) -> No
 
     assert make_ahead() == []
 
-    assert table_of(ahead) == REST and UsageRecord.objects.get(pk=ahead.pk) == ahead
+    assert table_of(ahead) == DEFAULT_PARTITION and UsageRecord.objects.get(pk=ahead.pk) == ahead
 
 
 @on_postgresql
@@ -129,8 +139,8 @@ def test_no_partition_can_be_changed_directly(member: User, change: str) -> None
     make_months([Month(2021, 2)])
     assert {table_of(record) for record in (old, far)} == {"usage_usagerecord_2021_02", "usage_usagerecord_2020_02"}
 
-    for table in (TABLE, table_of(new), table_of(old), REST):
-        if table != REST or change.startswith("TRUNCATE"):
+    for table in (TABLE, table_of(new), table_of(old), DEFAULT_PARTITION):
+        if table != DEFAULT_PARTITION or change.startswith("TRUNCATE"):
             refused(change.format(table))
 
     assert list(UsageRecord.objects.values()) == before
@@ -140,8 +150,8 @@ def test_no_partition_can_be_changed_directly(member: User, change: str) -> None
 def test_a_row_in_the_rest_cannot_be_changed_directly(member: User) -> None:
     then(member, LONG_AGO)
 
-    refused(f"UPDATE {REST} SET cost = cost + 1")
-    refused(f"DELETE FROM {REST}")
+    refused(f"UPDATE {DEFAULT_PARTITION} SET cost = cost + 1")
+    refused(f"DELETE FROM {DEFAULT_PARTITION}")
 
 
 @on_postgresql
@@ -168,7 +178,7 @@ def test_a_period_reads_its_month_alone(member: User) -> None:
 
     plan = UsageRecord.objects.filter(space=member.space_id, id__gte=first, id__lt=after).explain()
 
-    assert this.table in plan and this.plus(1).table not in plan and REST not in plan
+    assert this.table in plan and this.plus(1).table not in plan and DEFAULT_PARTITION not in plan
 
 
 @pytest.fixture
@@ -200,7 +210,7 @@ def test_several_workers_make_a_month_once_and_nobody_fails(member: User, one_ol
 @on_postgresql
 def test_a_worker_does_not_wait_for_another_that_is_at_it(transactional_db: None) -> None:
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [ADVISORY_LOCK])
         assert together(lambda: make_ahead(timezone.now() + timedelta(days=400))) == [[]]
 
     assert Month.of(timezone.now() + timedelta(days=400)) not in made()
@@ -294,9 +304,12 @@ def test_rows_move_when_who_read_before_is_done_and_late_ones_come_along(
 
     assert mover.found() == [Month(2021, 2)]
 
-    assert [table_of(record) for record in (early, late, far)] == [*["usage_usagerecord_2021_02"] * 2, REST]
+    assert [table_of(record) for record in (early, late, far)] == [
+        *["usage_usagerecord_2021_02"] * 2,
+        DEFAULT_PARTITION,
+    ]
     assert UsageRecord.objects.count() == 4
-    refused(f"TRUNCATE {REST}")
+    refused(f"TRUNCATE {DEFAULT_PARTITION}")
     refused(f"DELETE FROM {TABLE} WHERE id = '{far.pk}'")
 
 
@@ -311,7 +324,7 @@ def test_nothing_moves_while_the_log_is_too_busy(
         assert UsageRecord.objects.get() == old
         assert Beside(make_ahead).found() == []
 
-    assert table_of(old) == REST and Month(2021, 2) not in made()
+    assert table_of(old) == DEFAULT_PARTITION and Month(2021, 2) not in made()
     assert make_ahead() == [Month(2021, 2)]
 
 

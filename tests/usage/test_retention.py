@@ -139,7 +139,9 @@ def test_roll_ups_that_are_not_what_the_rows_come_to_stop_it(history: Space, mem
     drift(f"UPDATE usage_hourlyusage SET cost = cost + 1, requests = requests + 1 WHERE user_id = {member.pk}")
     wrong = books(history)
 
-    with pytest.raises(CommandError, match=rf"Halcyon Labs, {OLD_MONTH}: 4 rolled-up figures differ from .* Nothing .* dropped"):
+    with pytest.raises(
+        CommandError, match=rf"Halcyon Labs, {OLD_MONTH}: 4 rolled-up figures differ from .* Nothing .* dropped"
+    ):
         prune()
 
     assert books(history) == wrong and wrong["UsageRecord"] == before["UsageRecord"]

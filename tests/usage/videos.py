@@ -11,7 +11,7 @@ from core.money import NANOS_PER_USD
 from core.origin import acting
 from relay.catalogue import Offer
 from relay.pricing import Rate
-from relay.tasks import Report, accept, open_task, record
+from relay.tasks import TaskReport, accept, apply_report, open_task
 from relay.upstreams import Target
 from usage.models import Task
 
@@ -39,14 +39,14 @@ def submit(
 
 def take(task: Task, platform: str = "openai", progress: int = 40) -> Task:
     target = Target(id=0, name=platform, base_url="", credential="", priority=0, weight=1, timeout_s=1)
-    return accept(task, target, Report(Task.Status.IN_PROGRESS, upstream_task_id="up-1", progress=progress))
+    return accept(task, target, TaskReport(Task.Status.IN_PROGRESS, upstream_task_id="up-1", progress=progress))
 
 
 def succeed(task: Task, *, seconds: int | None = None, after: timedelta = timedelta(seconds=65)) -> Task:
     with acting(moment=task.submitted_at + after):
-        return record(task, Report(Task.Status.SUCCESS, seconds=task.seconds if seconds is None else seconds))
+        return apply_report(task, TaskReport(Task.Status.SUCCESS, seconds=task.seconds if seconds is None else seconds))
 
 
 def fail(task: Task, code: str = "odd") -> Task:
     with acting(moment=task.submitted_at + timedelta(seconds=65)):
-        return record(task, Report(Task.Status.FAILED, code=code))
+        return apply_report(task, TaskReport(Task.Status.FAILED, code=code))

@@ -11,13 +11,13 @@ def _space() -> models.ForeignKey[object, object]:
 
 
 class Migration(migrations.Migration):
-    """A constraint would be checked for each row of a set, and lock the space's row for it."""
+    """Drop the foreign key constraints to the space: each inserted row would lock the space's row for the check."""
 
     dependencies = [("tenants", "0001_initial"), ("usage", "0004_tasks")]
 
     operations = [
         migrations.AlterField("hourlyusage", "space", _space()),
         migrations.AlterField("usagerecord", "space", _space()),
-        # SQLite rebuilt the table, and its triggers went with the old one.
+        # Altering a column rebuilds the table on SQLite, which drops its triggers.
         AppendOnly("UsageRecord"),
     ]

@@ -13,7 +13,7 @@ from core.sql_function import InstallFunction
 
 
 def _count_tokens_of_errors(apps: StateApps, schema_editor: Any) -> None:
-    """Of the hours that are there already."""
+    # For the hourly roll-ups that exist already.
     records = apps.get_model("usage", "UsageRecord").objects.filter(kind="error")
     hours = apps.get_model("usage", "HourlyUsage").objects
     found = records.filter(Q(input_tokens__gt=0) | Q(output_tokens__gt=0)).order_by()
@@ -31,7 +31,7 @@ def _space() -> models.ForeignKey[object, object]:
 
 
 class Migration(migrations.Migration):
-    """Long sums of a whole space are made of closed quarters of an hour; hours know what came of errors."""
+    """Add the closed quarters of a space, and count the tokens of errors apart in the hourly roll-ups."""
 
     dependencies = [
         ("quotas", "0004_no_constraint"),
@@ -84,6 +84,6 @@ class Migration(migrations.Migration):
             ],
         ),
         migrations.RunPython(_count_tokens_of_errors, migrations.RunPython.noop),
-        # It names the new columns.
+        # The function names the new columns.
         InstallFunction("quotas_charge_set", app="quotas", file="charge_set_v2.sql", replaces="charge_set_v1.sql"),
     ]

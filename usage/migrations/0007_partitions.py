@@ -6,7 +6,7 @@ from usage.partitioned import Partitioned
 
 
 class Migration(migrations.Migration):
-    """The log by months on PostgreSQL, so that old months can go as a whole; see docs/decisions/015-*."""
+    """Partition the usage log by month on PostgreSQL, so that an old month can be dropped; docs/decisions/015-*."""
 
     dependencies = [("usage", "0006_space_hours")]
 

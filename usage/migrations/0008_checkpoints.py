@@ -10,7 +10,7 @@ from core.append_only import AppendOnly
 
 
 class Migration(migrations.Migration):
-    """What pruned rows came to, so that the books balance without them."""
+    """Add checkpoints: the sums of pruned records, with which the books balance without those records."""
 
     dependencies = [("tenants", "0001_initial"), ("usage", "0007_partitions")]
 

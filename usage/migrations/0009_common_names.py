@@ -15,7 +15,7 @@ def _space() -> models.ForeignKey[object, object]:
 
 
 class Migration(migrations.Migration):
-    """Sums by a key's name that many keys of a space bear are made of closed quarters, too; the worker makes them."""
+    """Add closed quarters by key name, for names that many keys of a space share. Migration 0011 drops them again."""
 
     dependencies = [("tenants", "0001_initial"), ("usage", "0008_checkpoints")]
 

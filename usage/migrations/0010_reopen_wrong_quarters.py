@@ -12,9 +12,9 @@ from usage.figures import EPOCH, HOUR, floor
 
 
 def _reopen_wrong_quarters(apps: StateApps, schema_editor: Any) -> None:
-    """Reopen each space from the first hour on in which quarters and hours count other numbers of requests.
+    """Reopen each space from the first hour on in which quarters and hours differ in their numbers of requests.
 
-    A row that was not seen is a request that was not counted, so the other figures need no look. The hour that the
+    A record that was missed is a request that was not counted, so comparing the requests is enough. The hour that the
     mark divides cannot be compared, and is reopened as well.
     """
     marks = apps.get_model("usage", "QuarterMark").objects
@@ -28,7 +28,7 @@ def _reopen_wrong_quarters(apps: StateApps, schema_editor: Any) -> None:
 
 
 def _first_wrong_hour(apps: StateApps, space_id: int, before: datetime) -> datetime:
-    """The first hour that is wrong, or `before`. Only where rows are kept, from which quarters can be read again."""
+    # Only hours whose records are not pruned: closing the quarters again reads the records.
     checkpoints = apps.get_model("usage", "UsageCheckpoint").objects.filter(space=space_id)
     kept = checkpoints.order_by("-through").values_list("through", flat=True).first() or EPOCH
     hours = apps.get_model("usage", "HourlyUsage").objects.filter(space=space_id, hour__gte=kept, hour__lt=before)
@@ -42,7 +42,7 @@ def _first_wrong_hour(apps: StateApps, space_id: int, before: datetime) -> datet
 
 
 class Migration(migrations.Migration):
-    """Quarters that were closed while rows moved between partitions lack rows; see docs/decisions/015-*."""
+    """Reopen quarters that were closed over too few rows, while rows moved between partitions; docs/decisions/015-*."""
 
     dependencies = [("usage", "0009_common_names")]
 

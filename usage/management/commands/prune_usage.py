@@ -17,9 +17,9 @@ from usage.models import MIN_KEPT_DAYS
 from usage.partitions import Month
 from usage.retention import Pruned, RollUpsDifferError, count_month, months_due, prune_month
 
-TRIES, PAUSE_S = 5, 2.0
-# A century: nobody's log is as old.
-KEEP_MOST_DAYS = 36525
+MAX_TRIES, RETRY_PAUSE_S = 5, 2.0
+# A century, longer than any log.
+MAX_KEPT_DAYS = 36525
 
 
 class Command(BaseCommand):
@@ -34,20 +34,20 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         due = months_due(_days(options["keep"]))
-        told = [self._tell(month, is_dry=options["dry_run"]) for month in due]
-        if not any(told):
+        pruned = [self._prune_and_report(month, is_dry=options["dry_run"]) for month in due]
+        if not any(pruned):
             self.stdout.write(_("No whole month is older than that."))
 
-    def _tell(self, month: Month, *, is_dry: bool) -> bool:
+    def _prune_and_report(self, month: Month, *, is_dry: bool) -> bool:
         pruned = count_month(month) if is_dry else _prune(month)
         if pruned is not None:
-            self.stdout.write(_would_go(pruned) if is_dry else _went(pruned))
+            self.stdout.write(_dry_run_line(pruned) if is_dry else _dropped_line(pruned))
         return pruned is not None
 
 
 def _days(text: str) -> timedelta:
     match = re.fullmatch(r"([0-9]{1,5})d?", text, re.ASCII)
-    if match is None or int(match[1]) > KEEP_MOST_DAYS:
+    if match is None or int(match[1]) > MAX_KEPT_DAYS:
         raise CommandError(_("--keep: a number of days, like 400d"))
     if int(match[1]) < MIN_KEPT_DAYS:
         words = _("--keep: at least %(days)dd, since younger requests may still be settled")
@@ -56,21 +56,23 @@ def _days(text: str) -> timedelta:
 
 
 def _prune(month: Month) -> Pruned | None:
-    """The log is locked for a moment, which a long page or a CSV may hold up: then again, a few times."""
-    for left in reversed(range(TRIES)):
+    # A long query, such as a CSV export, may keep the log's lock from being granted in time, so retry.
+    for left in reversed(range(MAX_TRIES)):
         try:
             return prune_month(month)
         except RollUpsDifferError as error:
-            raise CommandError(_differ(error)) from error
+            raise CommandError(_differing_text(error)) from error
         except OperationalError as error:
             if not left:
-                words = _("%(month)s: the usage log could not be locked in time, so nothing was dropped. Try again later.")
+                words = _(
+                    "%(month)s: the usage log could not be locked in time, so nothing was dropped. Try again later."
+                )
                 raise CommandError(words % {"month": month}) from error
-        time.sleep(PAUSE_S)
+        time.sleep(RETRY_PAUSE_S)
     return None
 
 
-def _differ(error: RollUpsDifferError) -> str:
+def _differing_text(error: RollUpsDifferError) -> str:
     words = ngettext(
         "%(space)s, %(month)s: %(n)d rolled-up figure differs from the sum of its rows. Nothing of that month "
         "was dropped. Run reconcile, and keep the rows until the cause is known.",
@@ -82,23 +84,23 @@ def _differ(error: RollUpsDifferError) -> str:
     return words % {"space": space or error.space_id, "month": error.month, "n": error.differing}
 
 
-def _went(pruned: Pruned) -> str:
+def _dropped_line(pruned: Pruned) -> str:
     words = ngettext(
         "%(month)s: %(n)s row dropped, $%(spent)s kept as checkpoints.",
         "%(month)s: %(n)s rows dropped, $%(spent)s kept as checkpoints.",
         pruned.rows,
     )
-    return words % _named(pruned)
+    return words % _values(pruned)
 
 
-def _would_go(pruned: Pruned) -> str:
+def _dry_run_line(pruned: Pruned) -> str:
     words = ngettext(
         "%(month)s: %(n)s row would be dropped, $%(spent)s kept as checkpoints.",
         "%(month)s: %(n)s rows would be dropped, $%(spent)s kept as checkpoints.",
         pruned.rows,
     )
-    return words % _named(pruned)
+    return words % _values(pruned)
 
 
-def _named(pruned: Pruned) -> dict[str, str]:
+def _values(pruned: Pruned) -> dict[str, str]:
     return {"month": str(pruned.month), "n": f"{pruned.rows:,}", "spent": format_exact(pruned.spent_nanos)}
