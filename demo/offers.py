@@ -8,7 +8,7 @@ from django.utils import timezone
 from core.money import NANOS_PER_USD
 from relay.models import Model, Upstream
 from relay.pricing import Rate
-from relay.services import record_change, set_price, told
+from relay.services import audit_values, record_change, set_price
 
 NAME = "demo"
 # USD per million tokens in nano-dollars, like a small chat model and its embeddings elsewhere; a video by the second.
@@ -22,7 +22,7 @@ RATES = {
 @transaction.atomic
 def offer_demo_models(*, upstream_port: int) -> None:
     """Make the demo's models where they are missing, and point the demo upstream at its port of this start."""
-    before = told(Upstream.objects.filter(name=NAME).first())
+    before = audit_values(Upstream.objects.filter(name=NAME).first())
     upstream, _is_new = Upstream.objects.get_or_create(name=NAME)
     upstream.base_url = f"http://127.0.0.1:{upstream_port}/v1"
     upstream.save(update_fields=["base_url"])

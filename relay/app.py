@@ -1,7 +1,7 @@
-"""The OpenAI-compatible endpoint under /v1: an ASGI application beside Django, in the same process.
+"""The OpenAI-compatible API under /v1: an ASGI application beside Django, in the same process.
 
-Hold, forward, settle. Nothing is forwarded before its hold is durable, nothing but a stream is answered before it is
-settled, and a settlement is shielded from a client that leaves.
+Each request is held, forwarded and settled. The hold is committed before the request is forwarded. The charge is
+settled before the response is sent, except for a stream. A client that disconnects does not cancel the settlement.
 """
 
 from __future__ import annotations
@@ -18,47 +18,50 @@ from accounts.keys import Presented, parse_key
 from core.errors import KeyRefused, QuotaError
 from core.money import format_exact
 from relay import errors, quick_json
-from relay.asks import KINDS, Ask, Kind, model_of, read_ask
 from relay.catalogue import Catalogue, Offer
-from relay.charges import Charge, authorize, know, open_charge, refusal
-from relay.errors import PASSED_ON
+from relay.charges import Charge, check_order, open_charge, refusal_order, verify_key
+from relay.errors import CLIENT_ERROR_STATUSES
 from relay.exchange import ClientGoneError, Receive, Request, Scope, Send
-from relay.http import Answer, HttpError
+from relay.http import HttpError, UpstreamResponse
+from relay.model_requests import ENDPOINTS, Endpoint, ModelRequest, model_for_log, read_model_request
 from relay.pricing import parse_usage
-from relay.stream import Events
+from relay.stream import EventStream
 from relay.teller import Teller
 from relay.upstreams import UpstreamError, Upstreams
 from relay.videos import Videos
 
 log = structlog.get_logger(__name__)
 
-ANSWER_MOST = 64 * 1024 * 1024
-# How long an answer may take before it is watched whether its client is still there.
-LOOK_AFTER_S = 0.5
+MAX_RESPONSE_BYTES = 64 * 1024 * 1024
+# Watching for a disconnect costs an asyncio task, so requests that are answered sooner than this do without one.
+DISCONNECT_CHECK_DELAY_S = 0.5
 
 
-class Strangers:
-    """Counts requests whose key is nobody's and says so now and then: rows of the log would be theirs to fill."""
+class UnknownKeyCounter:
+    """Counts requests with an unknown API key and logs the count at most once a minute.
 
-    EVERY_S = 60.0
+    They get no usage record: anybody could fill the table with them.
+    """
+
+    LOG_INTERVAL_S = 60.0
 
     def __init__(self) -> None:
         self.count = 0
-        self._told_at = -self.EVERY_S
+        self._logged_at = -self.LOG_INTERVAL_S
 
-    def note(self) -> None:
+    def increment(self) -> None:
         self.count += 1
         now = time.monotonic()
-        if now - self._told_at >= self.EVERY_S:
+        if now - self._logged_at >= self.LOG_INTERVAL_S:
             log.info("unknown_keys_refused", count=self.count)
-            self._told_at, self.count = now, 0
+            self._logged_at, self.count = now, 0
 
 
 class Relay:
-    """`start` before the first request, `close` after the last; callable as an ASGI application in between."""
+    """The ASGI application. Call `start` before the first request and `close` after the last."""
 
     def __init__(self) -> None:
-        self.strangers = Strangers()
+        self.unknown_keys = UnknownKeyCounter()
         self.teller = Teller()
         self.catalogue = Catalogue()
         self.upstreams = Upstreams()
@@ -81,7 +84,7 @@ class Relay:
             await request.refuse(error)
         except QuotaError as error:
             if error.code == "invalid_api_key":
-                self.strangers.note()
+                self.unknown_keys.increment()
             await request.refuse(errors.refused(error))
         except (DatabaseError, InterfaceError):
             await request.refuse(errors.unavailable())
@@ -92,24 +95,24 @@ class Relay:
 
     async def _serve(self, request: Request) -> None:
         path = request.scope["path"].removeprefix("/v1").rstrip("/")
-        presented = _presented(request)
+        presented = _required_key(request)
         if path == "/models" or path.startswith("/models/"):
             await self._models(request, presented, path.removeprefix("/models").lstrip("/"))
             return
         if path == "/videos" or path.startswith("/videos/"):
             await self.videos.serve(request, presented, path.removeprefix("/videos").lstrip("/"))
             return
-        kind = KINDS.get(path)
-        if kind is None:
-            raise errors.ApiError(404, "invalid_request", "There is no such endpoint here.")
+        endpoint = ENDPOINTS.get(path)
+        if endpoint is None:
+            raise errors.ApiError(404, "invalid_request", "This endpoint does not exist.")
         if request.scope["method"] != "POST":
-            raise errors.ApiError(405, "invalid_request", "This endpoint takes POST.")
-        await self._spend(request, presented, kind)
+            raise errors.ApiError(405, "invalid_request", "This endpoint accepts only POST.")
+        await self._spend(request, presented, endpoint)
 
     async def _models(self, request: Request, presented: Presented, name: str) -> None:
         if request.scope["method"] != "GET":
-            raise errors.ApiError(405, "invalid_request", "This endpoint takes GET.")
-        allowed = await self.teller.ask(authorize(presented, request.address))
+            raise errors.ApiError(405, "invalid_request", "This endpoint accepts only GET.")
+        allowed = await self.teller.ask(check_order(presented, request.address))
         offers = [offer for offer in self.catalogue.offers.values() if not allowed or offer.name in allowed]
         rows = [_model_row(offer) for offer in sorted(offers, key=lambda offer: offer.name)]
         if not name:
@@ -120,25 +123,26 @@ class Relay:
             raise errors.unknown_model(name)
         await request.answer(200, json.dumps(row).encode(), {})
 
-    async def _spend(self, request: Request, presented: Presented, kind: Kind) -> None:
-        raw = await request.body(lambda: know(self.teller, presented, request.address))
+    async def _spend(self, request: Request, presented: Presented, endpoint: Endpoint) -> None:
+        raw = await request.body(lambda: verify_key(self.teller, presented, request.address))
         try:
-            ask = read_ask(kind, raw)
-            offer = self._offer(ask.model)
+            model_request = read_model_request(endpoint, raw)
+            offer = self._offer(model_request.model)
         except errors.ApiError as error:
-            # A wrong key is told before a wrong body: a stranger learns nothing of what is offered.
-            asked = model_of(raw)
+            # The key is verified before the body's error is returned, so that a client without a valid key cannot find
+            # out which models are on sale. Raises KeyRefused instead.
+            model = model_for_log(raw)
             await self.teller.ask(
-                refusal(presented, request.address, model=asked, status=error.status, code=error.code)
+                refusal_order(presented, request.address, model=model, status=error.status, code=error.code)
             )
             raise
-        charge = await open_charge(self.teller, presented, request.address, ask, offer)
+        charge = await open_charge(self.teller, presented, request.address, model_request, offer)
         try:
-            await self._forward(request, ask, offer, charge)
+            await self._forward(request, model_request, offer, charge)
         except BaseException as error:
-            # Whatever went wrong, the hold does not outlive the request.
-            has_left = isinstance(error, asyncio.CancelledError | ClientGoneError)
-            await charge.fail(499 if has_left else 500, "client_gone" if has_left else "relay_error")
+            # Release the hold after any exception, cancellation included; otherwise it blocks money until it is swept.
+            is_client_gone = isinstance(error, asyncio.CancelledError | ClientGoneError)
+            await charge.fail(499 if is_client_gone else 500, "client_gone" if is_client_gone else "relay_error")
             raise
 
     def _offer(self, name: str) -> Offer:
@@ -147,33 +151,33 @@ class Relay:
             raise errors.unknown_model(name)
         return offer
 
-    async def _forward(self, request: Request, ask: Ask, offer: Offer, charge: Charge) -> None:
-        body = ask.for_upstream(charge.output_limit)
+    async def _forward(self, request: Request, model_request: ModelRequest, offer: Offer, charge: Charge) -> None:
+        body = model_request.for_upstream(charge.output_limit)
         failure = UpstreamError("no upstream serves this model")
         for target in self.upstreams.in_order(offer.targets):
             try:
-                with request.while_there(look_after_s=LOOK_AFTER_S):
-                    answer = await self.upstreams.request("POST", target, ask.kind.path, body)
+                with request.cancel_on_disconnect(delay_s=DISCONNECT_CHECK_DELAY_S):
+                    response = await self.upstreams.request("POST", target, model_request.endpoint.path, body)
             except UpstreamError as error:
                 failure = error
-                if error.status in PASSED_ON:
+                if error.status in CLIENT_ERROR_STATUSES:
                     break
                 continue
-            with answer:
-                if ask.is_stream and answer.content_type == "text/event-stream":
-                    await self._stream(request, ask, charge, answer)
+            with response:
+                if model_request.is_stream and response.content_type == "text/event-stream":
+                    await self._send_stream(request, model_request, charge, response)
                 else:
-                    await self._whole(request, charge, answer)
+                    await self._send_complete(request, charge, response)
             return
-        await _tell_failure(request, charge, failure)
+        await _answer_failure(request, charge, failure)
 
-    async def _whole(self, request: Request, charge: Charge, answer: Answer) -> None:
-        """An answer in one piece: settled first, then sent."""
+    async def _send_complete(self, request: Request, charge: Charge, response: UpstreamResponse) -> None:
+        """Settle, then send: the headers report the cost and what remains."""
         try:
-            with request.while_there(look_after_s=LOOK_AFTER_S):
-                body = await answer.read(ANSWER_MOST)
+            with request.cancel_on_disconnect(delay_s=DISCONNECT_CHECK_DELAY_S):
+                body = await response.read(MAX_RESPONSE_BYTES)
         except HttpError as error:
-            await _tell_failure(request, charge, UpstreamError(f"broke off: {error}"))
+            await _answer_failure(request, charge, UpstreamError(f"broke off: {error}"))
             return
         usage = parse_usage(quick_json.read_usage(body))
         settled = await charge.settle(usage or charge.estimate(len(body)), is_estimated=usage is None)
@@ -181,17 +185,19 @@ class Relay:
             "x-space-cost-usd": format_exact(settled.cost_nanos),
             "x-space-remaining-usd": format_exact(settled.available_nanos),
         }
-        await request.answer(200, body, headers, answer.headers.get("content-type", ""))
+        await request.answer(200, body, headers, response.headers.get("content-type", ""))
 
-    async def _stream(self, request: Request, ask: Ask, charge: Charge, answer: Answer) -> None:
-        """Bytes pass as they come. However it ends, what was delivered is charged and the rest released."""
-        charge.events = events = Events(shows_usage=ask.shows_usage)
+    async def _send_stream(
+        self, request: Request, model_request: ModelRequest, charge: Charge, response: UpstreamResponse
+    ) -> None:
+        """Forward the events as they arrive. However the stream ends, charge what was delivered, release the rest."""
+        charge.events = events = EventStream(shows_usage=model_request.shows_usage)
         held = {"x-space-held-usd": format_exact(charge.held_nanos), "cache-control": "no-cache"}
         await request.start(200, {"content-type": "text/event-stream"} | charge.headers() | held)
         status, code = 499, "client_gone"
         try:
-            with request.while_there():
-                status, code = await _pass_on(request, answer, events, charge)
+            with request.cancel_on_disconnect():
+                status, code = await _relay_events(request, response, events, charge)
         except ClientGoneError:
             pass
         finally:
@@ -202,12 +208,14 @@ class Relay:
             await request.write(b"", more=False)
 
 
-async def _pass_on(request: Request, answer: Answer, events: Events, charge: Charge) -> tuple[int, str]:
-    """(status, code) of how the stream ended."""
+async def _relay_events(
+    request: Request, response: UpstreamResponse, events: EventStream, charge: Charge
+) -> tuple[int, str]:
+    """Forward the stream to its end. Returns the status and code for the usage record."""
     status, code = 200, ""
     try:
-        async for chunk in answer.chunks():
-            charge.note_first()
+        async for chunk in response.chunks():
+            charge.record_first_token()
             if out := events.feed(chunk):
                 await request.write(out, more=True)
     except HttpError:
@@ -217,17 +225,17 @@ async def _pass_on(request: Request, answer: Answer, events: Events, charge: Cha
     return status, code
 
 
-async def _tell_failure(request: Request, charge: Charge, failure: UpstreamError) -> None:
-    """Costs nothing, is logged as an error; the client's own mistakes come back as the upstream told them."""
+async def _answer_failure(request: Request, charge: Charge, failure: UpstreamError) -> None:
+    """Release the hold and report the failure. Errors in the client's own request return with the upstream's body."""
     await charge.fail(failure.status, "upstream_error")
-    if failure.status in PASSED_ON and failure.body:
+    if failure.status in CLIENT_ERROR_STATUSES and failure.body:
         await request.answer(failure.status, failure.body, charge.headers(), failure.content_type)
         return
     log.warning("upstream_failed", reason=str(failure), request=str(charge.request_id))
     await request.refuse(errors.upstream_failed("The model's provider failed. Nothing was charged."), charge.headers())
 
 
-def _presented(request: Request) -> Presented:
+def _required_key(request: Request) -> Presented:
     scheme, _, text = request.header(b"authorization").partition(" ")
     presented = parse_key(text.strip()) if scheme.lower() == "bearer" else None
     if presented is None:

@@ -1,6 +1,7 @@
-"""Models, prices and upstreams as the relay knows them: read from the database every few seconds, not per request.
+"""An in-memory cache of models, prices and upstreams, refreshed from the database every CATALOGUE_REFRESH_S seconds.
 
-They are the operators' and few. Keys, people, spaces and wallets are never kept: those are asked at each request.
+Only operators change these, and there are few of them. Keys, users, spaces and wallets are never cached: the database
+checks them for every request, so that a revoked key stops working immediately.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Offer:
-    """One model that can be asked: its price now, its limits, and who serves it."""
+    """One model on sale: its current price, its limits and the upstreams that serve it."""
 
     name: str
     rate: Rate
@@ -38,7 +39,7 @@ class Offer:
 
 
 class Catalogue:
-    """`offers` is replaced whole, so that a reader needs no lock. `close` ends the thread that refreshes it."""
+    """Refreshes `offers` in a thread of its own. The dict is replaced, never mutated, so readers need no lock."""
 
     def __init__(self) -> None:
         self.offers: dict[str, Offer] = {}
@@ -67,7 +68,7 @@ class Catalogue:
 
 
 def read_offers() -> dict[str, Offer]:
-    """Every enabled model that has a price now and an upstream that serves it."""
+    """Every enabled model that has a price in force and at least one usable upstream, by name."""
     served: dict[int, list[Target]] = {}
     for upstream in Upstream.objects.filter(is_enabled=True).prefetch_related("models"):
         if target := target_of(upstream):
@@ -95,7 +96,10 @@ def _offer(model: Model, price: Price, targets: list[Target]) -> Offer:
 
 
 def target_of(upstream: Upstream) -> Target | None:
-    """How to ask this upstream; None where its credential cannot be opened: the others go on serving."""
+    """The upstream with its decrypted credential; None if CREDENTIAL_KEYS does not decrypt it.
+
+    Such an upstream is left out with an error in the log, so that the others keep serving.
+    """
     try:
         credential = upstream.unseal()
     except ImproperlyConfigured as error:

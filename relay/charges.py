@@ -1,4 +1,4 @@
-"""The money side of one request: its hold, kept alive while the answer runs, and its one settlement."""
+"""The money of one request: compute and place its hold, renew it during the response, settle or release it once."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from core.errors import InsufficientQuota, KeyRefused
 from core.ids import new_id
 from quotas.charging import Call
 from quotas.sets import CheckOrder, HoldOrder, ReleaseOrder, RenewOrder, Settled, SettleOrder
-from relay.asks import Ask
 from relay.catalogue import Offer
 from relay.media import media_of
+from relay.model_requests import ModelRequest
 from relay.pricing import (
     Usage,
     affordable_output_tokens,
@@ -25,41 +25,41 @@ from relay.pricing import (
     cost_nanos,
     estimate_tokens,
 )
-from relay.stream import Events
+from relay.stream import EventStream
 from relay.teller import Teller
 
-# Content that the upstream keeps: how long it is we cannot know.
-_KEPT_UPSTREAM = ("previous_response_id", "conversation")
-_POINTERS = (b'"file_id"', b'"file_url"', b'"vector_store_ids"', b'"item_reference"')
+# Both refer to content that the upstream stores. Its size is unknown here, so the hold covers the context window.
+_STORED_CONTEXT_FIELDS = ("previous_response_id", "conversation")
+_STORED_CONTENT_MARKERS = (b'"file_id"', b'"file_url"', b'"vector_store_ids"', b'"item_reference"')
 
 
 @dataclass(eq=False)
 class Charge:
-    """An open hold. Exactly one of `settle` and `fail` ends it; a second end does nothing."""
+    """An open hold, ended by exactly one `settle` or `fail`. A `fail` after the end does nothing."""
 
     teller: Teller
-    ask: Ask
+    model_request: ModelRequest
     offer: Offer
     presented: Presented
     request_id: UUID
     held_nanos: int
     output_limit: int
-    # What of a stream went by so far; an answer in one piece is delivered only when it is settled.
-    events: Events | None = None
+    # Set for a stream only: a complete response is sent after it was settled, so renewals have nothing to report.
+    events: EventStream | None = None
     started: float = field(default_factory=time.monotonic)
     first_token_ms: int | None = None
     is_ended: bool = False
-    _renewal: asyncio.Task[None] | None = None
+    _renewal_task: asyncio.Task[None] | None = None
 
     def headers(self) -> dict[str, str]:
         return {"x-space-request-id": str(self.request_id)}
 
-    def note_first(self) -> None:
+    def record_first_token(self) -> None:
         if self.first_token_ms is None:
             self.first_token_ms = self._elapsed_ms()
 
     async def settle(self, usage: Usage, *, is_estimated: bool, status: int = 200, code: str = "") -> Settled:
-        """Charge what was used; an estimate never more than the hold."""
+        """Charge the cost of `usage`. An estimated cost is capped at the hold; a reported one is not."""
         self._end()
         cost = cost_nanos(self.offer.rate, usage)
         order = SettleOrder(
@@ -72,7 +72,7 @@ class Charge:
         return await self.teller.ask(order)
 
     async def fail(self, status: int, code: str) -> None:
-        """Release the hold; the log gets an Error row with the status."""
+        """Release the hold and write an error usage record. A status below 400 is recorded as 400."""
         if self.is_ended:
             return
         self._end()
@@ -83,14 +83,17 @@ class Charge:
         await self.teller.ask(order)
 
     def keep_alive(self) -> None:
-        """Renew the hold every few seconds with what was delivered so far, until it is ended."""
+        """Renew the hold every few seconds until the charge ends, and report the cost delivered so far.
+
+        When the hold expires because the process died, the sweep charges what the last renewal reported.
+        """
         self.teller.renewals.add(self)
 
     def renew(self) -> None:
-        # Kept, because the loop itself holds on to no task.
-        self._renewal = asyncio.ensure_future(self._ask_renewal())
+        # The event loop keeps only weak references to tasks; without this one it could be garbage-collected.
+        self._renewal_task = asyncio.ensure_future(self._send_renewal())
 
-    async def _ask_renewal(self) -> None:
+    async def _send_renewal(self) -> None:
         delivered, accrued = 0, 0
         if self.events is not None:
             delivered = self.events.text_bytes
@@ -106,8 +109,10 @@ class Charge:
             await self.teller.ask(order)
 
     def estimate(self, delivered_bytes: int) -> Usage:
-        """What was used, where no usage tells it: bytes sent and delivered, a quarter of them tokens."""
-        return Usage(input_tokens=estimate_tokens(self.ask.body_bytes), output_tokens=estimate_tokens(delivered_bytes))
+        """Usage for an upstream that reported none: BYTES_PER_TOKEN bytes of request and response are one token."""
+        return Usage(
+            input_tokens=estimate_tokens(self.model_request.body_bytes), output_tokens=estimate_tokens(delivered_bytes)
+        )
 
     def _end(self) -> None:
         self.is_ended = True
@@ -133,86 +138,95 @@ class Charge:
         return round((time.monotonic() - self.started) * 1000)
 
 
-def authorize(presented: Presented, address: str | None) -> CheckOrder:
-    """Whether the key may be used at all: the models it is limited to, empty for all. Raises KeyRefused."""
+def check_order(presented: Presented, address: str | None) -> CheckOrder:
+    """An order that checks the key and returns the models it may use, empty for all. Refused with KeyRefused."""
     return CheckOrder(request_id=new_id(), presented=presented, address=address)
 
 
-async def know(teller: Teller, presented: Presented, address: str | None) -> None:
-    """Raises KeyRefused for a key that is nobody's; what else is wrong with one is told and logged with its request."""
+async def verify_key(teller: Teller, presented: Presented, address: str | None) -> None:
+    """Raise KeyRefused if the key is unknown.
+
+    Every other refusal of a known key is left to the hold, which also records it with the request's model.
+    """
     try:
-        await teller.ask(authorize(presented, address))
+        await teller.ask(check_order(presented, address))
     except KeyRefused as refused:
         if refused.code == "invalid_api_key":
             raise
 
 
-def refusal(presented: Presented, address: str | None, *, model: str, status: int, code: str) -> CheckOrder:
-    """As authorize; and the log keeps that the request was refused for another reason."""
+def refusal_order(presented: Presented, address: str | None, *, model: str, status: int, code: str) -> CheckOrder:
+    """Like check_order; if the key is valid, write an error usage record with this status and code."""
     return CheckOrder(request_id=new_id(), presented=presented, address=address, model=model, status=status, code=code)
 
 
-async def open_charge(teller: Teller, presented: Presented, address: str | None, ask: Ask, offer: Offer) -> Charge:
-    """Hold the dearest that the request can cost, or as much of it as is there and covers one token of an answer.
+async def open_charge(
+    teller: Teller, presented: Presented, address: str | None, model_request: ModelRequest, offer: Offer
+) -> Charge:
+    """Hold the upper bound of the request's cost, or whatever part of it is available.
 
-    Raises what a HoldOrder is refused with.
+    A partial hold lowers the completion limit to what it covers. Raises what HoldOrder is refused with, and
+    InsufficientQuota if the hold does not cover one output token.
     """
-    limit = _limit(ask, offer)
-    weight = _weigh(ask, offer)
-    most, least = _bound(ask, offer, limit, weight), _bound(ask, offer, min(limit, 1), weight)
+    limit = _completion_limit(model_request, offer)
+    input_bound = _input_bound(model_request, offer)
+    bound = _bound_nanos(model_request, offer, limit, input_bound)
+    minimum = _bound_nanos(model_request, offer, min(limit, 1), input_bound)
     order = HoldOrder(
         request_id=new_id(),
         presented=presented,
         model=offer.name,
         address=address,
-        least_nanos=max(least, 1),
-        most_nanos=max(most, 1),
+        least_nanos=max(minimum, 1),
+        most_nanos=max(bound, 1),
     )
     held = await teller.ask(order)
-    if limit and held.amount_nanos < most:
-        limit = min(limit, _affordable(ask, offer, held.amount_nanos, weight))
-    charge = Charge(teller, ask, offer, presented, order.request_id, held.amount_nanos, limit)
+    if limit and held.amount_nanos < bound:
+        limit = min(limit, _affordable(model_request, offer, held.amount_nanos, input_bound))
+    charge = Charge(teller, model_request, offer, presented, order.request_id, held.amount_nanos, limit)
     charge.keep_alive()
     return charge
 
 
-def _limit(ask: Ask, offer: Offer) -> int:
-    if not ask.kind.limit_fields:
+def _completion_limit(model_request: ModelRequest, offer: Offer) -> int:
+    if not model_request.endpoint.limit_fields:
         return 0
-    return min(ask.limit or offer.default_output_tokens, offer.max_output_tokens)
+    return min(model_request.limit or offer.default_output_tokens, offer.max_output_tokens)
 
 
-def _bound(ask: Ask, offer: Offer, limit: int, weight: tuple[int, int]) -> int:
-    body_bytes, media_nanos = weight
+def _bound_nanos(model_request: ModelRequest, offer: Offer, limit: int, input_bound: tuple[int, int]) -> int:
+    body_bytes, media_nanos = input_bound
     return bound_nanos(
-        offer.rate, body_bytes=body_bytes, choices=ask.choices, output_tokens=limit, media_nanos=media_nanos
+        offer.rate, body_bytes=body_bytes, choices=model_request.choices, output_tokens=limit, media_nanos=media_nanos
     )
 
 
-def _affordable(ask: Ask, offer: Offer, available_nanos: int, weight: tuple[int, int]) -> int:
-    body_bytes, media_nanos = weight
+def _affordable(model_request: ModelRequest, offer: Offer, available_nanos: int, input_bound: tuple[int, int]) -> int:
+    body_bytes, media_nanos = input_bound
     tokens = affordable_output_tokens(
         offer.rate,
         available_nanos=available_nanos,
         body_bytes=body_bytes,
-        choices=ask.choices,
+        choices=model_request.choices,
         media_nanos=media_nanos,
     )
     if tokens < 1:
-        raise InsufficientQuota(available=available_nanos, amount=_bound(ask, offer, 1, weight))
+        raise InsufficientQuota(available=available_nanos, amount=_bound_nanos(model_request, offer, 1, input_bound))
     return tokens
 
 
-def _weigh(ask: Ask, offer: Offer) -> tuple[int, int]:
-    """(bytes that may be tokens, nanos that the media may cost)."""
-    media = media_of(ask.body, ask.raw)
-    body_bytes = ask.body_bytes - media.body_bytes
-    if _is_elsewhere(ask):
+def _input_bound(model_request: ModelRequest, offer: Offer) -> tuple[int, int]:
+    """(body bytes to price as tokens, upper bound of the media's cost in nanos)."""
+    media = media_of(model_request.body, model_request.raw)
+    body_bytes = model_request.body_bytes - media.body_bytes
+    if _refers_to_stored_content(model_request):
         body_bytes = max(body_bytes, offer.context_tokens)
     nanos = media.images * offer.image_nanos_ceiling + media.audio_minutes * offer.audio_minute_nanos_ceiling
     return body_bytes, nanos
 
 
-def _is_elsewhere(ask: Ask) -> bool:
-    """Whether it asks about content that is not in its body."""
-    return any(map(ask.body.get, _KEPT_UPSTREAM)) or any(map(ask.raw.__contains__, _POINTERS))
+def _refers_to_stored_content(model_request: ModelRequest) -> bool:
+    """Whether the request refers to content that is not in its body, such as an earlier response or a file."""
+    return any(map(model_request.body.get, _STORED_CONTEXT_FIELDS)) or any(
+        map(model_request.raw.__contains__, _STORED_CONTENT_MARKERS)
+    )

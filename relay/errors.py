@@ -1,4 +1,4 @@
-"""Refusals in the shape that OpenAI's clients understand."""
+"""Error responses of /v1 in the format of OpenAI's API."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from core.errors import (
 )
 from core.money import format_exact
 
-# Statuses that tell the client about its own request; all others are between us and the upstream.
+# Upstream statuses caused by the client's own request: passed on, and no other upstream is tried.
+# All others (401, 403, 429, 5xx) concern the operator's account with the upstream.
 CLIENT_ERROR_STATUSES = frozenset({400, 404, 405, 409, 413, 415, 422})
 
 
 @dataclass
 class ApiError(Exception):
-    """What a client is formatted: an HTTP status, OpenAI's fields, and whether trying again can help."""
+    """An error response: HTTP status, the fields of OpenAI's error object, and whether the client should retry."""
 
     status: int
     code: str
@@ -59,7 +60,7 @@ def wrong_method(right: str) -> ApiError:
 
 
 def unknown_task() -> ApiError:
-    """The same for a task of somebody else's as for one that never was."""
+    """The same answer for another user's task as for one that never existed, so that ids cannot be probed."""
     return ApiError(404, "task_not_found", _("This task does not exist."))
 
 
@@ -74,7 +75,7 @@ def upstream_failed(message: str) -> ApiError:
 
 
 def refused(error: QuotaError) -> ApiError:
-    """The words for a refusal_order by key or quota: which limit, what was spent, what is left, who can raise it."""
+    """The response for a refusal by key or quota. It says which limit applies and who can raise it."""
     match error:
         case KeyRefused() | NotSpending():
             return ApiError(REFUSAL_STATUS[error.code], error.code, _key_message(error.code))

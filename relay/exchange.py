@@ -1,4 +1,4 @@
-"""One HTTP exchange of the relay: what the client sent, whether it is still connected, and the way to answer."""
+"""One HTTP exchange over ASGI: the client's request, its disconnect, and the response."""
 
 from __future__ import annotations
 
@@ -10,32 +10,30 @@ from typing import Any
 
 from core.addresses import resolve_client_address
 from relay import errors
-from relay.asks import BODY_MOST
+from relay.model_requests import MAX_BODY_BYTES
 
 Scope = MutableMapping[str, Any]
-
-
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-
-
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-
-# Of a body, before the key is looked at.
-STRANGERS_MOST = 256 * 1024
+# Buffered of a request body before its API key was verified.
+MAX_UNAUTHENTICATED_BODY_BYTES = 256 * 1024
 
 
 class Request:
-    """One HTTP exchange: what was sent, and the way to answer."""
+    """One HTTP exchange: reads the client's request and sends the response."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
         self.receive = receive
         self.send = send
-        self._there: WhileThere | None = None
+        self._disconnect_watch: DisconnectWatch | None = None
 
     def header(self, name: bytes) -> str:
-        """All its lines in one, since a proxy may have added one below those it was sent; empty where there is none."""
+        """All values of this header, joined by commas; empty if it is missing.
+
+        A proxy may append a second X-Forwarded-For line instead of extending the first.
+        """
         return b",".join([value for key, value in self.scope["headers"] if key == name]).decode("latin-1")
 
     @property
@@ -43,37 +41,41 @@ class Request:
         client = self.scope.get("client") or ("",)
         return resolve_client_address(client[0], self.header(b"x-forwarded-for"))
 
-    async def body(self, known: Callable[[], Awaitable[None]]) -> bytes:
-        """Raises ApiError 413 beyond BODY_MOST, before it is all in memory; and what `known` raises of a long one.
+    async def body(self, verify_key: Callable[[], Awaitable[None]]) -> bytes:
+        """Read the whole body. Raises ApiError 413 beyond MAX_BODY_BYTES, and ClientGoneError on disconnect.
 
-        Else strangers would have us keep as much as they like to send.
+        Beyond MAX_UNAUTHENTICATED_BODY_BYTES, `verify_key` is awaited once and its exceptions propagate. Without that,
+        clients without a valid key could make the relay buffer 20 MiB for each request.
         """
-        parts, size, is_known = [], 0, False
+        parts, size, is_verified = [], 0, False
         while True:
             message = await self.receive()
             if message["type"] == "http.disconnect":
                 raise ClientGoneError
             part = message.get("body", b"")
             size += len(part)
-            if size > BODY_MOST:
-                raise errors.ApiError(413, "invalid_request", f"The body is larger than {BODY_MOST} bytes.")
+            if size > MAX_BODY_BYTES:
+                raise errors.ApiError(413, "invalid_request", f"The body is larger than {MAX_BODY_BYTES} bytes.")
             parts.append(part)
             if not message.get("more_body"):
                 return b"".join(parts)
-            if size > STRANGERS_MOST and not is_known:
-                await known()
-                is_known = True
+            if size > MAX_UNAUTHENTICATED_BODY_BYTES and not is_verified:
+                await verify_key()
+                is_verified = True
 
-    def while_there(self, *, look_after_s: float = 0.0) -> WhileThere:
-        """Cancels what is done inside when the client leaves: ClientGoneError. Only after the body was read."""
-        if self._there is None:
-            self._there = WhileThere(self.receive)
-        self._there.look_after(look_after_s)
-        return self._there
+    def cancel_on_disconnect(self, *, delay_s: float = 0.0) -> DisconnectWatch:
+        """A context that is cancelled when the client disconnects, and then raises ClientGoneError.
+
+        Use it only after the body was read, since both consume `receive`. `delay_s` postpones the watching.
+        """
+        if self._disconnect_watch is None:
+            self._disconnect_watch = DisconnectWatch(self.receive)
+        self._disconnect_watch.start_after(delay_s)
+        return self._disconnect_watch
 
     def end(self) -> None:
-        if self._there is not None:
-            self._there.end()
+        if self._disconnect_watch is not None:
+            self._disconnect_watch.end()
 
     async def start(self, status: int, headers: dict[str, str]) -> None:
         listed = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
@@ -91,67 +93,70 @@ class Request:
         await self.answer(error.status, json.dumps(error.body()).encode(), error.headers() | (headers or {}))
 
 
-class WhileThere:
-    """What Request.while_there gives: one timer and one task for a whole exchange, which may enter it again and again.
+class DisconnectWatch:
+    """The context manager of Request.cancel_on_disconnect. It is re-entered during one exchange, with one task at most.
 
-    Servers tell that a client has left by `receive` alone, which costs a task: short work looks only when it turned out
-    long.
+    ASGI reports a disconnect only through `receive`, and awaiting that takes a task of its own. A delay spares short
+    requests this task.
     """
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._loop = asyncio.get_running_loop()
-        self._looking: asyncio.TimerHandle | None = None
-        self._leaving: asyncio.Task[None] | None = None
-        # The task that is inside; None while none is.
-        self._task: asyncio.Task[Any] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._disconnect: asyncio.Task[None] | None = None
+        # The task inside the context; None outside of it.
+        self._watched_task: asyncio.Task[Any] | None = None
         self._cancelled_before = 0
-        self._has_left = False
+        self._is_disconnected = False
 
-    def look_after(self, seconds: float) -> None:
+    def start_after(self, seconds: float) -> None:
         if not seconds:
-            self._look()
-        elif self._looking is None:
-            self._looking = self._loop.call_later(seconds, self._look)
+            self._start()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(seconds, self._start)
 
     def end(self) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
-        if self._leaving is not None:
-            self._leaving.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._disconnect is not None:
+            self._disconnect.cancel()
 
     def __enter__(self) -> None:
-        if self._leaving is not None and self._leaving.done():
+        if self._disconnect is not None and self._disconnect.done():
             raise ClientGoneError
-        self._task = asyncio.current_task(self._loop)
-        assert self._task is not None
-        self._cancelled_before = self._task.cancelling()
+        self._watched_task = asyncio.current_task(self._loop)
+        assert self._watched_task is not None
+        self._cancelled_before = self._watched_task.cancelling()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """As asyncio.timeout does it: our own cancellation is told from another's by their number."""
-        task, self._task = self._task, None
-        if not self._has_left or task is None:
+        """Turn our own cancellation into ClientGoneError and let every other one propagate.
+
+        The count of `Task.uncancel` tells them apart, as in asyncio.timeout.
+        """
+        task, self._watched_task = self._watched_task, None
+        if not self._is_disconnected or task is None:
             return
         is_ours_alone = task.uncancel() <= self._cancelled_before
         if is_ours_alone and kind is not None and issubclass(kind, asyncio.CancelledError):
             raise ClientGoneError from None
 
-    def _look(self) -> None:
-        # Never cancelled before the end: some servers lose what a cancelled one heard.
-        if self._leaving is None:
-            self._leaving = self._loop.create_task(_disconnected(self._receive))
-            self._leaving.add_done_callback(self._leave)
+    def _start(self) -> None:
+        # Not cancelled when the context exits: some servers lose the message that a cancelled `receive` waited for.
+        if self._disconnect is None:
+            self._disconnect = self._loop.create_task(_disconnected(self._receive))
+            self._disconnect.add_done_callback(self._cancel)
 
-    def _leave(self, _: object) -> None:
-        if self._task is not None:
-            self._has_left = True
-            self._task.cancel()
+    def _cancel(self, _: object) -> None:
+        if self._watched_task is not None:
+            self._is_disconnected = True
+            self._watched_task.cancel()
 
 
 class ClientGoneError(Exception):
-    """Nobody is there to answer any more."""
+    """The client has disconnected."""
 
 
 async def _disconnected(receive: Receive) -> None:

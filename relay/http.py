@@ -1,6 +1,6 @@
-"""HTTP/1.1 out, the little of it that the relay needs: httptools reads, asyncio carries, connections are reused.
+"""A minimal HTTP/1.1 client on asyncio and httptools, with keep-alive connections.
 
-No redirects, no cookies, no decompression, no proxies. Why not a client library: docs/decisions/013.
+It supports no redirects, cookies, compression or proxies. docs/decisions/013 says why the relay uses no client library.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from urllib.parse import urlsplit
 
 import httptools
 
-IDLE_MOST_S = 15.0
-IDLE_MOST = 256
-HEAD_MOST = 64 * 1024
-# Bytes that wait for a slow reader before the upstream is asked to wait as well.
-BUFFER_MOST = 256 * 1024
+MAX_IDLE_S = 15.0
+MAX_IDLE_CONNECTIONS = 256
+MAX_HEAD_BYTES = 64 * 1024
+# Backpressure: reading from the upstream pauses while a slow client has left this many bytes unread.
+MAX_BUFFERED_BYTES = 256 * 1024
 
 
 class HttpError(Exception):
-    """No answer, or not all of it: what was read before is whole up to there."""
+    """The response is missing or incomplete. Chunks read before the error are valid."""
 
 
-class StaleError(HttpError):
-    """A kept connection turned out to be closed before a byte of the answer."""
+class StaleConnectionError(HttpError):
+    """The upstream closed a kept-alive connection before it sent a byte of the response."""
 
 
-class Origin(NamedTuple):
-    """Where a connection leads: two requests of one origin can share it."""
+class UpstreamOrigin(NamedTuple):
+    """Scheme, host and port. Requests to the same origin share connections."""
 
     is_secure: bool
     host: str
@@ -45,23 +45,23 @@ class Origin(NamedTuple):
         return host if self.port == (443 if self.is_secure else 80) else f"{host}:{self.port}"
 
 
-class Connection(asyncio.Protocol):
-    """One connection, one exchange at a time. httptools calls the `on_…` methods."""
+class UpstreamConnection(asyncio.Protocol):
+    """One keep-alive connection that carries one exchange at a time. httptools calls the `on_…` methods."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._due_at = 0.0
+        self._timer_due_at = 0.0
         self._is_busy = False
         self._timeout_s = 0.0
-        self._heard_at = 0.0
+        self._last_activity_at = 0.0
         self.idle_since = 0.0
         self.is_lost = False
-        self._begin()
+        self._reset()
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
         self.status = 0
         self.headers: dict[str, str] = {}
@@ -74,26 +74,29 @@ class Connection(asyncio.Protocol):
         self._has_length = False
         self._keeps_alive = False
 
-    # -- What the relay asks.
+    # -- Exchanges
 
     async def exchange(self, head: bytes, body: bytes, timeout_s: float) -> None:
-        """Send a request and wait for the head of its answer. Raises HttpError; StaleError as it says."""
-        self._begin()
+        """Send a request and wait for the head of its response.
+
+        Raises StaleConnectionError if the connection closed before a byte of it, HttpError for every other failure.
+        """
+        self._reset()
         self._timeout_s = timeout_s
-        self._heard_at = self._loop.time()
+        self._last_activity_at = self._loop.time()
         self._is_busy = True
-        if self._timer is None or self._due_at > self._heard_at + timeout_s:
-            self._watch()
+        if self._timer is None or self._timer_due_at > self._last_activity_at + timeout_s:
+            self._check_timeout()
         assert self._transport is not None
-        self._transport.write(head + body if len(body) < HEAD_MOST else head)
-        if len(body) >= HEAD_MOST:
+        self._transport.write(head + body if len(body) < MAX_HEAD_BYTES else head)
+        if len(body) >= MAX_HEAD_BYTES:
             self._transport.write(body)
         while not self.status:
             self._raise_error()
             await self._wait()
 
     async def next_chunk(self) -> bytes:
-        """The next bytes of the body, empty at its end. Raises HttpError when it broke off."""
+        """The next bytes of the body, empty at its end. Raises HttpError if the response ended early."""
         while not self._chunks:
             if self._is_complete:
                 return b""
@@ -104,12 +107,12 @@ class Connection(asyncio.Protocol):
         self._buffered = 0
         if self._is_paused and self._transport is not None:
             self._is_paused = False
-            self._heard_at = self._loop.time()
+            self._last_activity_at = self._loop.time()
             self._transport.resume_reading()
         return chunk
 
     def end(self) -> bool:
-        """The exchange is over; whether the connection can serve another."""
+        """End the exchange. Returns whether the connection can be reused; otherwise it is closed."""
         self._is_busy = False
         can_serve = self._is_complete and self._keeps_alive and not self.is_lost
         if not can_serve:
@@ -118,43 +121,43 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         self.is_lost = True
-        self._unwatch()
+        self._cancel_timer()
         if self._transport is not None:
             self._transport.abort()
 
-    # -- What asyncio tells.
+    # -- Callbacks of asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's are transports by what they do, not by their class.
+        # uvloop's transports do not inherit from asyncio.Transport.
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        self._heard_at = self._loop.time()
+        self._last_activity_at = self._loop.time()
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade, HttpError) as error:
             self._fail(HttpError(f"not HTTP as we speak it: {type(error).__name__}"))
             self.abort()
         if self._is_complete and not self._is_busy:
-            # Bytes that nobody asked for.
+            # Bytes after the response was complete would be read as the response to the next request.
             self.abort()
         self._wake()
 
     def connection_lost(self, error: Exception | None) -> None:
         self.is_lost = True
-        self._unwatch()
+        self._cancel_timer()
         if self.status and not self._has_length and error is None:
             self._is_complete = True
         elif not self._is_complete:
             what = type(error).__name__ if error else "closed"
-            self._fail(HttpError(what) if self.status or self._head_bytes else StaleError(what))
+            self._fail(HttpError(what) if self.status or self._head_bytes else StaleConnectionError(what))
         self._wake()
 
-    # -- What httptools reads.
+    # -- Callbacks of httptools
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head_bytes += len(name) + len(value)
-        if self._head_bytes > HEAD_MOST:
+        if self._head_bytes > MAX_HEAD_BYTES:
             raise HttpError("the head is too long")
         self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
@@ -166,14 +169,14 @@ class Connection(asyncio.Protocol):
         self._has_length = (
             status in (204, 304) or "content-length" in self.headers or "transfer-encoding" in self.headers
         )
-        # Asked here, because the parser forgets it with the end of the message.
+        # Read now, because the parser resets it at the end of the message.
         self._keeps_alive = self._has_length and self._parser.should_keep_alive()
         self.status = status
 
     def on_body(self, body: bytes) -> None:
         self._chunks.append(body)
         self._buffered += len(body)
-        if self._buffered > BUFFER_MOST and not self._is_paused and self._transport is not None:
+        if self._buffered > MAX_BUFFERED_BYTES and not self._is_paused and self._transport is not None:
             self._is_paused = True
             self._transport.pause_reading()
 
@@ -181,7 +184,7 @@ class Connection(asyncio.Protocol):
         if self.status:
             self._is_complete = True
 
-    # -- Waiting.
+    # -- Waiting and timeouts
 
     async def _wait(self) -> None:
         self._waiter = self._loop.create_future()
@@ -194,24 +197,28 @@ class Connection(asyncio.Protocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _watch(self) -> None:
-        """One timer for all exchanges of a connection: it is set again where something was heard meanwhile."""
-        self._unwatch()
+    def _check_timeout(self) -> None:
+        """Abort the exchange if the upstream was silent for `timeout_s`; otherwise set the timer again.
+
+        A timer that is set again when it fires is cheaper than one that is reset on every read.
+        """
+        self._cancel_timer()
         if not self._is_busy:
             return
         now = self._loop.time()
         if self._is_paused:
-            self._heard_at = now
-        left_s = self._heard_at + self._timeout_s - now
+            # The client is slow, not the upstream: nothing is read while reading is paused.
+            self._last_activity_at = now
+        left_s = self._last_activity_at + self._timeout_s - now
         if left_s <= 0:
             self._fail(HttpError(f"silent for {self._timeout_s:g} s"))
             self.abort()
             self._wake()
         else:
-            self._due_at = now + left_s
-            self._timer = self._loop.call_later(left_s, self._watch)
+            self._timer_due_at = now + left_s
+            self._timer = self._loop.call_later(left_s, self._check_timeout)
 
-    def _unwatch(self) -> None:
+    def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -227,33 +234,36 @@ class Connection(asyncio.Protocol):
             raise HttpError("closed")
 
 
-class Answer:
-    """An answer whose head was read. Close it, or use it as a context: read whole, it gives its connection back."""
+class UpstreamResponse:
+    """A response whose head was read. Close it, or use it as a context manager.
 
-    def __init__(self, client: Client, origin: Origin, connection: Connection) -> None:
+    The connection returns to the pool if the body was read to its end, and is closed otherwise.
+    """
+
+    def __init__(self, client: HttpClient, origin: UpstreamOrigin, connection: UpstreamConnection) -> None:
         self._client = client
         self._origin = origin
-        self._connection: Connection | None = connection
+        self._connection: UpstreamConnection | None = connection
         self.status = connection.status
         self.headers: Mapping[str, str] = connection.headers
 
     @property
     def content_type(self) -> str:
-        """Without its parameters."""
+        """The media type in lower case, without parameters such as charset."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it comes. Raises HttpError when it breaks off, after all that came before."""
+        """Yield the body as it arrives. If it ends early, raises HttpError after all received bytes were yielded."""
         while self._connection is not None and (chunk := await self._connection.next_chunk()):
             yield chunk
 
-    async def read(self, most: int) -> bytes:
-        """The whole body. Raises HttpError when it breaks off or is longer than `most` bytes."""
+    async def read(self, max_bytes: int) -> bytes:
+        """The whole body. Raises HttpError if it ends early or is longer than `max_bytes`."""
         parts, size = [], 0
         while self._connection is not None and (chunk := await self._connection.next_chunk()):
             size += len(chunk)
-            if size > most:
-                raise HttpError(f"longer than {most} bytes")
+            if size > max_bytes:
+                raise HttpError(f"longer than {max_bytes} bytes")
             parts.append(chunk)
         return b"".join(parts)
 
@@ -269,11 +279,11 @@ class Answer:
         self.close()
 
 
-class Client:
-    """Keeps idle connections for a while. `close` ends them all."""
+class HttpClient:
+    """Sends requests over a pool of keep-alive connections. `close` closes the idle ones."""
 
     def __init__(self) -> None:
-        self._idle: dict[Origin, deque[Connection]] = defaultdict(deque)
+        self._idle: dict[UpstreamOrigin, deque[UpstreamConnection]] = defaultdict(deque)
         self._tls: ssl.SSLContext | None = None
 
     async def request(
@@ -286,39 +296,40 @@ class Client:
         connect_timeout_s: float,
         timeout_s: float,
         is_fresh: bool = False,
-    ) -> Answer:
-        """The answer's head; `timeout_s` is how long the other side may be silent. Raises HttpError.
+    ) -> UpstreamResponse:
+        """Send a request and return once the response's head was read. Raises HttpError.
 
-        `is_fresh` asks for a connection of its own; a kept one may turn out stale, and the request is then repeated.
+        `timeout_s` limits how long the upstream may be silent, not the whole exchange. A request on a stale kept-alive
+        connection is sent again on a new one; `is_fresh` avoids that by using a new connection from the start.
         """
-        origin, begun = _begun(method, url, headers)
-        head = begun + b"content-length: %d\r\n\r\n" % len(body)
-        if not is_fresh and (kept := self._take(origin)):
+        origin, head_start = _request_head(method, url, headers)
+        head = head_start + b"content-length: %d\r\n\r\n" % len(body)
+        if not is_fresh and (kept := self._take_idle(origin)):
             try:
                 return await self._exchange(origin, kept, head, body, timeout_s)
-            except StaleError:
+            except StaleConnectionError:
                 pass
         fresh = await self._connect(origin, connect_timeout_s)
         return await self._exchange(origin, fresh, head, body, timeout_s)
 
     async def _exchange(
-        self, origin: Origin, connection: Connection, head: bytes, body: bytes, timeout_s: float
-    ) -> Answer:
+        self, origin: UpstreamOrigin, connection: UpstreamConnection, head: bytes, body: bytes, timeout_s: float
+    ) -> UpstreamResponse:
         try:
             await connection.exchange(head, body, timeout_s)
         except BaseException:
             connection.end()
             connection.abort()
             raise
-        return Answer(self, origin, connection)
+        return UpstreamResponse(self, origin, connection)
 
-    async def _connect(self, origin: Origin, timeout_s: float) -> Connection:
+    async def _connect(self, origin: UpstreamOrigin, timeout_s: float) -> UpstreamConnection:
         loop = asyncio.get_running_loop()
         tls = self._context() if origin.is_secure else None
         try:
             async with asyncio.timeout(timeout_s):
                 _, connection = await loop.create_connection(
-                    lambda: Connection(loop), origin.host, origin.port, ssl=tls
+                    lambda: UpstreamConnection(loop), origin.host, origin.port, ssl=tls
                 )
         except (OSError, TimeoutError, UnicodeError) as error:
             raise HttpError(f"no connection: {type(error).__name__}") from error
@@ -329,9 +340,9 @@ class Client:
             self._tls = ssl.create_default_context()
         return self._tls
 
-    def _take(self, origin: Origin) -> Connection | None:
+    def _take_idle(self, origin: UpstreamOrigin) -> UpstreamConnection | None:
         idle = self._idle[origin]
-        earliest = time.monotonic() - IDLE_MOST_S
+        earliest = time.monotonic() - MAX_IDLE_S
         while idle:
             connection = idle.pop()
             if not connection.is_lost and connection.idle_since > earliest:
@@ -339,13 +350,13 @@ class Client:
             connection.abort()
         return None
 
-    def give_back(self, origin: Origin, connection: Connection) -> None:
+    def give_back(self, origin: UpstreamOrigin, connection: UpstreamConnection) -> None:
         if not connection.end():
             return
         idle = self._idle[origin]
         connection.idle_since = time.monotonic()
         idle.append(connection)
-        if len(idle) > IDLE_MOST:
+        if len(idle) > MAX_IDLE_CONNECTIONS:
             idle.popleft().abort()
 
     def close(self) -> None:
@@ -356,11 +367,13 @@ class Client:
 
 
 @lru_cache(maxsize=1024)
-def _begun(method: str, url: str, headers: tuple[tuple[str, str], ...]) -> tuple[Origin, bytes]:
-    """Where to, and the head but for the length of the body: the same for every request to one upstream's path."""
+def _request_head(method: str, url: str, headers: tuple[tuple[str, str], ...]) -> tuple[UpstreamOrigin, bytes]:
+    """The origin and the request head without its content-length. Cached, since it is the same for every request to
+    one path of one upstream.
+    """
     parts = urlsplit(url)
     is_secure = parts.scheme == "https"
-    origin = Origin(is_secure, parts.hostname or "", parts.port or (443 if is_secure else 80))
+    origin = UpstreamOrigin(is_secure, parts.hostname or "", parts.port or (443 if is_secure else 80))
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     lines = [
         f"{method} {path} HTTP/1.1",

@@ -8,9 +8,9 @@ from typing import Any
 
 # Sound of 32 kbit/s, the most minutes that so many bytes can hold; base64 makes four characters of three bytes.
 BASE64_BYTES_PER_MINUTE = 240_000 * 4 // 3
-_DEPTH_MOST = 40
-# As JSON may write them: a letter escaped as \uXXXX is taken for any of them.
-_NAMES = (b"image_url", b"input_image", b"input_audio", b"\\u00")
+_MAX_DEPTH = 40
+# As JSON may write them: a letter escaped as \uXXXX is media_bytes for any of them.
+_MEDIA_MARKERS = (b"image_url", b"input_image", b"input_audio", b"\\u00")
 
 
 @dataclass(frozen=True)
@@ -22,26 +22,26 @@ class Media:
     body_bytes: int = 0
 
 
-_NONE = Media()
+_NO_MEDIA = Media()
 
 
 def media_of(body: dict[str, Any], raw: bytes) -> Media:
     """What `body` holds, which was read from `raw`: a search there spares most requests the walk."""
-    if not any(map(raw.__contains__, _NAMES)):
-        return _NONE
-    images, minutes, taken = 0, 0, 0
+    if not any(map(raw.__contains__, _MEDIA_MARKERS)):
+        return _NO_MEDIA
+    images, minutes, media_bytes = 0, 0, 0
     for kind, data in _parts(body, 0):
-        taken += len(data)
+        media_bytes += len(data)
         if kind == "image":
             images += 1
         else:
             minutes += -(-len(data) // BASE64_BYTES_PER_MINUTE) or 1
-    return Media(images, minutes, taken)
+    return Media(images, minutes, media_bytes)
 
 
 def _parts(value: Any, depth: int) -> Iterator[tuple[str, str]]:
     """(image or audio, its data: empty where it is only pointed at) for each medium in the messages."""
-    if depth > _DEPTH_MOST:
+    if depth > _MAX_DEPTH:
         return
     if isinstance(value, list):
         for item in value:

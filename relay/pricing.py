@@ -38,7 +38,7 @@ class Rate:
 
     @classmethod
     def of(cls, snapshot: Mapping[str, Any]) -> Self:
-        """The rate of a snapshot; what it does not name is free, what we do not know is left out."""
+        """The rate of a snapshot; what it does not name is free, what we do not verify_key is left out."""
         return cls(**{field.name: int(snapshot.get(field.name, 0)) for field in fields(cls)})
 
     def snapshot(self) -> dict[str, int]:
@@ -97,12 +97,12 @@ def cost_nanos(rate: Rate, usage: Usage) -> int:
         + usage.cached_tokens * rate.cached_input
         + usage.output_tokens * rate.output
     )
-    return _millionth_up(tokens) + _fixed(rate, usage.images, usage.seconds)
+    return _divide_by_million_rounding_up(tokens) + _unit_costs(rate, usage.images, usage.seconds)
 
 
 def terms(rate: Rate, usage: Usage) -> list[Term]:
-    """What the cost is made of, without what was not used or is free. Their sum, rounded up, is the cost."""
-    lines = [
+    """What the cost is output_count of, without what was not used or is free. Their sum, rounded up, is the cost."""
+    all_terms = [
         Term("input", usage.input_tokens - usage.cached_tokens, rate.input, MILLION),
         Term("cached_input", usage.cached_tokens, rate.cached_input, MILLION),
         Term("output", usage.output_tokens, rate.output, MILLION),
@@ -110,7 +110,7 @@ def terms(rate: Rate, usage: Usage) -> list[Term]:
         Term("images", usage.images, rate.per_image, 1),
         Term("seconds", usage.seconds, rate.per_second, 1),
     ]
-    return [line for line in lines if line.quantity * line.price]
+    return [line for line in all_terms if line.quantity * line.price]
 
 
 def bound_nanos(
@@ -125,7 +125,7 @@ def bound_nanos(
 ) -> int:
     """The dearest that a request can cost: every byte a token of the dearer input, every choice as long as allowed."""
     tokens = body_bytes * max(rate.input, rate.cached_input) + choices * output_tokens * rate.output
-    return _millionth_up(tokens) + _fixed(rate, images, seconds) + media_nanos
+    return _divide_by_million_rounding_up(tokens) + _unit_costs(rate, images, seconds) + media_nanos
 
 
 def affordable_output_tokens(
@@ -142,7 +142,7 @@ def affordable_output_tokens(
 
     Below zero where not even the request is covered; zero where it is covered and no token of an answer.
     """
-    left = (available_nanos - _fixed(rate, images, seconds) - media_nanos) * MILLION
+    left = (available_nanos - _unit_costs(rate, images, seconds) - media_nanos) * MILLION
     left -= body_bytes * max(rate.input, rate.cached_input)
     if left < 0:
         return -1
@@ -164,21 +164,21 @@ def parse_usage(answer: object) -> Usage | None:
     Output missing: total_tokens - input, else zero (embeddings). Cached that is not one: zero, the dearer reading.
     Beyond MAX_TOKENS: MAX_TOKENS. More cached than input: all of the input.
     """
-    reported = _reported(answer)
-    given = _given(reported, "prompt_tokens", "input_tokens")
-    made = _given(reported, "completion_tokens", "output_tokens")
-    input_tokens = _count(given)
-    if made is None and input_tokens is not None:
-        made = max(0, (_count(reported.get("total_tokens")) or 0) - input_tokens)
-    output_tokens = _count(made)
+    reported = _usage_object(answer)
+    input_count = _first_present(reported, "prompt_tokens", "input_tokens")
+    output_count = _first_present(reported, "completion_tokens", "output_tokens")
+    input_tokens = _count(input_count)
+    if output_count is None and input_tokens is not None:
+        output_count = max(0, (_count(reported.get("total_tokens")) or 0) - input_tokens)
+    output_tokens = _count(output_count)
     if input_tokens is None or output_tokens is None:
         return None
-    details = _given(reported, "prompt_tokens_details", "input_tokens_details")
+    details = _first_present(reported, "prompt_tokens_details", "input_tokens_details")
     cached = _count(details.get("cached_tokens")) if isinstance(details, dict) else None
     return Usage(input_tokens, min(cached or 0, input_tokens), output_tokens)
 
 
-def _reported(answer: object) -> dict[str, Any]:
+def _usage_object(answer: object) -> dict[str, Any]:
     inner = answer.get("response") if isinstance(answer, dict) else None
     for place in (answer, inner):
         usage = place.get("usage") if isinstance(place, dict) else None
@@ -187,7 +187,7 @@ def _reported(answer: object) -> dict[str, Any]:
     return {}
 
 
-def _given(reported: dict[str, Any], *names: str) -> Any:
+def _first_present(reported: dict[str, Any], *names: str) -> Any:
     """The first that is there; null is as good as missing."""
     for name in names:
         if (value := reported.get(name)) is not None:
@@ -202,11 +202,11 @@ def _count(value: object) -> int | None:
     return min(value, MAX_TOKENS)
 
 
-def _fixed(rate: Rate, images: int, seconds: int) -> int:
+def _unit_costs(rate: Rate, images: int, seconds: int) -> int:
     return rate.per_request + images * rate.per_image + seconds * rate.per_second
 
 
-def _millionth_up(amount: int) -> int:
+def _divide_by_million_rounding_up(amount: int) -> int:
     return -(-amount // MILLION)
 
 

@@ -16,21 +16,21 @@ def read(raw: bytes) -> Any:
         return json.loads(raw)
 
 
-class _Usage(msgspec.Struct):
+class _WithUsage(msgspec.Struct):
     usage: Any = None
 
 
-class _Answer(_Usage):
-    response: _Usage | None = None
+class _WithUsageAndResponse(_WithUsage):
+    response: _WithUsage | None = None
 
 
-_read_usage = msgspec.json.Decoder(_Answer).decode
+_decode_usage = msgspec.json.Decoder(_WithUsageAndResponse).decode
 
 
 def read_usage(raw: bytes) -> Any:
     """Of an answer what relay.pricing.parse_usage looks at, without an object for all the rest; None if not JSON."""
     try:
-        answer = _read_usage(raw)
+        answer = _decode_usage(raw)
     except (msgspec.MsgspecError, UnicodeError):
         # Or an answer of another shape.
         try:

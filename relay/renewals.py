@@ -6,42 +6,42 @@ import asyncio
 import time
 from typing import Protocol
 
-RENEW_S = 5.0
+RENEW_INTERVAL_S = 5.0
 
 
-class Renewing(Protocol):
+class Renewable(Protocol):
     def renew(self) -> None: ...
 
 
 class Renewals:
-    """Calls `renew` of each member RENEW_S after it was added, and again, until it is dropped."""
+    """Calls `renew` of each charge RENEW_INTERVAL_S after it was added, and again, until it is dropped."""
 
     def __init__(self) -> None:
         # By when they are due, since all wait equally long.
-        self._due: dict[Renewing, float] = {}
+        self._due: dict[Renewable, float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, member: Renewing) -> None:
-        self._due[member] = time.monotonic() + RENEW_S
-        self._wait()
+    def add(self, charge: Renewable) -> None:
+        self._due[charge] = time.monotonic() + RENEW_INTERVAL_S
+        self._schedule()
 
-    def drop(self, member: Renewing) -> None:
-        self._due.pop(member, None)
+    def drop(self, charge: Renewable) -> None:
+        self._due.pop(charge, None)
 
-    def _wait(self) -> None:
+    def _schedule(self) -> None:
         if self._timer is None and self._due:
             first = next(iter(self._due.values()))
-            self._timer = asyncio.get_running_loop().call_later(first - time.monotonic(), self._renew)
+            self._timer = asyncio.get_running_loop().call_later(first - time.monotonic(), self._renew_due)
 
-    def _renew(self) -> None:
+    def _renew_due(self) -> None:
         self._timer = None
         now = time.monotonic()
-        while (member := self._first_due_by(now)) is not None:
-            self.drop(member)
-            self.add(member)
-            member.renew()
-        self._wait()
+        while (charge := self._first_due(now)) is not None:
+            self.drop(charge)
+            self.add(charge)
+            charge.renew()
+        self._schedule()
 
-    def _first_due_by(self, now: float) -> Renewing | None:
-        member, due = next(iter(self._due.items()), (None, 0.0))
-        return member if due <= now else None
+    def _first_due(self, now: float) -> Renewable | None:
+        charge, due = next(iter(self._due.items()), (None, 0.0))
+        return charge if due <= now else None

@@ -12,11 +12,11 @@ from audit.services import record
 from relay.models import Model, Upstream
 from relay.pricing import Rate
 
-_MODEL = (
+_MODEL_FIELDS = (
     *("name", "is_enabled", "default_output_tokens", "max_output_tokens", "context_tokens"),
     *("image_nanos_ceiling", "audio_minute_nanos_ceiling", "task_timeout_s"),
 )
-_UPSTREAM = ("name", "base_url", "priority", "weight", "timeout_s", "is_enabled")
+_UPSTREAM_FIELDS = ("name", "base_url", "priority", "weight", "timeout_s", "is_enabled")
 
 
 @transaction.atomic
@@ -36,21 +36,21 @@ def set_price(*, model: Model, rate: Rate, starts_at: datetime, actor: User | No
     return True
 
 
-def told(row: Model | Upstream | None) -> dict[str, Any]:
+def audit_values(row: Model | Upstream | None) -> dict[str, Any]:
     """What the trail says of a model or an upstream as the database has it; nothing of one that is not there yet."""
     if row is None or row.pk is None:
         return {}
     if isinstance(row, Model):
-        return dict(Model.objects.filter(pk=row.pk).values(*_MODEL).get())
+        return dict(Model.objects.filter(pk=row.pk).values(*_MODEL_FIELDS).get())
     served = list(row.models.order_by("name").values_list("name", flat=True))
-    return {**Upstream.objects.filter(pk=row.pk).values(*_UPSTREAM).get(), "models": served}
+    return {**Upstream.objects.filter(pk=row.pk).values(*_UPSTREAM_FIELDS).get(), "models": served}
 
 
 def record_change(
     row: Model | Upstream, *, before: dict[str, Any], actor: User | None, is_credential_new: bool = False
 ) -> None:
     """In the transaction that saved it: what is otherwise than `before`; nothing where nothing is."""
-    after = told(row)
+    after = audit_values(row)
     changed = {name: value for name, value in after.items() if name not in before or before[name] != value}
     more = {"credential_changed": True} if is_credential_new else {}
     if changed or more:

@@ -9,42 +9,42 @@ from relay import quick_json
 from relay.pricing import Usage, parse_usage
 
 # What of an event is the answer's own text: what a charge is estimated from where no usage came.
-_TEXT = re.compile(rb'"(?:content|text|delta|arguments|reasoning_content)"\s*:\s*"((?:[^"\\]|\\.)*)"')
+_TEXT_FIELD = re.compile(rb'"(?:content|text|delta|arguments|reasoning_content)"\s*:\s*"((?:[^"\\]|\\.)*)"')
 # Where usage is asked for, every other event says that it is null.
-_USAGE = re.compile(rb'"usage"\s*:\s*\{')
-_END = re.compile(rb"\r?\n\r?\n")
+_USAGE_OBJECT = re.compile(rb'"usage"\s*:\s*\{')
+_EVENT_END = re.compile(rb"\r?\n\r?\n")
 # An event longer than this is passed on in pieces, unread.
-EVENT_MOST = 1024 * 1024
+MAX_EVENT_BYTES = 1024 * 1024
 
 
 @dataclass
-class Events:
+class EventStream:
     """Feed it chunks; it gives back what goes to the client, and keeps the usage and the bytes of text that went by."""
 
     shows_usage: bool
     usage: Usage | None = None
     text_bytes: int = 0
-    _rest: bytes = field(default=b"", repr=False)
+    _partial: bytes = field(default=b"", repr=False)
 
     def feed(self, chunk: bytes) -> bytes:
-        events = self._rest + chunk
+        events = self._partial + chunk
         out, start = [], 0
-        for end in _END.finditer(events):
-            out.append(self._pass(events[start : end.end()]))
+        for end in _EVENT_END.finditer(events):
+            out.append(self._process(events[start : end.end()]))
             start = end.end()
-        self._rest = events[start:]
-        if len(self._rest) > EVENT_MOST:
+        self._partial = events[start:]
+        if len(self._partial) > MAX_EVENT_BYTES:
             out.append(self.finish())
         return b"".join(out)
 
     def finish(self) -> bytes:
         """What is left when the stream ends without a blank line."""
-        rest, self._rest = self._rest, b""
-        return self._pass(rest) if rest else b""
+        rest, self._partial = self._partial, b""
+        return self._process(rest) if rest else b""
 
-    def _pass(self, event: bytes) -> bytes:
-        self.text_bytes += sum(len(text) for text in _TEXT.findall(event))
-        if not _USAGE.search(event):
+    def _process(self, event: bytes) -> bytes:
+        self.text_bytes += sum(len(text) for text in _TEXT_FIELD.findall(event))
+        if not _USAGE_OBJECT.search(event):
             return event
         payload = _payload(event)
         if (usage := parse_usage(payload)) is not None:
@@ -55,13 +55,13 @@ class Events:
 def _without_usage(payload: dict[str, object]) -> bytes:
     """The event for a client that did not ask for usage: nothing where it told nothing else."""
     choices = payload["choices"]
-    if not isinstance(choices, list) or not any(_says_something(choice) for choice in choices):
+    if not isinstance(choices, list) or not any(_has_content(choice) for choice in choices):
         return b""
     del payload["usage"]
     return b"data: " + quick_json.write(payload) + b"\n\n"
 
 
-def _says_something(choice: object) -> bool:
+def _has_content(choice: object) -> bool:
     """Some upstreams put an empty choice beside the usage."""
     return isinstance(choice, dict) and any(choice.get(name) for name in ("delta", "text", "finish_reason"))
 

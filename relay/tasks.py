@@ -31,32 +31,32 @@ from relay.catalogue import Offer, target_of
 from relay.http import HttpError
 from relay.models import Upstream
 from relay.pricing import MAX_TOKENS, Rate, Usage, bound_nanos, cost_nanos, parse_usage
-from relay.teller import Deed
+from relay.teller import CallOrder
 from relay.upstreams import Target, UpstreamError, Upstreams
 from usage.models import Task
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
-PATH = "/videos"
+VIDEOS_PATH = "/videos"
 # A task that its upstream has not taken by then never was: its submitter gave up, or died.
 SUBMIT_TIMEOUT_S = 120
-LOST_AFTER_S = 300
+SUBMISSION_LOST_AFTER_S = 300
 # The hold outlives the deadline, so that the last poll still finds it.
 HOLD_MARGIN_S = 300
 POLL_TIMEOUT_S = 15
-POLL_S = 3
-POLL_MOST_S = 60
-# A client that asks again within so long is told what was known.
-CLIENT_REST_S = 1.0
-ANSWER_MOST = 256 * 1024
+MIN_POLL_INTERVAL_S = 3
+MAX_POLL_INTERVAL_S = 60
+# A client that asks again within so long is body what was known.
+CLIENT_POLL_INTERVAL_S = 1.0
+MAX_TASK_BYTES = 256 * 1024
 
 NOT_SUBMITTED = "not_submitted"
 GONE_UPSTREAM = "gone_upstream"
 TIMED_OUT = "task_timeout"
 
 # What changes in the life of a task.
-_CHANGING = (
+_MUTABLE_FIELDS = (
     *("status", "progress", "platform", "upstream_id", "upstream_task_id", "answer"),
     *("seconds", "cost", "code", "next_poll_at", "misses", "finished_at"),
 )
@@ -69,47 +69,47 @@ _STATUSES = {
 _UPSTREAM_ID = re.compile(r"[!-~]{1,200}", re.ASCII)
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,40}", re.ASCII)
 _DIGITS = re.compile(r"[0-9]{1,9}", re.ASCII)
-_DURATION_MOST_MS = 2**31 - 1
+_MAX_DURATION_MS = 2**31 - 1
 _NO_TOKENS = Usage()
 
 
 @dataclass(frozen=True)
-class Report:
+class TaskReport:
     """What became known of a task: from its upstream, or about it."""
 
     status: Task.Status
     upstream_task_id: str = ""
     answer: str = ""
     progress: int = 0
-    # None where the upstream told none.
+    # None where the upstream body none.
     seconds: int | None = None
     tokens: Usage = _NO_TOKENS
     code: str = ""
     http_status: int = 502
 
 
-_LOST = Report(Task.Status.FAILED, code=NOT_SUBMITTED, http_status=504)
-_GONE = Report(Task.Status.FAILED, code=GONE_UPSTREAM)
+_NEVER_SUBMITTED = TaskReport(Task.Status.FAILED, code=NOT_SUBMITTED, http_status=504)
+_UNKNOWN_UPSTREAM = TaskReport(Task.Status.FAILED, code=GONE_UPSTREAM)
 
 
-def read_report(body: bytes) -> Report | None:
+def read_report(body: bytes) -> TaskReport | None:
     """The JSON of an upstream's task; None where it is none. A status that nobody knows is one of work in progress."""
     try:
-        told = json.loads(body)
+        task = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(told, dict) or not isinstance(told.get("status"), str):
+    if not isinstance(task, dict) or not isinstance(task.get("status"), str):
         return None
-    word = told["status"].lower()
+    word = task["status"].lower()
     status = next((status for status, words in _STATUSES.items() if word in words), Task.Status.IN_PROGRESS)
-    error = told.get("error")
-    return Report(
+    error = task.get("error")
+    return TaskReport(
         status=status,
-        upstream_task_id=_matching(_UPSTREAM_ID, told.get("id")),
-        answer=json.dumps(told),
-        progress=_percent(told.get("progress")),
-        seconds=_count(told.get("seconds")),
-        tokens=parse_usage(told) or _NO_TOKENS,
+        upstream_task_id=_matching(_UPSTREAM_ID, task.get("id")),
+        answer=json.dumps(task),
+        progress=_percent(task.get("progress")),
+        seconds=_count(task.get("seconds")),
+        tokens=parse_usage(task) or _NO_TOKENS,
         code=_matching(_CODE, error.get("code") if isinstance(error, dict) else None) or "upstream_failed",
     )
 
@@ -153,18 +153,18 @@ def open_task(
             price=rate.snapshot(),
             submitted_at=hold.created_at,
             deadline_at=hold.created_at + timedelta(seconds=offer.task_timeout_s),
-            next_poll_at=hold.created_at + timedelta(seconds=LOST_AFTER_S),
+            next_poll_at=hold.created_at + timedelta(seconds=SUBMISSION_LOST_AFTER_S),
         )
     return task, hold
 
 
-def opening(presented: Presented, **asked: Any) -> Deed[tuple[Task, Hold]]:
+def task_order(presented: Presented, **asked: Any) -> CallOrder[tuple[Task, Hold]]:
     """`open_task` for the teller."""
-    return Deed(do=lambda: open_task(presented=presented, **asked))
+    return CallOrder(do=lambda: open_task(presented=presented, **asked))
 
 
 @transaction.atomic
-def accept(task: Task, target: Target, report: Report) -> Task:
+def accept(task: Task, target: Target, report: TaskReport) -> Task:
     """An upstream has taken the task. One that was given up meanwhile stays so."""
     task = _locked(task)
     if task.is_finished:
@@ -176,8 +176,8 @@ def accept(task: Task, target: Target, report: Report) -> Task:
 
 
 @transaction.atomic
-def record(task: Task, report: Report | None) -> Task:
-    """Write down what became known; None is nothing, but the deadline may have passed.
+def apply_report(task: Task, report: TaskReport | None) -> Task:
+    """Write down what became known; None is nothing, but the deadline condition have passed.
 
     Success settles, failure releases, and a task that is finished stays as it is: exactly once, whoever polls.
     """
@@ -193,10 +193,10 @@ class Claim:
     target: Target | None
 
 
-def due_tasks(*, most: int) -> list[tuple[int, UUID]]:
+def due_tasks(*, limit: int) -> list[tuple[int, UUID]]:
     """(space, id) of the open tasks whose time has come, the longest due first."""
     due = Task.objects.filter(next_poll_at__lte=origin.now()).order_by("next_poll_at")
-    return list(due.values_list("space_id", "pk")[:most])
+    return list(due.values_list("space_id", "pk")[:limit])
 
 
 def claim_due(space_id: int, task_id: UUID) -> Claim | None:
@@ -206,14 +206,14 @@ def claim_due(space_id: int, task_id: UUID) -> Claim | None:
 
 def claim_for_client(task: Task) -> Claim | None:
     """None when it was polled a moment ago, is finished, or has not been taken by its upstream."""
-    rested = Q(polled_at=None) | Q(polled_at__lte=origin.now() - timedelta(seconds=CLIENT_REST_S))
+    rested = Q(polled_at=None) | Q(polled_at__lte=origin.now() - timedelta(seconds=CLIENT_POLL_INTERVAL_S))
     return _claim(task.space_id, task.pk, rested & ~Q(upstream_task_id=""))
 
 
 async def refresh(claim: Claim, upstreams: Upstreams) -> Task:
-    """Ask the upstream and write down what it says."""
-    report = await _ask(claim, upstreams)
-    return await in_database(record, claim.task, report)
+    """ModelRequest the upstream and write down what it says."""
+    report = await _poll_upstream(claim, upstreams)
+    return await in_database(apply_report, claim.task, report)
 
 
 def upstream_of(task: Task) -> Target | None:
@@ -224,13 +224,13 @@ def upstream_of(task: Task) -> Target | None:
     return target_of(upstream) if upstream else None
 
 
-async def in_database(deed: Callable[..., T], *args: Any) -> T:
+async def in_database(work: Callable[..., T], *args: Any) -> T:
     """Do it in a thread; its connection is left for the next one, unless it broke or has grown old."""
 
     def do() -> T:
         close_old_connections()
         try:
-            return deed(*args)
+            return work(*args)
         finally:
             close_old_connections()
 
@@ -244,7 +244,7 @@ def _locked(task: Task) -> Task:
     return Task.objects.select_for_update(no_key=True).get(space=task.space_id, pk=task.pk)
 
 
-def _write(task: Task, report: Report | None) -> Task:
+def _write(task: Task, report: TaskReport | None) -> Task:
     now = origin.now()
     if report is not None:
         task.answer = report.answer or task.answer
@@ -255,12 +255,12 @@ def _write(task: Task, report: Report | None) -> Task:
     elif now >= task.deadline_at:
         _fail(task, TIMED_OUT, 504, now)
     else:
-        _go_on(task, report, now)
-    task.save(update_fields=_CHANGING)
+        _schedule_next_poll(task, report, now)
+    task.save(update_fields=_MUTABLE_FIELDS)
     return task
 
 
-def _succeed(task: Task, report: Report, now: datetime) -> None:
+def _succeed(task: Task, report: TaskReport, now: datetime) -> None:
     rate = Rate.of(task.price)
     seconds = task.seconds if report.seconds is None else report.seconds
     usage = msgspec.structs.replace(report.tokens, images=task.images, seconds=seconds)
@@ -286,14 +286,14 @@ def _end(task: Task, status: Task.Status, now: datetime) -> None:
     task.status, task.finished_at, task.next_poll_at = status, now, None
 
 
-def _go_on(task: Task, report: Report | None, now: datetime) -> None:
+def _schedule_next_poll(task: Task, report: TaskReport | None, now: datetime) -> None:
     """Look again soon; ever later while nothing is heard, but not after the deadline."""
     if report is None:
         task.misses += 1
     else:
         task.status, task.misses = report.status, 0
         task.progress = max(task.progress, report.progress)
-    wait_s = min(POLL_S * 2 ** min(task.misses, 10), POLL_MOST_S)
+    wait_s = min(MIN_POLL_INTERVAL_S * 2 ** min(task.misses, 10), MAX_POLL_INTERVAL_S)
     task.next_poll_at = min(now + timedelta(seconds=wait_s), task.deadline_at)
 
 
@@ -316,7 +316,7 @@ def _call(
         images=usage.images,
         seconds=usage.seconds,
         price=task.price,
-        duration_ms=min((now - task.submitted_at) // timedelta(milliseconds=1), _DURATION_MOST_MS),
+        duration_ms=min((now - task.submitted_at) // timedelta(milliseconds=1), _MAX_DURATION_MS),
         status=status,
         code=code,
         is_estimated=is_estimated,
@@ -326,31 +326,31 @@ def _call(
 # -- Polling ------------------------------------------------------------------------------------------------------
 
 
-def _claim(space_id: int, task_id: UUID, may: Q) -> Claim | None:
+def _claim(space_id: int, task_id: UUID, condition: Q) -> Claim | None:
     """Two that claim at once ask the upstream once; one that dies with its claim leaves it to the next."""
     now = origin.now()
     lease = {"polled_at": now, "next_poll_at": now + timedelta(seconds=2 * POLL_TIMEOUT_S)}
-    open_one = Task.objects.filter(may, space=space_id, pk=task_id, next_poll_at__isnull=False)
+    open_one = Task.objects.filter(condition, space=space_id, pk=task_id, next_poll_at__isnull=False)
     if not open_one.update(**lease):
         return None
     task = Task.objects.get(space=space_id, pk=task_id)
     return Claim(task, upstream_of(task))
 
 
-async def _ask(claim: Claim, upstreams: Upstreams) -> Report | None:
+async def _poll_upstream(claim: Claim, upstreams: Upstreams) -> TaskReport | None:
     """None when nothing was learnt."""
     if not claim.task.upstream_task_id:
-        return _LOST
+        return _NEVER_SUBMITTED
     if claim.target is None:
         return None
-    path = f"{PATH}/{quote(claim.task.upstream_task_id, safe='')}"
+    path = f"{VIDEOS_PATH}/{quote(claim.task.upstream_task_id, safe='')}"
     try:
         async with asyncio.timeout(POLL_TIMEOUT_S):
-            answer = await upstreams.request("GET", claim.target, path)
-            with answer:
-                return read_report(await answer.read(ANSWER_MOST))
+            response = await upstreams.request("GET", claim.target, path)
+            with response:
+                return read_report(await response.read(MAX_TASK_BYTES))
     except UpstreamError as error:
-        return _GONE if error.status in (404, 410) else None
+        return _UNKNOWN_UPSTREAM if error.status in (404, 410) else None
     except (HttpError, TimeoutError):
         return None
 

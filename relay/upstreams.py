@@ -6,12 +6,12 @@ import random
 import time
 from dataclasses import dataclass
 
-from relay.http import Answer, Client, HttpError
+from relay.http import HttpClient, HttpError, UpstreamResponse
 
-CONNECT_S = 10
-ERROR_MOST = 64 * 1024
-REST_FIRST_S = 5.0
-REST_MOST_S = 60.0
+CONNECT_TIMEOUT_S = 10
+MAX_ERROR_BYTES = 64 * 1024
+MIN_BACKOFF_S = 5.0
+MAX_BACKOFF_S = 60.0
 _HEADERS: tuple[tuple[str, str], ...] = (("accept-encoding", "identity"), ("user-agent", "space-manage"))
 
 
@@ -29,7 +29,7 @@ class Target:
 
 
 @dataclass
-class _Rest:
+class _Backoff:
     until: float = 0.0
     length_s: float = 0.0
 
@@ -48,8 +48,8 @@ class Upstreams:
     """One client for all upstreams: connections are reused, redirects are not followed."""
 
     def __init__(self) -> None:
-        self._client = Client()
-        self._resting: dict[int, _Rest] = {}
+        self._client = HttpClient()
+        self._backoffs: dict[int, _Backoff] = {}
 
     def close(self) -> None:
         self._client.close()
@@ -60,7 +60,7 @@ class Upstreams:
             return targets
         now = time.monotonic()
         shuffled = sorted(targets, key=lambda target: random.random() ** (1 / target.weight), reverse=True)  # noqa: S311
-        return sorted(shuffled, key=lambda target: (self._is_resting(target, now), target.priority))
+        return sorted(shuffled, key=lambda target: (self._is_backing_off(target, now), target.priority))
 
     async def request(
         self,
@@ -71,7 +71,7 @@ class Upstreams:
         content_type: str = "application/json",
         *,
         is_fresh: bool = False,
-    ) -> Answer:
+    ) -> UpstreamResponse:
         """The answer's head, its body still to be read. Raises UpstreamError before the first byte of it.
 
         A kept connection that turns out to be closed is replaced once, and the request sent again. What must not be
@@ -83,44 +83,44 @@ class Upstreams:
         if target.credential:
             headers += (("authorization", f"Bearer {target.credential}"),)
         try:
-            answer = await self._client.request(
+            response = await self._client.request(
                 method,
                 target.base_url.rstrip("/") + path,
                 headers=headers,
                 body=body,
-                connect_timeout_s=CONNECT_S,
+                connect_timeout_s=CONNECT_TIMEOUT_S,
                 timeout_s=target.timeout_s,
                 is_fresh=is_fresh,
             )
         except HttpError as error:
-            self._let_rest(target)
+            self._back_off(target)
             raise UpstreamError(f"{target.name} could not be reached: {error}") from error
-        if 200 <= answer.status < 300:
-            self._resting.pop(target.id, None)
-            return answer
-        raise await self._failure(target, answer)
+        if 200 <= response.status < 300:
+            self._backoffs.pop(target.id, None)
+            return response
+        raise await self._failure(target, response)
 
-    async def _failure(self, target: Target, answer: Answer) -> UpstreamError:
-        with answer:
+    async def _failure(self, target: Target, response: UpstreamResponse) -> UpstreamError:
+        with response:
             try:
-                body = await answer.read(ERROR_MOST)
+                body = await response.read(MAX_ERROR_BYTES)
             except HttpError:
                 body = b""
-        if answer.status >= 500 or answer.status == 429:
-            self._let_rest(target)
+        if response.status >= 500 or response.status == 429:
+            self._back_off(target)
         return UpstreamError(
-            f"{target.name} answered {answer.status}",
-            status=answer.status,
+            f"{target.name} answered {response.status}",
+            status=response.status,
             body=body,
-            content_type=answer.content_type,
+            content_type=response.content_type,
         )
 
-    def _is_resting(self, target: Target, now: float) -> bool:
-        rest = self._resting.get(target.id)
-        return rest is not None and rest.until > now
+    def _is_backing_off(self, target: Target, now: float) -> bool:
+        backoff = self._backoffs.get(target.id)
+        return backoff is not None and backoff.until > now
 
-    def _let_rest(self, target: Target) -> None:
+    def _back_off(self, target: Target) -> None:
         """Five seconds, then twice as long each time it fails again, a minute at most."""
-        rest = self._resting.setdefault(target.id, _Rest())
-        rest.length_s = min(rest.length_s * 2 or REST_FIRST_S, REST_MOST_S)
-        rest.until = time.monotonic() + rest.length_s
+        backoff = self._backoffs.setdefault(target.id, _Backoff())
+        backoff.length_s = min(backoff.length_s * 2 or MIN_BACKOFF_S, MAX_BACKOFF_S)
+        backoff.until = time.monotonic() + backoff.length_s

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from relay.http import HEAD_MOST, Answer, Client, HttpError
+from relay.http import MAX_HEAD_BYTES, HttpClient, HttpError, UpstreamResponse
 from tests.relay.conftest import run_async
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -51,8 +51,8 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(*scripts: list[bytes | float]) -> AsyncIterator[tuple[Server, Client]]:
-    server, client = Server(*scripts), Client()
+async def serving(*scripts: list[bytes | float]) -> AsyncIterator[tuple[Server, HttpClient]]:
+    server, client = Server(*scripts), HttpClient()
     listening = await asyncio.start_server(server, "127.0.0.1", 0)
     server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1/x?y=1"
     try:
@@ -63,14 +63,14 @@ async def serving(*scripts: list[bytes | float]) -> AsyncIterator[tuple[Server, 
 
 
 async def ask(
-    client: Client, url: str, *, timeout_s: float = 5.0, body: bytes = b"{}", is_fresh: bool = False
-) -> Answer:
+    client: HttpClient, url: str, *, timeout_s: float = 5.0, body: bytes = b"{}", is_fresh: bool = False
+) -> UpstreamResponse:
     return await client.request(
         "POST", url, headers=(("x-a", "b"),), body=body, connect_timeout_s=2, timeout_s=timeout_s, is_fresh=is_fresh
     )
 
 
-async def read(client: Client, url: str) -> bytes:
+async def read(client: HttpClient, url: str) -> bytes:
     with await ask(client, url) as answer:
         return await answer.read(1 << 20)
 
@@ -179,7 +179,7 @@ def test_a_slow_reader_makes_the_server_wait_and_loses_nothing() -> None:
     "reply",
     [
         b"SMTP ready\r\n",
-        b"HTTP/1.1 200 OK\r\n" + b"x: " + b"y" * (HEAD_MOST + 1) + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"x: " + b"y" * (MAX_HEAD_BYTES + 1) + b"\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n",
     ],
 )
@@ -205,7 +205,7 @@ def test_too_long_a_body_and_a_line_break_in_the_head_are_refused() -> None:
 
 def test_nobody_there_is_an_error() -> None:
     async def scene() -> None:
-        client = Client()
+        client = HttpClient()
         for url in ("http://127.0.0.1:1/x", "http://nowhere.invalid/x", "https://127.0.0.1:1/"):
             with pytest.raises(HttpError, match="no connection"):
                 await ask(client, url)

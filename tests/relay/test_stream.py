@@ -1,4 +1,4 @@
-"""Events on their way through: every way of telling usage, however the bytes are cut."""
+"""EventStream on their way through: every way of telling usage, however the bytes are cut."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import pytest
 
 from relay.pricing import Usage
-from relay.stream import Events
+from relay.stream import EventStream
 
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
 HELLO = {"choices": [{"index": 0, "delta": {"content": "Hello"}}]}
@@ -28,8 +28,8 @@ ALONE = [
 ]
 
 
-def through(stream: bytes, *, shows_usage: bool, size: int) -> tuple[bytes, Events]:
-    events = Events(shows_usage=shows_usage)
+def through(stream: bytes, *, shows_usage: bool, size: int) -> tuple[bytes, EventStream]:
+    events = EventStream(shows_usage=shows_usage)
     out = b"".join(events.feed(stream[start : start + size]) for start in range(0, len(stream), size))
     return out + events.finish(), events
 

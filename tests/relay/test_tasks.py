@@ -36,9 +36,9 @@ from relay.catalogue import read_offers
 from relay.errors import ApiError
 from relay.models import Model, Price, Upstream
 from relay.pricing import Rate, Usage
-from relay.tasks import Report, accept, claim_due, claim_for_client, due_tasks, open_task, read_report, record
+from relay.tasks import TaskReport, accept, apply_report, claim_due, claim_for_client, due_tasks, open_task, read_report
 from relay.upstreams import Target
-from relay.videos import read_video_ask, told
+from relay.videos import read_video_request, video_json
 from tests.factories import charge, manager_of
 from tests.postgres import free_port
 from tests.relay.conftest import ROOT, Process, database_url, new_key, serve, start_relay, wait_for
@@ -55,11 +55,13 @@ VIDEO = "gpt-video"
 RATE = Rate(per_request=USD // 100, per_second=USD // 10)
 FOUR_SECONDS = USD // 100 + 4 * USD // 10
 EIGHT_SECONDS = USD // 100 + 8 * USD // 10
-SUCCESS = Report(
+SUCCESS = TaskReport(
     Task.Status.SUCCESS, upstream_task_id="up-1", answer='{"id": "up-1", "status": "completed"}', seconds=4
 )
-FAILURE = Report(Task.Status.FAILED, upstream_task_id="up-1", answer='{"id": "up-1", "status": "failed"}', code="odd")
-WORKING = Report(Task.Status.IN_PROGRESS, upstream_task_id="up-1", answer='{"status": "in_progress"}', progress=40)
+FAILURE = TaskReport(
+    Task.Status.FAILED, upstream_task_id="up-1", answer='{"id": "up-1", "status": "failed"}', code="odd"
+)
+WORKING = TaskReport(Task.Status.IN_PROGRESS, upstream_task_id="up-1", answer='{"status": "in_progress"}', progress=40)
 SOMEWHERE = Target(
     id=1, name="somewhere", base_url="http://127.0.0.1:9/v1", credential="", priority=0, weight=1, timeout_s=5
 )
@@ -479,7 +481,7 @@ def at_once(*deeds: Callable[[], Task]) -> list[str]:
 def test_eight_reports_of_success_settle_once(opened: Task, member: User) -> None:
     accept(opened, SOMEWHERE, WORKING)
 
-    seen = at_once(*[lambda: record(opened, SUCCESS)] * 8)
+    seen = at_once(*[lambda: apply_report(opened, SUCCESS)] * 8)
 
     assert Counter(seen) == {"success": 8}
     assert UsageRecord.objects.count() == 1 and books(member) == (FOUR_SECONDS, 0)
@@ -493,7 +495,7 @@ def test_success_failure_and_sweep_at_once_end_it_one_way(opened: Task, member: 
         expire_holds()
         return opened
 
-    seen = at_once(*[lambda: record(opened, SUCCESS), lambda: record(opened, FAILURE)] * 3, sweep, sweep)
+    seen = at_once(*[lambda: apply_report(opened, SUCCESS), lambda: apply_report(opened, FAILURE)] * 3, sweep, sweep)
 
     task = Task.objects.get()
     assert set(seen[:6]) == {task.status}
@@ -505,13 +507,13 @@ def test_what_is_finished_never_changes(opened: Task, member: User) -> None:
     accept(opened, SOMEWHERE, FAILURE)
     before = Task.objects.values().get()
 
-    record(opened, SUCCESS)
-    record(opened, None)
+    apply_report(opened, SUCCESS)
+    apply_report(opened, None)
     accept(opened, SOMEWHERE, WORKING)
 
     assert Task.objects.values().get() == before
     assert (before["status"], before["code"], books(member)) == ("failed", "odd", (0, 0))
-    assert claim_for_client(opened) is None and due_tasks(most=10) == []
+    assert claim_for_client(opened) is None and due_tasks(limit=10) == []
 
 
 def test_success_after_a_sweep_is_still_paid(opened: Task, member: User) -> None:
@@ -519,8 +521,8 @@ def test_success_after_a_sweep_is_still_paid(opened: Task, member: User) -> None
     expire_holds(now=timezone.now() + timedelta(days=1))
     assert books(member) == (0, 0)
 
-    record(opened, SUCCESS)
-    record(opened, SUCCESS)
+    apply_report(opened, SUCCESS)
+    apply_report(opened, SUCCESS)
 
     assert Task.objects.get().cost == FOUR_SECONDS and books(member) == (FOUR_SECONDS, 0)
 
@@ -529,18 +531,18 @@ def test_success_that_is_told_after_the_deadline_is_paid(opened: Task, member: U
     accept(opened, SOMEWHERE, WORKING)
     Task.objects.update(deadline_at=timezone.now())
 
-    assert record(opened, SUCCESS).status == "success" and books(member) == (FOUR_SECONDS, 0)
+    assert apply_report(opened, SUCCESS).status == "success" and books(member) == (FOUR_SECONDS, 0)
 
 
 def test_an_unreachable_upstream_is_asked_ever_later_but_not_past_the_deadline(opened: Task) -> None:
     accept(opened, SOMEWHERE, WORKING)
     waits = []
     for _ in range(8):
-        task = record(opened, None)
+        task = apply_report(opened, None)
         assert task.next_poll_at is not None
         waits.append(round((task.next_poll_at - timezone.now()).total_seconds()))
     Task.objects.update(deadline_at=timezone.now() + timedelta(seconds=10))
-    last = record(opened, None)
+    last = apply_report(opened, None)
 
     assert waits == [6, 12, 24, 48, 60, 60, 60, 60]
     assert (last.next_poll_at, last.status, last.progress) == (last.deadline_at, "in_progress", 40)
@@ -548,7 +550,7 @@ def test_an_unreachable_upstream_is_asked_ever_later_but_not_past_the_deadline(o
 
 def test_one_of_many_claims_a_due_task(opened: Task) -> None:
     make_due()
-    [(space_id, task_id)] = due_tasks(most=10)
+    [(space_id, task_id)] = due_tasks(limit=10)
 
     claimed = [claim_due(space_id, task_id) for _ in range(3)]
 
@@ -563,7 +565,7 @@ def test_a_deleted_members_task_is_charged_and_its_rest_returns_to_the_pool(open
     manager = manager_of(member.space)
     delete_member(member=member, actor=manager)
 
-    record(opened, Report(Task.Status.SUCCESS, seconds=2))
+    apply_report(opened, TaskReport(Task.Status.SUCCESS, seconds=2))
 
     wallet = Wallet.objects.get(user=member.pk)
     pool = Wallet.objects.get(space=member.space, kind="pool")
@@ -576,19 +578,19 @@ def test_a_disabled_members_task_finishes(opened: Task, member: User) -> None:
     accept(opened, SOMEWHERE, WORKING)
     set_enabled(member=member, is_enabled=False, actor=manager_of(member.space))
 
-    assert record(opened, SUCCESS).status == "success" and books(member) == (FOUR_SECONDS, 0)
+    assert apply_report(opened, SUCCESS).status == "success" and books(member) == (FOUR_SECONDS, 0)
 
 
 def test_the_price_is_that_of_submission(opened: Task, video_model: Model, member: User) -> None:
     accept(opened, SOMEWHERE, WORKING)
     video_model.set_price(Rate(per_second=5 * USD), timezone.now())
 
-    assert record(opened, SUCCESS).cost == FOUR_SECONDS
+    assert apply_report(opened, SUCCESS).cost == FOUR_SECONDS
     assert UsageRecord.objects.get().price == RATE.snapshot()
 
 
 def test_more_than_was_asked_for_is_charged_as_far_as_the_money_goes(opened: Task, member: User) -> None:
-    accept(opened, SOMEWHERE, Report(Task.Status.SUCCESS, seconds=10**9))
+    accept(opened, SOMEWHERE, TaskReport(Task.Status.SUCCESS, seconds=10**9))
 
     record = UsageRecord.objects.get()
     assert books(member) == (5 * USD, 0) and record.cost == Task.objects.get().cost == 5 * USD
@@ -596,7 +598,7 @@ def test_more_than_was_asked_for_is_charged_as_far_as_the_money_goes(opened: Tas
 
 
 def test_seconds_that_were_not_told_are_charged_as_asked_and_said_to_be(opened: Task, member: User) -> None:
-    accept(opened, SOMEWHERE, Report(Task.Status.SUCCESS))
+    accept(opened, SOMEWHERE, TaskReport(Task.Status.SUCCESS))
 
     assert UsageRecord.objects.get().is_estimated and books(member) == (FOUR_SECONDS, 0)
 
@@ -662,7 +664,7 @@ def test_strange_words_of_an_upstream_are_kept_and_shown(opened: Task) -> None:
     task = accept(opened, SOMEWHERE, report)
 
     assert task.code == "upstream_failed"
-    assert told(Task.objects.get()) == {
+    assert video_json(Task.objects.get()) == {
         "object": "video",
         "model": VIDEO,
         "created_at": int(opened.submitted_at.timestamp()),
@@ -689,7 +691,7 @@ def form(*fields: tuple[str, str]) -> bytes:
 def test_a_form_passes_as_it_is() -> None:
     raw = form(('name="model"', "m"), ('name="seconds"', "12"), ('name="pic"; filename="a.png"', "bytes"))
 
-    ask = read_video_ask(raw, FORM)
+    ask = read_video_request(raw, FORM)
 
     assert (ask.model, ask.seconds, ask.images, ask.body, ask.content_type) == ("m", 12, 1, raw, FORM)
 
@@ -714,13 +716,13 @@ def test_a_form_passes_as_it_is() -> None:
 )
 def test_a_form_or_object_that_cannot_be_weighed_is_refused(raw: bytes, content_type: str, param: str | None) -> None:
     with pytest.raises(ApiError) as refused:
-        read_video_ask(raw, content_type)
+        read_video_request(raw, content_type)
 
     assert (refused.value.status, refused.value.param) == (400, param)
 
 
 def test_a_name_that_stands_twice_in_json_is_read_one_way() -> None:
-    ask = read_video_ask(b'{"model": "cheap", "model": "m", "seconds": 400, "seconds": 4, "x": "\\ud800"}', "")
+    ask = read_video_request(b'{"model": "cheap", "model": "m", "seconds": 400, "seconds": 4, "x": "\\ud800"}', "")
 
     assert (ask.model, ask.seconds) == ("m", 4)
     assert json.loads(ask.body) == {"model": "m", "seconds": 4, "x": "\ud800"}

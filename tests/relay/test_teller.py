@@ -19,7 +19,7 @@ from quotas.models import Wallet
 from quotas.reconcile import reconcile
 from quotas.sets import CheckOrder, Held, HoldOrder, Settled, SettleOrder
 from relay import teller as tellers
-from relay.teller import Deed, Teller
+from relay.teller import CallOrder, Teller
 from tests.relay.conftest import run_async
 from usage.models import UsageRecord
 
@@ -95,9 +95,9 @@ def test_what_waits_for_the_database_when_it_closes_is_still_written(key: str, m
         await teller.ask(order)
         await asyncio.to_thread(execute, "ALTER TABLE quotas_hold RENAME TO away")
         asking = asyncio.ensure_future(teller.ask(settle_order(order, USD)))
-        await asyncio.sleep(tellers.PAUSE_S / 2)
+        await asyncio.sleep(tellers.RETRY_INTERVAL_S / 2)
         closing = asyncio.ensure_future(teller.close())
-        await asyncio.sleep(2 * tellers.PAUSE_S)
+        await asyncio.sleep(2 * tellers.RETRY_INTERVAL_S)
         assert not closing.done()
         await asyncio.to_thread(execute, "ALTER TABLE away RENAME TO quotas_hold")
         await closing
@@ -155,10 +155,10 @@ def test_deeds_go_beside_sets_and_bugs_come_back_to_who_asked(key: str, member: 
         teller.start()
         unknown = CheckOrder(request_id=new_id(), presented=Presented(1, "0" * 64), address=None)
         outcomes = await asyncio.gather(
-            teller.ask(Deed(lambda: connection.vendor)),
+            teller.ask(CallOrder(lambda: connection.vendor)),
             teller.ask(unknown),
-            teller.ask(Deed(bug)),
-            teller.ask(Deed(refuse)),
+            teller.ask(CallOrder(bug)),
+            teller.ask(CallOrder(refuse)),
             teller.ask(hold_order(key, USD)),
             return_exceptions=True,
         )
