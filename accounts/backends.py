@@ -10,9 +10,9 @@ from accounts.throttle import uncount_failure
 
 
 class LivingUserBackend(ModelBackend):
-    """Django's own sign-in by name and password; the disabled, the deleted and a suspended space's people stay out.
+    """Authenticate by username and password; refuse disabled and deleted users, and users of a suspended space.
 
-    Django hashes a password for an unknown name too, so that all refusals take the same time.
+    ModelBackend hashes the password of an unknown username too, so the response time does not reveal which names exist.
     """
 
     def authenticate(
@@ -27,6 +27,6 @@ class LivingUserBackend(ModelBackend):
         return isinstance(user, User) and user.may_sign_in
 
     def get_user(self, user_id: Any) -> User | None:
-        """Asked at every request with its session: one query brings the space along."""
+        """Load the session's user at every request, in one query with their space (select_related)."""
         user = User.objects.select_related("space").filter(pk=user_id).first()
         return user if user and user.may_sign_in else None

@@ -1,4 +1,4 @@
-"""Which browser on which system, in plain words, as far as a browser says so itself."""
+"""Parse a User-Agent header into the names of a browser and an operating system."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from django.utils.translation import gettext as _
 
-# The first that fits: browsers name those before them in their family as well.
+# The first match counts, because a browser's User-Agent also names the browsers that it is derived from.
 _BROWSERS = [
     ("Edg", "Edge"),
     ("OPR/", "Opera"),
@@ -41,7 +41,7 @@ class Device:
 
     @property
     def names(self) -> str:
-        """In no language: for what is kept and read by others."""
+        """Return the names untranslated, for the audit trail, which people with other languages read."""
         return ", ".join(name for name in (self.browser, self.system) if name)
 
     @property

@@ -1,4 +1,4 @@
-"""Form fields that several pages share: each turns a string into our own type and says what is wrong in plain words."""
+"""Form fields for usernames, display names and passwords, shared by the console and Django admin."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MAX_ECHOED_LENGTH = 1000
 
 
 class TruncatedBoundField(BoundField):
-    """What was typed, as far as a person could have typed it: ten megabytes are not sent back."""
+    """Truncate the submitted value that a form shows again, so that a request of megabytes is not echoed back."""
 
     def value(self) -> Any:
         value = super().value()
@@ -34,7 +34,7 @@ class TruncatedBoundField(BoundField):
 
 
 class TruncatingRenderer(DjangoTemplates):
-    """The renderer of every form here, for its bound fields."""
+    """The renderer of all forms (FORM_RENDERER), which makes them use TruncatedBoundField."""
 
     bound_field_class = TruncatedBoundField
 
@@ -65,13 +65,11 @@ class NewPasswordField(forms.CharField):
         if len(value) > MAX_PASSWORD_LENGTH:
             raise forms.ValidationError(_("Use at most %(max)d characters."), "long", {"max": MAX_PASSWORD_LENGTH})
         if value and is_common(value):
-            raise forms.ValidationError(
-                _("This password is too common. Choose another one."), "common"
-            )
+            raise forms.ValidationError(_("This password is too common. Choose another one."), "common")
 
 
 def is_common(password: str) -> bool:
-    """Whether it is among the twenty thousand that Django ships a list of."""
+    """Return whether the password is in Django's list of the 20,000 most common ones."""
     try:
         _common_passwords().validate(password)
     except ValidationError:
@@ -80,7 +78,7 @@ def is_common(password: str) -> bool:
 
 
 def refuse_similar(form: forms.BaseForm, field: str, username: str) -> None:
-    """A password that is nearly the username is a guess, not a secret."""
+    """Add an error to the field when the password is too similar to the username."""
     password = form.cleaned_data.get(field)
     if not password or not username:
         return

@@ -1,7 +1,7 @@
-"""API keys: the only code that sees one in clear.
+"""API keys: create, rotate, revoke and look up. No other module sees a key in plain text.
 
-A key is `sk-<space>-` and 43 random characters (256 bits). Kept are its SHA-256 (the secret is random, so a slow hash
-would buy nothing), its beginning and its last four.
+A key is `sk-<space>-` and 43 random characters (256 bits). The database stores its SHA-256 hash, its prefix and its
+last four characters. A slow password hash would add no security, because the secret is random.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _KEY = re.compile(r"sk-([1-9][0-9]{0,17})-([A-Za-z0-9_-]{43})", re.ASCII)
 
 @dataclass(frozen=True, kw_only=True)
 class KeyTerms:
-    """What a key may do: nanos of its limit or None, models and networks (empty: any), and until when."""
+    """The restrictions of a key. An empty tuple of models or networks allows any; a limit of None is no limit."""
 
     name: str
     expires_at: datetime | None = None
@@ -43,27 +43,30 @@ class KeyTerms:
 
 
 class Presented(msgspec.Struct, frozen=True):
-    """Of a key that a client sent: the space it names, and what to look for there."""
+    """A key that a client sent: the id of the space in its prefix, and its SHA-256 hash to look up in that space."""
 
     space_id: int
     hash: str
 
 
 def parse_key(text: str) -> Presented | None:
-    """Read a key; None when it cannot be one."""
+    """Parse the text of a key. Return None when it does not have the form of one."""
     match = _KEY.fullmatch(text)
     return Presented(int(match[1]), _digest(text)) if match else None
 
 
 def find_key(presented: Presented) -> ApiKey | None:
-    """The living key of this secret, or of the one before a rotation while its grace lasts; with user and space."""
+    """Return the key with this secret, or with this as its old secret during the grace after a rotation, or None.
+
+    Deleted keys are not found. The user and space are joined.
+    """
     keys = ApiKey.objects.select_related("user", "space").filter(space=presented.space_id)
     in_grace = Q(old_hash=presented.hash, old_until__gt=origin.now())
     return keys.filter(Q(hash=presented.hash) | in_grace).first()
 
 
 def usable_key(presented: Presented, *, address: str | None, model: str | None = None) -> ApiKey:
-    """The key, with user and space, if it may be used now (accounts/spending.py). Raises KeyRefused."""
+    """Return the key, with user and space, if accounts/spending.py allows its use now. Raises KeyRefused."""
     key = find_key(presented)
     if code := refusal_of(key, address=address, model=model, moment=origin.now()):
         raise KeyRefused(code)
@@ -72,11 +75,11 @@ def usable_key(presented: Presented, *, address: str | None, model: str | None =
 
 
 def create_key(*, owner: User, terms: KeyTerms) -> tuple[ApiKey, str]:
-    """A new key of the owner's and its text, which is shown once and kept nowhere."""
+    """Create a key and return it with its text, which is shown once and stored nowhere."""
     assert owner.space is not None
-    text = _mint(owner)
+    text = _generate_key(owner)
     with transaction.atomic():
-        # The owner's row makes numbers unique; deleted keys keep theirs.
+        # The lock on the owner's row prevents two keys with one number. Deleted keys keep their numbers.
         lock_user(owner)
         theirs = ApiKey.with_deleted.filter(space=owner.space_id, user=owner)
         last = theirs.aggregate(last=Max("number", default=0))["last"]
@@ -90,80 +93,92 @@ def create_key(*, owner: User, terms: KeyTerms) -> tuple[ApiKey, str]:
             **_secret_fields(text),
             **_term_fields(terms),
         )
-        record("key.created", space=owner.space, actor=owner, target=owner, after=_told(key))
+        record("key.created", space=owner.space, actor=owner, target=owner, after=_audited_terms(key))
     return key, text
 
 
 @transaction.atomic
 def edit_key(*, key: ApiKey, terms: KeyTerms, actor: User) -> ApiKey:
-    """Lowering the limit below what was spent is allowed: the key is then exhausted."""
-    key = _locked_own(key, actor)
-    before = _told(key)
+    """Replace the restrictions of a key. A limit below what was spent is allowed: the key is then exhausted.
+
+    Raises PermissionDenied, and ApiKey.DoesNotExist when the key was deleted during the request.
+    """
+    key = _lock_own_key(key, actor)
+    before = _audited_terms(key)
     fields = _term_fields(terms)
     for name, value in fields.items():
         setattr(key, name, value)
-    if _told(key) != before:
+    if _audited_terms(key) != before:
         key.save(update_fields=list(fields))
-        record("key.edited", space=key.space, actor=actor, target=key.user, before=before, after=_told(key))
+        record("key.edited", space=key.space, actor=actor, target=key.user, before=before, after=_audited_terms(key))
     return key
 
 
 @transaction.atomic
 def set_key_enabled(*, key: ApiKey, is_enabled: bool, actor: User) -> ApiKey:
-    """Says what shall be, so a repeat changes nothing."""
-    key = _locked_own(key, actor)
+    """Enable or disable a key. Idempotent, because it takes the new state and does not toggle.
+
+    Raises PermissionDenied, and ApiKey.DoesNotExist when the key was deleted during the request.
+    """
+    key = _lock_own_key(key, actor)
     if key.is_enabled != is_enabled:
         key.is_enabled = is_enabled
         key.save(update_fields=["is_enabled"])
         kind = "key.enabled" if is_enabled else "key.disabled"
-        record(kind, space=key.space, actor=actor, target=key.user, after=_told(key))
+        record(kind, space=key.space, actor=actor, target=key.user, after=_audited_terms(key))
     return key
 
 
 def rotate_key(*, key: ApiKey, grace: timedelta, actor: User) -> tuple[ApiKey, str]:
-    """A new secret in the same row: limits and history stay. The old one works until its grace is over."""
-    text = _mint(key.user)
+    """Give the key a new secret and return its text. The old secret works until `grace` is over.
+
+    Limits and history stay, because the row stays. Raises PermissionDenied and ApiKey.DoesNotExist as edit_key does.
+    """
+    text = _generate_key(key.user)
     with transaction.atomic():
-        key = _locked_own(key, actor)
-        before = _told(key)
+        key = _lock_own_key(key, actor)
+        before = _audited_terms(key)
         key.old_hash, key.old_until = (key.hash, origin.now() + grace) if grace else ("", None)
         fields = _secret_fields(text)
         for name, value in fields.items():
             setattr(key, name, value)
         key.save(update_fields=["old_hash", "old_until", *fields])
         until = key.old_until.isoformat() if key.old_until else None
-        after = _told(key) | {"old_key_until": until}
+        after = _audited_terms(key) | {"old_key_until": until}
         record("key.rotated", space=key.space, actor=actor, target=key.user, before=before, after=after)
     return key, text
 
 
 @transaction.atomic
 def delete_key(*, key: ApiKey, actor: User) -> None:
-    """The key stops at once, the secret of a rotation's grace with it. What it holds settles."""
-    key = _locked(key)
+    """Delete a key: its secrets, also the old one during its grace, stop working immediately. Open holds still settle.
+
+    Raises PermissionDenied and ApiKey.DoesNotExist as edit_key does.
+    """
+    key = _lock_key(key)
     if not (can_use_key(actor, key.user) or can_revoke_key(actor, key.user)):
         raise PermissionDenied
-    _entomb(key, actor)
+    _soft_delete(key, actor)
 
 
 def revoke_keys(*, owner: User, actor: User) -> int:
-    """All of a user's keys, in the transaction that deletes the user."""
+    """Delete all keys of a user, in the transaction that deletes the user. Return how many there were."""
     keys = list(ApiKey.objects.select_for_update(no_key=True).filter(space=owner.space_id, user=owner).order_by("pk"))
     for key in keys:
-        _entomb(key, actor)
+        _soft_delete(key, actor)
     return len(keys)
 
 
-def _entomb(key: ApiKey, actor: User) -> None:
+def _soft_delete(key: ApiKey, actor: User) -> None:
     key.deleted_at = origin.now()
     key.is_enabled = False
     key.old_hash, key.old_until = "", None
     key.save(update_fields=["deleted_at", "is_enabled", "old_hash", "old_until"])
-    record("key.deleted", space=key.space, actor=actor, target=key.user, before=_told(key))
+    record("key.deleted", space=key.space, actor=actor, target=key.user, before=_audited_terms(key))
 
 
-def _locked(key: ApiKey) -> ApiKey:
-    """Raises ApiKey.DoesNotExist when it was deleted meanwhile."""
+def _lock_key(key: ApiKey) -> ApiKey:
+    """Raises ApiKey.DoesNotExist when the key was deleted during the request."""
     return (
         ApiKey.objects.select_for_update(no_key=True, of=("self",))
         .select_related("user", "space")
@@ -171,14 +186,14 @@ def _locked(key: ApiKey) -> ApiKey:
     )
 
 
-def _locked_own(key: ApiKey, actor: User) -> ApiKey:
-    key = _locked(key)
+def _lock_own_key(key: ApiKey, actor: User) -> ApiKey:
+    key = _lock_key(key)
     if not can_use_key(actor, key.user):
         raise PermissionDenied
     return key
 
 
-def _mint(owner: User) -> str:
+def _generate_key(owner: User) -> str:
     return f"sk-{owner.space_id}-{secrets.token_urlsafe(32)}"
 
 
@@ -201,8 +216,8 @@ def _term_fields(terms: KeyTerms) -> dict[str, object]:
     }
 
 
-def _told(key: ApiKey) -> dict[str, object]:
-    """What the trail says of a key: never its secret."""
+def _audited_terms(key: ApiKey) -> dict[str, object]:
+    """Return what the audit trail stores of a key, which never includes its secret."""
     return {
         "key": key.shown,
         "name": key.name,

@@ -51,7 +51,7 @@ def _keep_locale(response: StreamingHttpResponse) -> None:
 
 
 def own_locale(get_response: Handler) -> Handler:
-    """Activate what the signed-in person chose; browser_locale, which runs around it, resets it."""
+    """Activate the language and time zone that the user chose; browser_locale, which runs around it, resets them."""
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         user = request.user
@@ -65,46 +65,53 @@ def own_locale(get_response: Handler) -> Handler:
 
 
 class SignInRequiredMiddleware(LoginRequiredMiddleware):
-    """Every page asks for a sign-in unless it says otherwise; htmx is sent to the whole page, never a piece of it."""
+    """Require sign-in on every page that is not marked with `login_not_required`.
 
-    def handle_no_permission(self, request: HttpRequest, view_func: Any) -> HttpResponseBase:  # type: ignore[override]  # a 200 that tells htmx where to go
+    An htmx request is redirected by HX-Redirect, so that the browser loads the sign-in page instead of swapping it in.
+    """
+
+    def handle_no_permission(self, request: HttpRequest, view_func: Any) -> HttpResponseBase:  # type: ignore[override]  # htmx redirects on a 200 with HX-Redirect
         htmx = getattr(request, "htmx", None)
         if not htmx:
             return super().handle_no_permission(request, view_func)
         try:
             came_from = htmx.current_url_abs_path or "/"
-        except ValueError:  # a header can say anything
+        except ValueError:  # the client's HX-Current-URL header is not a valid URL
             came_from = "/"
         return HttpResponseClientRedirect(f"{settings.LOGIN_URL}?{urlencode({'next': came_from})}")
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponseBase | None:
-        """Who is signed out while their request is served is answered as if it had come after."""
+        """Redirect to sign-in when the user was signed out while their request was served."""
         if not isinstance(error, SignedOutError):
             return None
         match = request.resolver_match
         return self.handle_no_permission(request, match.func if match else None)
 
 
-SETUP_PATH = "/me/two-factor/"
-# What somebody who must set up a second factor may still do: that, confirm who they are, and leave.
-PATHS_OPEN_DURING_SETUP = (SETUP_PATH, "/me/confirm/", "/login/", "/logout/", "/healthz", "/readyz")
+SECOND_FACTOR_SETUP_PATH = "/me/two-factor/"
+# Users who must set up a second factor can only set it up, confirm their password and sign out.
+PATHS_ALLOWED_BEFORE_SETUP = (SECOND_FACTOR_SETUP_PATH, "/me/confirm/", "/login/", "/logout/", "/healthz", "/readyz")
 
 
 def second_factor_required(get_response: Handler) -> Handler:
-    """Admins whose manager asks for it, and operators whose installation does, set up a second factor first."""
+    """Redirect users who must set up a second factor to its page: admins if the space requires it, operators if
+    OPERATORS_NEED_2FA does.
+    """
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
-        if request.path.startswith(PATHS_OPEN_DURING_SETUP) or not _must_set_up(request):
+        if request.path.startswith(PATHS_ALLOWED_BEFORE_SETUP) or not _must_set_up_second_factor(request):
             return get_response(request)
         if getattr(request, "htmx", None):
-            return HttpResponseClientRedirect(SETUP_PATH)
-        return HttpResponse(status=302 if request.method in ("GET", "HEAD") else 303, headers={"Location": SETUP_PATH})
+            return HttpResponseClientRedirect(SECOND_FACTOR_SETUP_PATH)
+        return HttpResponse(
+            status=302 if request.method in ("GET", "HEAD") else 303, headers={"Location": SECOND_FACTOR_SETUP_PATH}
+        )
 
     return middleware
 
 
 def session_seen(get_response: Handler) -> Handler:
-    """For the list of sessions in Personal Settings."""
+    """Store when the session was last used, for the list of sessions in Personal Settings."""
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         if request.user.is_authenticated:
@@ -114,6 +121,6 @@ def session_seen(get_response: Handler) -> Handler:
     return middleware
 
 
-def _must_set_up(request: HttpRequest) -> bool:
+def _must_set_up_second_factor(request: HttpRequest) -> bool:
     user = request.user
     return user.is_authenticated and is_required_of(user) and not has_second_factor(user)

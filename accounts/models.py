@@ -32,17 +32,17 @@ class Theme(models.TextChoices):
 
 
 class LivingUsers(BaseUserManager["User"]):
-    """Everybody but the deleted, whose rows stay as tombstones because money and logs point at them."""
+    """Users that are not deleted. A deleted user's row stays as a tombstone, because transfers and logs refer to it."""
 
     def get_queryset(self) -> models.QuerySet[User]:
         return super().get_queryset().filter(deleted_at__isnull=True)
 
     def get_by_natural_key(self, username: str | None) -> User:
-        """By username without case. Raises User.DoesNotExist."""
+        """Find a user by username, case-insensitively. Raises User.DoesNotExist."""
         return self.alias(folded=Lower("username")).get(folded=(username or "").lower())
 
     def create_superuser(self, username: str, password: str | None = None, **_fields: Any) -> User:
-        """An operator; the name is what Django's createsuperuser command calls."""
+        """Create an operator. Django's createsuperuser command calls this method by its name."""
         user = User(username=username, role=Role.OPERATOR)
         user.set_password(password)
         with transaction.atomic(using=self._db):
@@ -52,7 +52,7 @@ class LivingUsers(BaseUserManager["User"]):
 
 
 class User(AbstractBaseUser):
-    """A person or a program that signs in: an operator, or the member of exactly one space."""
+    """A person or program that signs in: an operator, or a member of exactly one space."""
 
     space = models.ForeignKey(
         Space, on_delete=models.PROTECT, null=True, blank=True, related_name="people", db_index=False
@@ -61,12 +61,12 @@ class User(AbstractBaseUser):
     role = models.CharField(max_length=10, choices=Role.choices, default=Role.NORMAL)
     username = models.CharField(max_length=64, validators=[validate_username])
     display_name = models.CharField(max_length=80, blank=True, validators=[validate_display_name])
-    # Blank is the browser's language, UTC, and the system's theme.
+    # If blank: the browser's language, UTC, and the theme of the operating system.
     language = models.CharField(max_length=10, blank=True, validators=[validate_language])
     time_zone = models.CharField(max_length=64, blank=True, validators=[validate_zone])
     theme = models.CharField(max_length=5, choices=Theme.choices, default=Theme.SYSTEM, blank=True)
     is_active = models.BooleanField(default=True)
-    # Raised when sessions must end though the password stays: part of what a session is checked against.
+    # Part of the session auth hash: incremented to end all sessions while the password stays.
     session_epoch = models.PositiveIntegerField(default=0, editable=False)
     deleted_at = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
@@ -99,7 +99,7 @@ class User(AbstractBaseUser):
             models.Index(
                 "space", Lower("username"), condition=Q(deleted_at__isnull=False), name="user_deleted_username"
             ),
-            # Those who are there are counted from it alone, for the pages of them all.
+            # Index-only scan that counts the members of a space, for the pagination of User Management.
             models.Index(fields=["space", "number"], condition=Q(deleted_at=None), name="user_space_number"),
         ]
 
@@ -120,7 +120,6 @@ class User(AbstractBaseUser):
 
     @property
     def name(self) -> str:
-        """What to call them on a screen."""
         return self.display_name or self.username
 
     @property
@@ -128,7 +127,7 @@ class User(AbstractBaseUser):
         return self.is_active and self.deleted_at is None and not (self.space is not None and self.space.is_suspended)
 
     def get_session_auth_hash(self) -> str:
-        """Sessions are bound to the password and the epoch: a change of either ends them all."""
+        """Bind sessions to the password and the epoch: a change of either ends all sessions of the user."""
         return self._session_hash()
 
     def get_session_auth_fallback_hash(self) -> Any:
@@ -139,7 +138,7 @@ class User(AbstractBaseUser):
         bound = f"{self.password}:{self.session_epoch}"
         return salted_hmac("accounts.session", bound, secret=secret, algorithm="sha256").hexdigest()
 
-    # What Django admin asks: operators may open it, and each page there says itself what can be done.
+    # Django admin checks the following. Operators may open it, and each ModelAdmin restricts what can be done there.
     @property
     def is_staff(self) -> bool:
         return self.is_operator
@@ -156,16 +155,17 @@ class User(AbstractBaseUser):
 
 
 class LivingKeys(models.Manager["ApiKey"]):
-    """Every key but the deleted, whose rows stay because holds and logs point at them."""
+    """Keys that are not deleted. A deleted key's row stays as a tombstone, because holds and logs refer to it."""
 
     def get_queryset(self) -> models.QuerySet[ApiKey]:
         return super().get_queryset().filter(deleted_at__isnull=True)
 
 
 class ApiKey(models.Model):
-    """What a user's programs present to the relay. The key itself is stored nowhere: see accounts/keys.py.
+    """A credential of a user's programs for the relay. The secret itself is stored nowhere: see accounts/keys.py.
 
-    Its limit is guarded like a wallet, under the lock of its owner's: `spent` and `held` move in the same transaction.
+    The limit is enforced like a wallet's, under the lock of the owner's wallet: `spent` and `held` (nanos) change in
+    the same transaction as the wallet.
     """
 
     class Status(models.TextChoices):
@@ -182,7 +182,7 @@ class ApiKey(models.Model):
     hash = models.CharField(max_length=64)
     prefix = models.CharField(max_length=30)
     last_four = models.CharField(max_length=4)
-    # The secret before a rotation, while its grace lasts.
+    # The hash of the secret before a rotation, valid until `old_until`.
     old_hash = models.CharField(max_length=64, blank=True)
     old_until = models.DateTimeField(null=True)
     limit = models.BigIntegerField(null=True)
@@ -223,7 +223,7 @@ class ApiKey(models.Model):
 
     @property
     def shown(self) -> str:
-        """What anybody may see of the key: its beginning and its last four."""
+        """Return the public part of the key: its prefix and its last four characters."""
         return f"{self.prefix}…{self.last_four}"
 
     @property

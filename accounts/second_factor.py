@@ -1,7 +1,7 @@
-"""The second step of signing in: an authenticator app, passkeys, and recovery codes for when both are lost.
+"""Two-factor authentication: an authenticator app (TOTP), passkeys (WebAuthn), and recovery codes.
 
-Models and algorithms are allauth's; what its own views leave to a cache or to luck is done here under a lock: a code of
-an app counts once, a recovery code too, however many ask at the same moment.
+The models and algorithms are allauth's. Its views track used codes in a cache, which leaves a race; here the rows are
+locked, so that concurrent requests cannot use the code of an app, or a recovery code, twice.
 """
 
 from __future__ import annotations
@@ -38,21 +38,19 @@ _DIGITS = re.compile(r"[0-9]{6,10}")
 
 
 class WrongCodeError(Exception):
-    """Not a code of this app at this moment, or one that was used before."""
+    """The code does not belong to this app and moment, or it was used before."""
 
 
 class PasskeyRefusedError(Exception):
-    """What the browser sent is no passkey, or none for this question."""
+    """The browser's answer is not a passkey, or does not belong to this challenge."""
 
 
 class PasskeyUnusableError(PasskeyRefusedError):
-    """It signs in a way that cannot be verified: it would never let anybody in."""
+    """The passkey's signatures cannot be verified here, so it could never be used to sign in."""
 
 
 @dataclass(frozen=True)
 class SecondFactorMethods:
-    """What a person has set up."""
-
     app: Any
     passkeys: list[Any]
     codes_left: int
@@ -63,7 +61,7 @@ class SecondFactorMethods:
 
 
 def is_possible() -> bool:
-    """Secrets are sealed before they are stored, so there must be a key."""
+    """Return whether CREDENTIAL_KEYS is set: secrets of authenticator apps are stored encrypted."""
     return bool(settings.CREDENTIAL_KEYS)
 
 
@@ -74,7 +72,7 @@ def has_second_factor(user: User) -> bool:
 
 
 def is_required_of(user: User) -> bool:
-    """Whether the manager asks it of this admin, or the installation of this operator."""
+    """Return whether the space requires it of this admin, or OPERATORS_NEED_2FA of this operator."""
     if user.is_operator:
         return bool(settings.OPERATORS_NEED_2FA)
     return bool(user.is_admin and user.space and user.space.requires_second_factor)
@@ -86,7 +84,7 @@ def methods_of(user: User) -> SecondFactorMethods:
     return SecondFactorMethods(
         app=next((row for row in rows if row.type == AuthenticatorType.TOTP), None),
         passkeys=[row for row in rows if row.type == AuthenticatorType.WEBAUTHN],
-        # Counted without opening the seal: a page must show even where a key is missing.
+        # Counted from the bit mask without decrypting: the page must render even when the encryption key is missing.
         codes_left=app_settings.RECOVERY_CODE_COUNT - codes.data["used_mask"].bit_count() if codes else 0,
     )
 
@@ -95,7 +93,7 @@ def methods_of(user: User) -> SecondFactorMethods:
 
 
 def new_app_secret() -> str:
-    """Sealed, so that it can wait in a session until its first code proves that the app has it."""
+    """Return an encrypted TOTP secret, which the session keeps until a first code proves that the app has it."""
     return str(encrypt(totp.generate_totp_secret()))
 
 
@@ -105,12 +103,12 @@ def open_app_secret(sealed: str) -> str:
 
 @transaction.atomic
 def enable_app(*, user: User, sealed_secret: str, code: str) -> list[str]:
-    """Returns the recovery codes when these are the first. Raises WrongCodeError."""
+    """Return recovery codes if this is the user's first factor, else an empty list. Raises WrongCodeError."""
     lock_user(user)
     counter = _counter_of(open_app_secret(sealed_secret), code)
-    if counter is None or _mine(user, AuthenticatorType.TOTP).exists():
+    if counter is None or _authenticators(user, AuthenticatorType.TOTP).exists():
         raise WrongCodeError
-    codes = _first_codes(user)
+    codes = _codes_with_first_factor(user)
     data = {"secret": sealed_secret, "last_counter": counter}
     Authenticator.objects.create(user=user, type=AuthenticatorType.TOTP, data=data)
     record("self.two_factor_enabled", space=user.space, actor=user, target=user, after={"method": "app"})
@@ -118,27 +116,30 @@ def enable_app(*, user: User, sealed_secret: str, code: str) -> list[str]:
 
 
 def begin_passkey(request: HttpRequest, user: User) -> str:
-    """The question for the browser, as JSON; its answer is good for this session alone."""
+    """Return the WebAuthn registration challenge as JSON; only this session can answer it."""
     with request_context(request):
         return json.dumps(webauthn.begin_registration(user, passwordless=False))
 
 
 def add_passkey(request: HttpRequest, *, user: User, name: str, answer: str) -> list[str]:
-    """Returns the recovery codes when these are the first. Raises PasskeyRefusedError, PasskeyUnusableError."""
-    credential = _parsed(answer)
+    """Return recovery codes if this is the user's first factor, else an empty list.
+
+    Raises PasskeyRefusedError and PasskeyUnusableError.
+    """
+    credential = _parse_answer(answer)
     try:
         with request_context(request):
             webauthn.parse_registration_response(credential)
             made = webauthn.complete_registration(credential)
-    except Exception as error:  # what is malformed makes its parsers raise whatever they stumble on
+    except Exception as error:  # the parsers raise many kinds of errors for malformed input
         raise PasskeyRefusedError from error
     if not _can_verify(made.credential_data.public_key):
         raise PasskeyUnusableError
     with transaction.atomic():
         lock_user(user)
-        if _mine(user, AuthenticatorType.WEBAUTHN).count() >= MAX_PASSKEYS:
+        if _authenticators(user, AuthenticatorType.WEBAUTHN).count() >= MAX_PASSKEYS:
             raise PasskeyRefusedError
-        codes = _first_codes(user)
+        codes = _codes_with_first_factor(user)
         webauthn.WebAuthn.add(user, name, credential)
         after = {"method": "passkey", "name": name}
         record("self.two_factor_enabled", space=user.space, actor=user, target=user, after=after)
@@ -148,33 +149,34 @@ def add_passkey(request: HttpRequest, *, user: User, name: str, answer: str) -> 
 @transaction.atomic
 def remove_app(*, user: User) -> None:
     lock_user(user)
-    if _mine(user, AuthenticatorType.TOTP).delete()[0]:
-        _removed(user, {"method": "app"})
+    if _authenticators(user, AuthenticatorType.TOTP).delete()[0]:
+        _record_removal(user, {"method": "app"})
 
 
 @transaction.atomic
 def remove_passkey(*, user: User, passkey: Any) -> None:
     lock_user(user)
-    if _mine(user, AuthenticatorType.WEBAUTHN).filter(pk=passkey.pk).delete()[0]:
-        _removed(user, {"method": "passkey", "name": str(passkey)})
+    if _authenticators(user, AuthenticatorType.WEBAUTHN).filter(pk=passkey.pk).delete()[0]:
+        _record_removal(user, {"method": "passkey", "name": str(passkey)})
 
 
 @transaction.atomic
 def renew_codes(*, user: User) -> list[str]:
-    """New recovery codes in place of the old; none without anything that they could stand in for."""
+    """Replace the recovery codes and return the new ones; an empty list if the user has no second factor."""
     lock_user(user)
     if not has_second_factor(user):
         return []
-    _mine(user, AuthenticatorType.RECOVERY_CODES).delete()
+    _authenticators(user, AuthenticatorType.RECOVERY_CODES).delete()
     record("self.recovery_codes_renewed", space=user.space, actor=user, target=user)
-    return _shown(RecoveryCodes.activate(user).generate_codes())
+    return _formatted(RecoveryCodes.activate(user).generate_codes())
 
 
 @transaction.atomic
 def reset_second_factor(*, target: User, actor: User | None) -> bool:
-    """For somebody who lost app, passkeys and codes. False when there was nothing to take away.
+    """Delete the second factor of a user who lost app, passkeys and codes. Return False when there was none.
 
-    Their sessions end: whoever is signed in with what was lost is out. Without an actor it is the command's.
+    All sessions of the user end, because whoever has the lost device may be signed in. `actor` is None for a
+    management command. Raises PermissionDenied.
     """
     if actor is not None and not can_reset_second_factor(actor, target):
         raise PermissionDenied
@@ -187,7 +189,7 @@ def reset_second_factor(*, target: User, actor: User | None) -> bool:
 
 
 def forget_second_factor(user: User) -> bool:
-    """Within the caller's transaction; whoever deletes a member has no use for their secrets."""
+    """Delete apps, passkeys and recovery codes, within the caller's transaction; return whether there were any."""
     return bool(Authenticator.objects.filter(user=user).delete()[0])
 
 
@@ -196,7 +198,7 @@ def forget_second_factor(user: User) -> bool:
 
 @transaction.atomic
 def use_code(*, user: User, code: str) -> bool:
-    """Whether the code of the app, or a recovery code, is right; it is used up with that."""
+    """Return whether the code is right, of the app or a recovery code. A right code cannot be used again."""
     code = re.sub(r"[\s-]", "", code)
     if not _DIGITS.fullmatch(code):
         return False
@@ -210,25 +212,28 @@ def use_code(*, user: User, code: str) -> bool:
 
 
 def ask_for_passkey(request: HttpRequest, user: User) -> str:
-    """The question for the browser, as JSON; its answer is good for this session, and once."""
+    """Return the WebAuthn authentication challenge as JSON; only this session can answer it, and only once."""
     with request_context(request):
         return json.dumps(webauthn.begin_authentication(user))
 
 
 def use_passkey(request: HttpRequest, *, user: User, answer: str) -> bool:
     try:
-        credential = _parsed(answer)
+        credential = _parse_answer(answer)
         with request_context(request):
             webauthn.parse_authentication_response(credential)
             passkey = webauthn.complete_authentication(user, credential)
-    except Exception:  # noqa: BLE001  # as in add_passkey: wrong is wrong, however it is malformed
+    except Exception:  # noqa: BLE001  # as in add_passkey: a malformed answer is a wrong answer
         return False
     passkey.record_usage()
     return True
 
 
 def _can_verify(key: Any) -> bool:
-    """By trying: what is no signature is refused as one, unless algorithm, curve or numbers are none that work here."""
+    """Return whether signatures of this public key can be verified here, by verifying an empty one.
+
+    InvalidSignature means yes; any other error means an unsupported algorithm or curve, or a malformed key.
+    """
     try:
         key.verify(b"", b"")
     except InvalidSignature:
@@ -240,7 +245,7 @@ def _can_verify(key: Any) -> bool:
 
 def _use_app_code(app: Any, code: str) -> bool:
     counter = _counter_of(decrypt(app.data["secret"]), code)
-    # Not the used code is remembered but its moment: an older one that was never used is refused as well.
+    # Replay protection: neither the last accepted code nor any code of an earlier time step is accepted.
     if counter is None or counter <= app.data["last_counter"]:
         return False
     app.data["last_counter"] = counter
@@ -260,7 +265,7 @@ def _use_recovery_code(codes: Any, code: str) -> bool:
 
 
 def _counter_of(secret: str, code: str) -> int | None:
-    """Which half minute the code belongs to: this one, or one beside it for clocks that differ."""
+    """Return the TOTP time step (30 s) of the code: the current one or a neighbour, which tolerates clock drift."""
     code = re.sub(r"[\s-]", "", code)
     fits = [step for step in totp.yield_hotp_counters_from_time() if _code_at(secret, step) == code]
     return max(fits, default=None)
@@ -270,7 +275,7 @@ def _code_at(secret: str, counter: int) -> str:
     return str(totp.format_hotp_value(totp.hotp_value(secret, counter)))
 
 
-def _parsed(answer: str) -> dict[str, Any]:
+def _parse_answer(answer: str) -> dict[str, Any]:
     if len(answer) > MAX_PASSKEY_ANSWER_LENGTH:
         raise PasskeyRefusedError
     try:
@@ -282,20 +287,20 @@ def _parsed(answer: str) -> dict[str, Any]:
     return credential
 
 
-def _mine(user: User, kind: str) -> QuerySet[Any]:
+def _authenticators(user: User, kind: str) -> QuerySet[Any]:
     return Authenticator.objects.filter(user=user, type=kind)  # type: ignore[no-any-return]  # allauth ships no types
 
 
-def _first_codes(user: User) -> list[str]:
-    """With the first factor come recovery codes, and the end of what was signed in with the password alone."""
+def _codes_with_first_factor(user: User) -> list[str]:
+    """Create recovery codes with the first factor, and end the sessions that signed in with the password alone."""
     if has_second_factor(user):
         return []
-    _mine(user, AuthenticatorType.RECOVERY_CODES).delete()
+    _authenticators(user, AuthenticatorType.RECOVERY_CODES).delete()
     _end_sessions(user, lock_user(user))
-    return _shown(RecoveryCodes.activate(user).generate_codes())
+    return _formatted(RecoveryCodes.activate(user).generate_codes())
 
 
-def _removed(user: User, before: dict[str, str]) -> None:
+def _record_removal(user: User, before: dict[str, str]) -> None:
     record("self.two_factor_removed", space=user.space, actor=user, target=user, before=before)
     if not has_second_factor(user):
         forget_second_factor(user)
@@ -304,9 +309,9 @@ def _removed(user: User, before: dict[str, str]) -> None:
 def _end_sessions(user: User, locked: User) -> None:
     locked.session_epoch += 1
     locked.save(update_fields=["session_epoch"])
-    # The caller keeps its own with update_session_auth_hash.
+    # The caller can keep its own session with update_session_auth_hash.
     user.session_epoch = locked.session_epoch
 
 
-def _shown(codes: list[str]) -> list[str]:
+def _formatted(codes: list[str]) -> list[str]:
     return [f"{code[:5]}-{code[5:]}" for code in codes]

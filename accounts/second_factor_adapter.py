@@ -10,7 +10,7 @@ NAME = "Space Manage"
 
 
 class SecondFactorAdapter(DefaultMFAAdapter):
-    """What allauth asks us: how secrets are sealed, and what apps and passkeys call this site and its people."""
+    """Allauth's hooks: how secrets are encrypted, and the names that apps and passkeys show for this site and user."""
 
     def encrypt(self, text: str) -> str:
         return vault.encrypt(text)
@@ -25,7 +25,7 @@ class SecondFactorAdapter(DefaultMFAAdapter):
         return NAME
 
     def get_public_key_credential_rp_entity(self) -> dict[str, str]:
-        """A passkey belongs to the host name that it was made at."""
+        """Use the host name of the request as relying party: a passkey works only at the host where it was made."""
         return {"id": context.request.get_host().partition(":")[0], "name": NAME}
 
     def get_public_key_credential_user_entity(self, user: User) -> dict[str, str | bytes]:

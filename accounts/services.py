@@ -1,4 +1,4 @@
-"""What people change about themselves, and their coming and going."""
+"""Services for a user's own account: edit the profile, change the password, record sign-ins and sign-outs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from audit.services import record, record_refusal
 
 @transaction.atomic
 def edit_self(*, user: User, **changes: str) -> None:
-    """Their display name, language, time zone or theme; what is as it was writes nothing.
+    """Change the user's own display name, language, time zone or theme. Unchanged values write nothing.
 
-    Raises SignedOutError when they were deleted or disabled meanwhile.
+    Raises SignedOutError when the user was deleted or disabled during the request.
     """
     stored = lock_user(user, is_active=True)
     before = {name: getattr(stored, name) for name, value in changes.items() if getattr(stored, name) != value}
@@ -28,15 +28,15 @@ def edit_self(*, user: User, **changes: str) -> None:
 
 
 def change_own_password(*, user: User, password: str) -> None:
-    """Every session of the user ends; the caller keeps its own with update_session_auth_hash.
+    """Set the password and end every session of the user; the caller keeps its own with update_session_auth_hash.
 
-    Raises SignedOutError when they were deleted, disabled, signed out or given another password meanwhile.
+    Raises SignedOutError when the user was deleted, disabled, signed out or given another password during the request.
     """
-    was = {"password": user.password, "session_epoch": user.session_epoch}
-    # Hashed before the transaction: slow on purpose, and a lock should be short.
+    expected = {"password": user.password, "session_epoch": user.session_epoch}
+    # Hashed before the transaction, because hashing is slow on purpose and the row should be locked only briefly.
     hashed = make_password(password)
     with transaction.atomic():
-        lock_user(user, is_active=True, **was)
+        lock_user(user, is_active=True, **expected)
         user.password = hashed
         user.save(update_fields=["password"])
         record("self.password_changed", space=user.space, actor=user, target=user)
@@ -51,11 +51,12 @@ def record_sign_out(user: User) -> None:
 
 
 def record_refused_sign_in(*, username: str, is_locked: bool) -> None:
-    """Of a name that is nobody's only that it was: it may be a password, typed into the wrong field."""
+    """Record a refused sign-in. An unknown username is not stored: it may be a password typed into the wrong field."""
     user = User.objects.select_related("space").alias(folded=Lower("username")).filter(folded=username.lower()).first()
     space = user.space if user else None
     why = "locked" if is_locked else _why_refused(user)
-    # Once an hour while locked, whoever the name is: what is written takes time, and time would tell.
+    # Timing: one row an hour while locked, for known and unknown names alike, or the time of the INSERT would
+    # reveal which usernames exist.
     record_refusal("session.signed_in", why=why, space=space, actor=None, target=user, most=int(is_locked))
 
 

@@ -1,4 +1,7 @@
-"""Where somebody is signed in: one row per session, kept beside Django's own, and how to end them."""
+"""The sessions of a user: list them by device and address, and end them.
+
+Each has a UserSession row (allauth's) beside Django's own Session row.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +25,15 @@ from audit.services import record
 
 LAST_SEEN_INTERVAL_S = 60
 MAX_USER_AGENT_LENGTH = 200
-UNKNOWN_ADDRESS = "0.0.0.0"  # noqa: S104  # where the server tells no address; the table wants one
+# Stored when the server gives no client address, because the column is NOT NULL.
+UNKNOWN_ADDRESS = "0.0.0.0"  # noqa: S104
 
 
 class SignedOutError(User.DoesNotExist):
-    """Whoever asked was deleted, disabled or signed out meanwhile; the middleware has them sign in."""
+    """The user was deleted, disabled or signed out during the request.
+
+    SignInRequiredMiddleware redirects them to the sign-in page.
+    """
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,7 @@ class OwnSession:
 
 
 def note_seen(request: HttpRequest, user: User) -> None:
-    """Write down that the session is in use: once a minute at most, from each process, in one statement."""
+    """Store when and from where the session was last used: at most once a minute and process, in one statement."""
     key = request.session.session_key
     if not key or not cache.add(f"seen:{key}", True, LAST_SEEN_INTERVAL_S):
         return
@@ -50,39 +57,39 @@ def note_seen(request: HttpRequest, user: User) -> None:
         ip=request.META.get("REMOTE_ADDR") or UNKNOWN_ADDRESS,
         user_agent=request.headers.get("User-Agent", "")[:MAX_USER_AGENT_LENGTH],
     )
-    now_so = ["user_id", "ip", "user_agent", "last_seen_at"]
-    UserSession.objects.bulk_create([seen], update_conflicts=True, unique_fields=["session_key"], update_fields=now_so)
+    fields = ["user_id", "ip", "user_agent", "last_seen_at"]
+    UserSession.objects.bulk_create([seen], update_conflicts=True, unique_fields=["session_key"], update_fields=fields)
 
 
 def forget_old_sessions(user: User) -> None:
-    """What Django has long since let run out."""
-    long_gone = timezone.now() - timedelta(seconds=settings.SESSION_COOKIE_AGE)
-    UserSession.objects.filter(user=user, last_seen_at__lt=long_gone).delete()
+    """Delete the UserSession rows whose Django session has expired."""
+    expired_before = timezone.now() - timedelta(seconds=settings.SESSION_COOKIE_AGE)
+    UserSession.objects.filter(user=user, last_seen_at__lt=expired_before).delete()
 
 
 def sessions_of(user: User, *, this_key: str | None) -> list[OwnSession]:
-    """The sessions that still count, this one first, then the last seen."""
+    """Return the valid sessions: this one first, then the most recently used."""
     rows = list(UserSession.objects.filter(user=user))
     live = _live_keys(user, [row.session_key for row in rows])
     rows = [row for row in rows if row.session_key in live]
     rows.sort(key=lambda row: (row.session_key != this_key, -row.last_seen_at.timestamp()))
-    return [_shown(row, is_this=row.session_key == this_key) for row in rows]
+    return [_own_session(row, is_this=row.session_key == this_key) for row in rows]
 
 
-def lock_user(user: User, **as_it_was: object) -> User:
-    """As they are stored now, until the transaction's end: others may have changed them since the request began.
+def lock_user(user: User, **expected: object) -> User:
+    """Lock the user's row until the transaction ends, and return it as it is stored now.
 
-    Raises SignedOutError where there is no such user any more.
+    Raises SignedOutError when the user was deleted since the request began, or no longer matches `expected`.
     """
     try:
-        return User.objects.select_for_update(no_key=True).get(pk=user.pk, **as_it_was)
+        return User.objects.select_for_update(no_key=True).get(pk=user.pk, **expected)
     except User.DoesNotExist as error:
         raise SignedOutError from error
 
 
 @transaction.atomic
 def end_session(*, user: User, session: Any) -> None:
-    # Of two clicks at once one deletes the row.
+    # Two concurrent requests can get here; only the one that deletes the row records the event.
     if UserSession.objects.filter(pk=session.pk).delete()[0]:
         session.end()
         before = {"device": device_of(session.user_agent).names, "address": session.ip}
@@ -91,7 +98,10 @@ def end_session(*, user: User, session: Any) -> None:
 
 @transaction.atomic
 def end_other_sessions(*, user: User) -> None:
-    """Every session of the user ends, known here or not; the caller keeps its own with update_session_auth_hash."""
+    """End every session of the user, also those without a UserSession row, by raising the epoch.
+
+    The caller keeps its own with update_session_auth_hash.
+    """
     fresh = lock_user(user)
     fresh.session_epoch += 1
     fresh.save(update_fields=["session_epoch"])
@@ -101,14 +111,14 @@ def end_other_sessions(*, user: User) -> None:
 
 
 def _live_keys(user: User, keys: list[str]) -> set[str]:
-    """Those that Django would accept: not run out, and of the present password and epoch."""
+    """Return the keys that Django would accept: not expired, and bound to the current password and epoch."""
     stored = Session.objects.filter(session_key__in=keys, expire_date__gt=timezone.now())
     right = user.get_session_auth_hash()
     bound = {one.session_key: one.get_decoded().get(HASH_SESSION_KEY, "") for one in stored}
     return {key for key, given in bound.items() if constant_time_compare(given, right)}
 
 
-def _shown(row: Any, *, is_this: bool) -> OwnSession:
+def _own_session(row: Any, *, is_this: bool) -> OwnSession:
     return OwnSession(
         pk=row.pk,
         device=device_of(row.user_agent),

@@ -1,4 +1,7 @@
-"""From the right password to a session: with a second factor there is a step between, which holds no rights at all."""
+"""Signing in: the password first, then the second factor if the user has one.
+
+Between the two steps the session only names the user; it grants no access.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ _CONFIRMED = "password_confirmed_at"
 
 
 def begin_second_step(request: HttpRequest, user: User, *, next_page: str) -> None:
-    """Remember whose password was right. Nobody is signed in by that."""
+    """Remember in the session whose password was right, without signing them in."""
     request.session.cycle_key()
     request.session[_PENDING] = {
         "user": user.pk,
@@ -32,7 +35,10 @@ def begin_second_step(request: HttpRequest, user: User, *, next_page: str) -> No
 
 
 def pending_user(request: HttpRequest) -> User | None:
-    """Who is between the steps; nobody any more when disabled, suspended or given a new password meanwhile."""
+    """Return the user whose password was right but whose second step is still missing, or None.
+
+    The step expires after SECOND_STEP_TIMEOUT_S, and when the user is disabled, suspended or gets another password.
+    """
     pending = request.session.get(_PENDING)
     if not pending:
         return None
@@ -45,7 +51,7 @@ def pending_user(request: HttpRequest) -> User | None:
 
 
 def finish_second_step(request: HttpRequest, user: User) -> str:
-    """Sign them in; returns the page that they were on the way to."""
+    """Sign the user in and return the URL that they asked for before signing in."""
     pending = request.session.pop(_PENDING)
     sign_in(request, user)
     return str(pending["next"])
@@ -58,7 +64,7 @@ def sign_in(request: HttpRequest, user: User) -> None:
 
 
 def confirm(request: HttpRequest) -> None:
-    """The present password was just given: what guards the account may be changed for a while."""
+    """Allow changes of password and second factor for CONFIRMATION_TIMEOUT_S: the current password was just given."""
     request.session[_CONFIRMED] = time.time()
 
 

@@ -1,7 +1,7 @@
-"""Who may spend: every reason to refuse a request, in the order in which they are asked, with its HTTP status.
+"""The rules that refuse a request, in the order in which they are checked, each with its HTTP status.
 
-Each condition stands here in Python, which asks it of one request, and in SQL, which PostgreSQL asks of a set of them.
-The SQL is rendered into the function for sets (quotas/charge_set.py), so a change here is a new version of it.
+Each rule has two spellings: in Python for one request, and in SQL for a set of requests on PostgreSQL. The SQL is
+rendered into the function charge_set (quotas/charge_set.py), so a change here needs a new version of that function.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Rule(Generic[T]):
-    """One reason to refuse. `sql` says the same as `refuses`, and must not be true where a value is NULL.
+    """One reason to refuse a request. `sql` is the same condition as `refuses`; it must not be true for a NULL value.
 
-    In SQL `a` is the request (address, model), `k` its key, `u` and `s` the user and space of the key, `w` the wallet
-    that the user spends from; `moment` is now, `granted` the amount, `free` and `key_free` what both have left.
+    The SQL can use `a`, the request (address, model); `k`, its key; `u` and `s`, the user and space of the key; `w`,
+    the wallet that the user spends from; `moment`, now; `granted`, the amount to hold; `free` and `key_free`, what
+    the wallet and the key's limit have left. Amounts are nanos.
     """
 
     code: str
@@ -39,7 +40,7 @@ class Owner(NamedTuple):
 
 
 class KeyUse(NamedTuple):
-    """`model` is None where a request has none, as when it only asks which models there are."""
+    """`model` is None for a request without one, such as the list of models."""
 
     key: ApiKey
     address: str | None
@@ -119,14 +120,14 @@ KEY_RULES: tuple[Rule[KeyUse], ...] = (
     ),
 )
 
-# Asked last, under the lock of the wallet.
+# Checked last, under the lock of the wallet.
 FUNDS_RULES: tuple[Rule[Funds], ...] = (
     Rule("insufficient_quota", 429, _exceeds_wallet, "granted > free"),
     Rule("key_limit_reached", 429, _exceeds_key, "granted > key_free"),
 )
 
 ACCESS_RULES: tuple[Rule[Any], ...] = (UNKNOWN_KEY, *OWNER_RULES, *KEY_RULES)
-# The HTTP status of each refusal, as the client is told and the log keeps it.
+# The HTTP status of each refusal: sent to the client and stored in the usage log.
 REFUSAL_STATUS: dict[str, int] = {rule.code: rule.status for rule in (*ACCESS_RULES, *FUNDS_RULES)}
 
 
@@ -135,7 +136,7 @@ def first_refusal(rules: Sequence[Rule[T]], subject: T) -> str | None:
 
 
 def refusal_of(key: ApiKey | None, *, address: str | None, model: str | None, moment: datetime) -> str | None:
-    """The code of what keeps this key from being used at that moment, or None. It does not ask for money."""
+    """Return the code of the first rule that refuses this key at that moment, or None. Funds are not checked."""
     if key is None:
         return first_refusal((UNKNOWN_KEY,), key)
     return first_refusal(OWNER_RULES, Owner(key.user, key.space)) or first_refusal(

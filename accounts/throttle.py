@@ -1,9 +1,9 @@
-"""How many wrong passwords, for one name and from one address, before sign-in is refused for a while.
+"""Brute-force protection: limit wrong passwords per username and per client address, on top of django-axes.
 
-An attempt is counted before it is looked at, and taken off the count when it was right: so a crowd of guesses at one
-moment gets no more of them answered than one after the other would.
+A failure is counted before the password is compared and taken back when the password was right. Concurrent guesses
+therefore cannot race past the limit.
 
-Every door tells axes who came, who went and who was refused, and so the trail is written from here.
+Every sign-in form reports to axes' handler, so this module also records sign-ins, sign-outs and refused sign-ins.
 """
 
 from __future__ import annotations
@@ -28,20 +28,26 @@ from audit.services import record, record_refusal
 from tenants.policies import can_unlock
 
 MAX_FAILURES_PER_NAME = 5
-# An office shares one address.
+# Higher than the limit per name, because everybody in an office shares one address.
 MAX_FAILURES_PER_ADDRESS = 20
 COOL_OFF = timedelta(minutes=15)
-# Of PostgreSQL's advisory locks with two numbers: the other one is a name's or an address's.
-_NAMES, _ADDRESSES = 1, 2
+# First key of the two-key advisory locks (PostgreSQL); the second key is the hash of the name or address.
+_NAME_LOCK, _ADDRESS_LOCK = 1, 2
 
 log = structlog.get_logger(__name__)
 
 
 class Throttle(AxesDatabaseHandler):
-    """Axes with a limit of its own for addresses. A success forgives the name, never the address."""
+    """Axes' handler with a separate limit for addresses.
+
+    A right password resets the failures of the username, never those of the address.
+    """
 
     def get_failures(self, request: HttpRequest, credentials: dict[str, Any] | None = None) -> int:
-        """Failures on the scale of MAX_FAILURES_PER_NAME: the address's twenty weigh as much as the name's five."""
+        """Return the failures on the scale of MAX_FAILURES_PER_NAME, the only limit that axes compares them with.
+
+        MAX_FAILURES_PER_ADDRESS failures of the address count as MAX_FAILURES_PER_NAME failures of the name.
+        """
         by_name, by_address = (_failures(attempts) for attempts in self.get_user_attempts(request, credentials))
         return max(by_name, by_address * MAX_FAILURES_PER_NAME // MAX_FAILURES_PER_ADDRESS)
 
@@ -49,20 +55,20 @@ class Throttle(AxesDatabaseHandler):
         return int(self.reset_attempts(username=throttled_name(request, credentials)))
 
     def is_allowed(self, request: HttpRequest, credentials: dict[str, Any] | None = None) -> bool:
-        """Whether one more may be looked at; it is counted as wrong until `uncount_failure` is told otherwise."""
+        """Return whether one more password may be compared, and count it as a failure until `uncount_failure`."""
         self.clean_expired_user_attempts(request, credentials)
         with transaction.atomic():
-            _wait_in_line(throttled_name(request, credentials), client_address(request))
+            _lock_counters(throttled_name(request, credentials), client_address(request))
             if not super().is_allowed(request, credentials):
                 return False
             self._count(request, credentials)
             return True
 
     def _count(self, request: Any, credentials: dict[str, Any] | None) -> None:
-        counted = _counted(request, credentials)
+        row = _attempt_row(request, credentials)
         again = {"failures_since_start": F("failures_since_start") + 1, "attempt_time": request.axes_attempt_time}
-        if not counted.update(**again):
-            counted.create(
+        if not row.update(**again):
+            row.create(
                 username=throttled_name(request, credentials),
                 ip_address=request.axes_ip_address,
                 user_agent=request.axes_user_agent,
@@ -76,10 +82,11 @@ class Throttle(AxesDatabaseHandler):
     ) -> None:
         if request is None:
             return
-        # As it was asked: the last attempt that is allowed was still looked at.
+        # Read before it is overwritten: the attempt that reaches the limit was still compared, so it was not locked.
         is_locked = bool(getattr(request, "axes_locked_out", False))
-        _lock_out(request, credentials, is_locked or self.is_locked(request, credentials))
+        _mark_locked_out(request, credentials, is_locked or self.is_locked(request, credentials))
         log.warning("attempt_refused", address=client_address(request), path=request.path, locked=is_locked)
+        # check_secret sends this module's name and records its own refusals.
         if sender != __name__:
             record_refused_sign_in(username=throttled_name(request, credentials), is_locked=is_locked)
 
@@ -93,19 +100,21 @@ class Throttle(AxesDatabaseHandler):
             record_sign_out(user)
 
 
-def _wait_in_line(name: str, address: str | None = None) -> None:
-    """Until the transaction ends nobody else counts of this name and address; SQLite lets only one write anyway."""
+def _lock_counters(name: str, address: str | None = None) -> None:
+    """Serialise counting for this name and address until the transaction ends, with advisory locks.
+
+    SQLite needs none: it allows one writer at a time.
+    """
     if connection.vendor != "postgresql":
         return
     with connection.cursor() as cursor:
-        # Names before addresses, so that nobody waits in a circle.
-        for kind, who in ((_NAMES, name), (_ADDRESSES, address)):
+        # Lock names before addresses in every transaction, which prevents deadlocks.
+        for kind, who in ((_NAME_LOCK, name), (_ADDRESS_LOCK, address)):
             if who is not None:
                 cursor.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [kind, who])
 
 
-def _counted(request: Any, credentials: dict[str, Any] | None) -> QuerySet[AccessAttempt]:
-    """The row of these attempts, if there is one."""
+def _attempt_row(request: Any, credentials: dict[str, Any] | None) -> QuerySet[AccessAttempt]:
     name, address = throttled_name(request, credentials), request.axes_ip_address
     found: QuerySet[AccessAttempt] = AccessAttempt.objects.filter(
         username=name, ip_address=address, user_agent=request.axes_user_agent
@@ -115,15 +124,15 @@ def _counted(request: Any, credentials: dict[str, Any] | None) -> QuerySet[Acces
 
 @transaction.atomic
 def uncount_failure(request: HttpRequest, credentials: dict[str, Any]) -> None:
-    """What was looked at was right."""
-    _wait_in_line(throttled_name(request, credentials))
-    counted = _counted(request, credentials)
-    counted.update(failures_since_start=F("failures_since_start") - 1)
-    counted.filter(failures_since_start=0).delete()
+    """Take back the failure that `is_allowed` counted in advance: the password or code was right."""
+    _lock_counters(throttled_name(request, credentials))
+    row = _attempt_row(request, credentials)
+    row.update(failures_since_start=F("failures_since_start") - 1)
+    row.filter(failures_since_start=0).delete()
 
 
-def _lock_out(request: Any, credentials: dict[str, Any], is_locked: bool = True) -> None:
-    """What axes' middleware looks at."""
+def _mark_locked_out(request: Any, credentials: dict[str, Any], is_locked: bool = True) -> None:
+    """Set the attributes of the request that axes' middleware turns into the lock-out response."""
     request.axes_locked_out, request.axes_credentials = is_locked, credentials
 
 
@@ -140,28 +149,28 @@ def cool_off(request: HttpRequest | None) -> timedelta:
 
 
 def throttled_name(request: HttpRequest, credentials: dict[str, Any] | None = None) -> str:
-    """One name however it is written, so that changing its case starts no new count."""
+    """Return the username in lower case, so that another spelling does not start a new count."""
     source = credentials or request.POST
     return str(source.get("username", "")).lower().replace("\0", "")[:150]
 
 
 def client_address(request: HttpRequest) -> str | None:
-    """As the first middleware believed it; None where the server tells none."""
+    """Return the client address that audit.middleware.origin put into REMOTE_ADDR; None if the server gives none."""
     return request.META.get("REMOTE_ADDR") or None
 
 
 def check_secret(
     request: HttpRequest, user: User, compare: Callable[[], bool], *, attempt: str, why: str = "wrong_password"
 ) -> bool:
-    """Compare a secret of the user's under the limits of sign-in, whichever page asks for it.
+    """Call `compare` under the rate limits of sign-in and return whether the user's secret was right.
 
-    While locked nothing is compared, and axes' middleware turns the answer into a refusal that tells the wait. The
-    trail keeps an attempt in vain by the kind of what was attempted.
+    While the name or address is locked out, `compare` is not called, and axes' middleware replaces the response with
+    a 429 that states the remaining wait. A failure is recorded in the trail as a refusal of the kind `attempt`.
     """
     actor = user if request.user.is_authenticated else None
     credentials = {"username": user.get_username()}
     if not AxesProxyHandler.is_allowed(request, credentials):
-        _lock_out(request, credentials)
+        _mark_locked_out(request, credentials)
         record_refusal(attempt, why="locked", space=user.space, actor=actor, target=user)
         return False
     if compare():
@@ -174,7 +183,10 @@ def check_secret(
 
 @transaction.atomic
 def unlock(*, user: User, actor: User | None) -> bool:
-    """Let a name in again at once. False when it was not locked. Without an actor it is the command's."""
+    """Reset the failures of the user's name. Return False when there were none.
+
+    `actor` is None for a management command. Raises PermissionDenied.
+    """
     if actor is not None and not can_unlock(actor):
         raise PermissionDenied
     forgotten = AxesProxyHandler.reset_attempts(username=throttled_name(HttpRequest(), {"username": user.username}))
@@ -184,7 +196,7 @@ def unlock(*, user: User, actor: User | None) -> bool:
 
 
 def minutes_left(request: HttpRequest, credentials: Any) -> int:
-    """How long sign-in stays refused, in whole minutes, rounded up and at least one."""
+    """Return how long sign-in stays refused, in whole minutes, rounded up and at least one."""
     kept = AxesProxyHandler.get_implementation().get_user_attempts(request, credentials)
     ends = map(_end_of_lock, kept, (MAX_FAILURES_PER_NAME, MAX_FAILURES_PER_ADDRESS))
     left = max((end - timezone.now() for end in ends if end), default=timedelta())
@@ -192,7 +204,10 @@ def minutes_left(request: HttpRequest, credentials: Any) -> int:
 
 
 def _end_of_lock(attempts: QuerySet[AccessAttempt], limit: int) -> datetime | None:
-    """When those that reach the limit, counted from the newest on, are old enough to be fewer again."""
+    """Return when the failures fall below the limit, or None if they do not reach it.
+
+    That is COOL_OFF after the attempt at which the sum of failures, counted from the newest, reaches the limit.
+    """
     counted = 0
     at: datetime
     for at, failures in attempts.order_by("-attempt_time").values_list("attempt_time", "failures_since_start"):

@@ -6,7 +6,7 @@ from django.db.models.functions import Lower
 
 
 class Migration(migrations.Migration):
-    """Who is found by name, and by what key: no charge writes to either index."""
+    """Indexes to find deleted users by username, and keys by name. No charge updates either of them."""
 
     dependencies = [("accounts", "0003_apikey")]
 

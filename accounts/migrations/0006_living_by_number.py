@@ -5,7 +5,7 @@ from django.db.models import Q
 
 
 class Migration(migrations.Migration):
-    """The members of a space are counted, for the pages of User Management, from an index alone."""
+    """Index-only scan that counts the members of a space, for the pagination of User Management."""
 
     dependencies = [("accounts", "0005_own_locale")]
 

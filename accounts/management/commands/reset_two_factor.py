@@ -23,5 +23,7 @@ class Command(RecordedCommand, BaseCommand):
             raise CommandError("--username: there is no such user") from error
         done = reset_second_factor(target=user, actor=None)
         self.stdout.write(
-            f"{user.username} signs in with the password alone from now on." if done else f"{user.username} had no second factor."
+            f"{user.username} signs in with the password alone from now on."
+            if done
+            else f"{user.username} had no second factor."
         )
