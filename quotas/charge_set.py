@@ -21,13 +21,13 @@ import msgspec
 
 from accounts.spending import ACCESS_RULES, FUNDS_RULES, REFUSAL_STATUS, Rule
 
-NAME = "quotas_charge_set"
-TEMPLATE = Path(__file__).parent / "sql" / "charge_set.template.sql"
+FUNCTION_NAME = "quotas_charge_set"
+TEMPLATE_PATH = Path(__file__).parent / "sql" / "charge_set.template.sql"
 
 
 @dataclass(frozen=True)
-class Column:
-    """One value of each order: its name and type in SQL, and the attribute of an Entry that it is read from.
+class OrderColumn:
+    """One value of each order: its name and type in SQL, and the attribute of an SetEntry that it is read from.
 
     `encode` makes text of a value for which str() is wrong or slow.
     """
@@ -38,7 +38,7 @@ class Column:
     encode: Callable[[Any], str | None] | None = None
 
 
-class Entry(NamedTuple):
+class SetEntry(NamedTuple):
     """An order with its place in the set, and the id of the usage record that it may lead to."""
 
     place: int
@@ -47,18 +47,18 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Orders:
+class ParameterGroup:
     """The orders of one kind, for which the function takes an array for each column: <kind>_<column>."""
 
     kind: str
-    columns: tuple[Column, ...]
+    columns: tuple[OrderColumn, ...]
 
     @cached_property
     def types(self) -> dict[str, str]:
         return {f"{self.kind}_{column.name}": f"{column.sql_type}[]" for column in self.columns}
 
     @cached_property
-    def _read(self) -> Callable[[Entry], tuple[Any, ...]]:
+    def _read(self) -> Callable[[SetEntry], tuple[Any, ...]]:
         # One attrgetter for all columns reads an order without a Python call for each.
         return attrgetter(*(column.path for column in self.columns))
 
@@ -66,7 +66,7 @@ class Orders:
     def _encoders(self) -> list[tuple[str, Callable[[Any], str | None] | None]]:
         return [(name, column.encode) for name, column in zip(self.types, self.columns, strict=True)]
 
-    def arrays(self, entries: Sequence[Entry]) -> dict[str, str]:
+    def arrays(self, entries: Sequence[SetEntry]) -> dict[str, str]:
         """The parameters of these orders, as PostgreSQL's text."""
         if not entries:
             return dict.fromkeys(self.types, "{}")
@@ -86,53 +86,53 @@ def _json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-SETTLED = Orders(
+SETTLED = ParameterGroup(
     "settled",
     (
-        Column("place", "int", "place"),
-        Column("record", "uuid", "record"),
-        Column("space", "bigint", "order.space_id"),
-        Column("request", "uuid", "order.request_id.hex"),
-        Column("cost", "bigint", "order.cost_nanos"),
-        Column("input_tokens", "bigint", "order.call.input_tokens"),
-        Column("cached_tokens", "bigint", "order.call.cached_tokens"),
-        Column("output_tokens", "bigint", "order.call.output_tokens"),
-        Column("images", "bigint", "order.call.images"),
-        Column("seconds", "bigint", "order.call.seconds"),
-        Column("price", "jsonb", "order.call.price", _json),
-        Column("duration_ms", "int", "order.call.duration_ms"),
-        Column("first_token_ms", "int", "order.call.first_token_ms"),
-        Column("status", "smallint", "order.call.status"),
-        Column("code", "text", "order.call.code"),
-        Column("is_estimated", "boolean", "order.call.is_estimated"),
+        OrderColumn("place", "int", "place"),
+        OrderColumn("record", "uuid", "record"),
+        OrderColumn("space", "bigint", "order.space_id"),
+        OrderColumn("request", "uuid", "order.request_id.hex"),
+        OrderColumn("cost", "bigint", "order.cost_nanos"),
+        OrderColumn("input_tokens", "bigint", "order.call.input_tokens"),
+        OrderColumn("cached_tokens", "bigint", "order.call.cached_tokens"),
+        OrderColumn("output_tokens", "bigint", "order.call.output_tokens"),
+        OrderColumn("images", "bigint", "order.call.images"),
+        OrderColumn("seconds", "bigint", "order.call.seconds"),
+        OrderColumn("price", "jsonb", "order.call.price", _json),
+        OrderColumn("duration_ms", "int", "order.call.duration_ms"),
+        OrderColumn("first_token_ms", "int", "order.call.first_token_ms"),
+        OrderColumn("status", "smallint", "order.call.status"),
+        OrderColumn("code", "text", "order.call.code"),
+        OrderColumn("is_estimated", "boolean", "order.call.is_estimated"),
     ),
 )
-ASKED = Orders(
+ASKED = ParameterGroup(
     "asked",
     (
-        Column("place", "int", "place"),
-        Column("record", "uuid", "record"),
-        Column("request", "uuid", "order.request_id.hex"),
-        Column("space", "bigint", "order.presented.space_id"),
-        Column("hash", "text", "order.presented.hash"),
-        Column("address", "inet", "order.address", _without_zone),
-        Column("model", "text", "order.model"),
-        Column("least", "bigint", "order.least_nanos"),
-        Column("most", "bigint", "order.most_nanos"),
-        Column("lifetime_s", "int", "order.lifetime_s"),
-        Column("status", "smallint", "order.status"),
-        Column("code", "text", "order.code"),
+        OrderColumn("place", "int", "place"),
+        OrderColumn("record", "uuid", "record"),
+        OrderColumn("request", "uuid", "order.request_id.hex"),
+        OrderColumn("space", "bigint", "order.presented.space_id"),
+        OrderColumn("hash", "text", "order.presented.hash"),
+        OrderColumn("address", "inet", "order.address", _without_zone),
+        OrderColumn("model", "text", "order.model"),
+        OrderColumn("least", "bigint", "order.least_nanos"),
+        OrderColumn("most", "bigint", "order.most_nanos"),
+        OrderColumn("lifetime_s", "int", "order.lifetime_s"),
+        OrderColumn("status", "smallint", "order.status"),
+        OrderColumn("code", "text", "order.code"),
     ),
 )
-RENEWED = Orders(
+RENEWED = ParameterGroup(
     "renewed",
     (
-        Column("place", "int", "place"),
-        Column("space", "bigint", "order.space_id"),
-        Column("request", "uuid", "order.request_id.hex"),
-        Column("delivered_bytes", "bigint", "order.delivered_bytes"),
-        Column("accrued", "bigint", "order.accrued_nanos"),
-        Column("lifetime_s", "int", "order.lifetime_s"),
+        OrderColumn("place", "int", "place"),
+        OrderColumn("space", "bigint", "order.space_id"),
+        OrderColumn("request", "uuid", "order.request_id.hex"),
+        OrderColumn("delivered_bytes", "bigint", "order.delivered_bytes"),
+        OrderColumn("accrued", "bigint", "order.accrued_nanos"),
+        OrderColumn("lifetime_s", "int", "order.lifetime_s"),
     ),
 )
 
@@ -148,7 +148,7 @@ PARAMETERS: Mapping[str, str] = {
 }
 
 
-class Answer(NamedTuple):
+class ChargeSetRow(NamedTuple):
     """One row of the function's answer, with its type in SQL; which figures are there depends on the outcome."""
 
     place: Annotated[int, "int"]
@@ -162,8 +162,8 @@ class Answer(NamedTuple):
     spent_from: Annotated[str | None, "text"]
 
 
-CALL = (
-    f"SELECT {', '.join(Answer._fields)} FROM {NAME}("  # noqa: S608
+CALL_SQL = (
+    f"SELECT {', '.join(ChargeSetRow._fields)} FROM {FUNCTION_NAME}("  # noqa: S608
     + ", ".join(f"{name} => %({name})s::{sql_type}" for name, sql_type in PARAMETERS.items())
     + ")"
 )
@@ -174,11 +174,11 @@ def values_of(
     moment: datetime,
     wallets: Iterable[str],
     are_all: bool,
-    settled: Sequence[Entry],
-    asked: Sequence[Entry],
-    renewed: Sequence[Entry],
+    settled: Sequence[SetEntry],
+    asked: Sequence[SetEntry],
+    renewed: Sequence[SetEntry],
 ) -> dict[str, Any]:
-    """The values of CALL, by name."""
+    """The values of CALL_SQL, by name."""
     return {
         "moment": moment,
         "wallets": f"{{{','.join(wallets)}}}",
@@ -225,10 +225,10 @@ def render() -> str:
     """The newest version of the function, as these declarations and the rules of accounts/spending.py have it."""
     kinds = (SETTLED, ASKED, RENEWED)
     fixed = {name: type_ for name, type_ in PARAMETERS.items() if not any(name in orders.types for orders in kinds)}
-    answer = get_type_hints(Answer, include_extras=True)
+    answer = get_type_hints(ChargeSetRow, include_extras=True)
     parts = {
         "parameters": ",\n\n".join(_typed(types) for types in (fixed, *(orders.types for orders in kinds))),
-        "answer": _typed({name: answer[name].__metadata__[0] for name in Answer._fields}),
+        "answer": _typed({name: answer[name].__metadata__[0] for name in ChargeSetRow._fields}),
         "access_rules": _refusals(ACCESS_RULES),
         "funds_rules": _refusals(FUNDS_RULES),
         "refusal_statuses": _statuses(),
@@ -236,7 +236,7 @@ def render() -> str:
     for orders in kinds:
         parts[f"{orders.kind}_arrays"] = _wrapped(", ".join(orders.types))
         parts[f"{orders.kind}_columns"] = _wrapped(", ".join(column.name for column in orders.columns))
-    return "\n".join(_indented(line, parts) for line in TEMPLATE.read_text(encoding="utf-8").splitlines()) + "\n"
+    return "\n".join(_indented(line, parts) for line in TEMPLATE_PATH.read_text(encoding="utf-8").splitlines()) + "\n"
 
 
 def _indented(line: str, parts: Mapping[str, str]) -> str:

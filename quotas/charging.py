@@ -1,7 +1,7 @@
-"""Hold, renew, settle, release, expire: what a request does to a wallet. With services.py the only writers of balances.
+"""Hold, renew, settle, release and sweep: how a request changes wallets. Only services.py writes balances as well.
 
-A hold's id is the request's id and the key of every step's idempotency: a repeat moves nothing. Each step is one
-transaction; the wallet is locked first, and everything is decided under that lock.
+A hold's id is the request's id and the idempotency key of every step, so a repeat moves no money. Each step is one
+transaction that locks the wallet first and decides under that lock.
 """
 
 from __future__ import annotations
@@ -33,17 +33,18 @@ from core.money import MAX_AMOUNT_NANOS
 from quotas.models import Hold, Wallet
 from quotas.services import lock, return_free
 from usage.aggregates import of_record
-from usage.models import LEAST_KEPT_DAYS, HourlyUsage, UsageRecord
+from usage.models import MIN_KEPT_DAYS, HourlyUsage, UsageRecord
 from usage.quarters import reopen
 
 log = structlog.get_logger(__name__)
 
 HOLD_LIFETIME_S = 60
+# `UsageRecord.code` of a record that the sweep wrote.
 SWEPT = "hold_expired"
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """What the log keeps of a request beside its money. Model and key are those it was held with."""
+    """The fields of a usage record that are not money. Once there is a hold, model and key are taken from the hold."""
 
     model: str
     key_id: UUID = NIL
@@ -72,14 +73,15 @@ def hold_for_key(
     most_nanos: int,
     lifetime_s: int = HOLD_LIFETIME_S,
 ) -> tuple[Hold, ApiKey]:
-    """Hold for the request of a key as much as there is, from `least_nanos` to `most_nanos`.
+    """Hold as much as wallet and key have available, between `least_nanos` and `most_nanos`.
 
-    Raises KeyRefused with the code that stops it, and what `hold` raises when even the least is not there.
+    Raises KeyRefused when the key may not be used, and whatever `hold` raises when less than `least_nanos` is
+    available.
     """
     key = usable_key(presented, address=address, model=model)
     wallet = _spending_wallet(key.user)
     key.refresh_from_db(fields=["limit", "spent", "held"])
-    key_free = _free_of_key(key)
+    key_free = _key_free(key)
     free = wallet.available if key_free is None else min(wallet.available, key_free)
     call = Call(model=model, key_id=key.pk, key_name=key.name)
     amount = min(most_nanos, max(least_nanos, free))
@@ -91,10 +93,11 @@ def hold_for_key(
 def hold(
     *, request_id: UUID, user: User, amount_nanos: int, call: Call, lifetime_s: int = HOLD_LIFETIME_S
 ) -> tuple[Hold, bool]:
-    """Set money aside for a request: (hold, True), or (the first one, False) when this id already holds.
+    """Set money aside for a request. Returns (hold, True), or (existing hold, False) when this request already holds.
 
-    Raises InsufficientQuota or KeyLimitReached with what is free, NotSpending when user or space may not spend,
-    HoldUnknown when a request of this id was settled before, or may have been: it is as old as rows that are pruned.
+    Raises InsufficientQuota or KeyLimitReached with the available amount, and NotSpending when the user or space may
+    not spend. Raises HoldUnknown when this request was settled before, when another user's hold has this id, and when
+    the id is so old that the record of an earlier settlement may have been pruned.
     """
     if amount_nanos <= 0:
         raise QuotaError("a hold is more than nothing")
@@ -103,14 +106,14 @@ def hold(
         if earlier.user_id != user.pk:
             raise HoldUnknown(request_id)
         return earlier, False
-    if _is_forgotten(request_id):
+    if _may_be_pruned(request_id):
         raise HoldUnknown(request_id)
-    # A refusal's row held nothing, and does not stand in the way of a second try.
+    # The record of a refused request has held=0; it must not prevent a retry with the same id.
     if UsageRecord.objects.filter(space=user.space_id, request_id=request_id, held__gt=0).exists():
         raise HoldUnknown(request_id)
     _check_funds(wallet, call.key_id, amount_nanos)
     _shift_key(wallet, call.key_id, held=amount_nanos, spent=0)
-    _shift(wallet, held=amount_nanos, spent=0)
+    _shift_wallet(wallet, held=amount_nanos, spent=0)
     now = origin.now()
     made = Hold.objects.create(
         id=request_id,
@@ -130,9 +133,9 @@ def hold(
 def renew(
     *, space_id: int, request_id: UUID, delivered_bytes: int, accrued_nanos: int, lifetime_s: int = HOLD_LIFETIME_S
 ) -> bool:
-    """Keep a hold alive and note what its answer has come to; False when it is gone (settled or swept).
+    """Extend a hold's expiry and note the cost of its answer so far. False when the hold is gone (settled or swept).
 
-    What was delivered only grows, in whatever order renewals arrive, and accrues up to the hold at most.
+    Renewals may arrive out of order: `delivered_bytes` and `accrued` only grow, and `accrued` stops at the hold.
     """
     return bool(
         Hold.objects.filter(space=space_id, pk=request_id).update(
@@ -145,12 +148,13 @@ def renew(
 
 @transaction.atomic
 def settle(*, space_id: int, request_id: UUID, cost_nanos: int, call: Call) -> UsageRecord:
-    """Charge a request what it cost and let go of the rest of its hold.
+    """Charge a request its cost and release the rest of its hold.
 
-    Beyond the hold it charges as far as the wallet's available goes; the rest is the record's shortfall. A repeat
-    returns the first record. After a sweep it charges what the sweep had not. Raises HoldUnknown.
+    A cost beyond the hold is charged up to the wallet's available amount; what is left is the record's shortfall. A
+    repeat returns the first record. After a sweep, only the cost that the sweep did not charge is charged. Raises
+    HoldUnknown when there is neither a hold nor a usage record with this id.
 
-    No wallet holds more than MAX_AMOUNT_NANOS, so a cost beyond that is taken as that much.
+    A cost above MAX_AMOUNT_NANOS, which no wallet can exceed, is reduced to it.
     """
     if cost_nanos < 0:
         raise QuotaError("a cost is not negative")
@@ -158,41 +162,41 @@ def settle(*, space_id: int, request_id: UUID, cost_nanos: int, call: Call) -> U
     locked = _lock_hold(space_id, request_id)
     if locked is None:
         return _settle_late(space_id, request_id, cost_nanos, call)
-    return _close(locked, cost_nanos, call)
+    return _close_hold(locked, cost_nanos, call)
 
 
 @transaction.atomic
 def release(*, space_id: int, request_id: UUID, call: Call | None = None) -> bool:
-    """Let go of a hold without a charge; with `call` the log gets an Error row. A repeat does nothing: False."""
+    """End a hold without a charge; with `call`, log an Error record. False when the hold is gone, as on a repeat."""
     locked = _lock_hold(space_id, request_id)
     if locked is None:
         return False
-    _free(locked, 0)
+    _free_hold(locked, 0)
     if call is not None:
-        _log(locked.wallet, locked.hold, 0, 0, call)
+        _write_record(locked.wallet, locked.hold, 0, 0, call)
     _return_rest(locked)
     return True
 
 
 @transaction.atomic
 def log_refusal(*, request_id: UUID, user: User, call: Call) -> None:
-    """An Error row for a request that was refused before it held anything. A repeat writes nothing."""
-    wallet = Wallet.objects.select_for_update(no_key=True).get(_spent_by(user))
+    """Log an Error record for a request that was refused before it had a hold. A repeat writes nothing."""
+    wallet = Wallet.objects.select_for_update(no_key=True).get(_wallet_of(user))
     if not UsageRecord.objects.filter(space=wallet.space_id, request_id=request_id).exists():
         none = Hold(
             id=request_id, user_id=user.pk, key_id=call.key_id, key_name=call.key_name, model=call.model, amount=0
         )
-        _log(wallet, none, 0, 0, call)
+        _write_record(wallet, none, 0, 0, call)
 
 
-def expire_holds(*, now: datetime | None = None, most: int = 1000) -> int:
-    """Sweep holds that nobody renewed: charge what they had accrued, release the rest. Returns how many.
+def expire_holds(*, now: datetime | None = None, max_holds: int = 1000) -> int:
+    """Sweep expired holds: charge what they had accrued and release the rest. Returns the number of swept holds.
 
-    Any number of sweepers may run at once; each hold is swept by one of them.
+    Safe to run concurrently: a hold is checked again under its wallet's lock, so only one worker sweeps it.
     """
     now = now or origin.now()
     due = Hold.objects.filter(expires_at__lte=now).order_by("expires_at").values_list("space_id", "pk")
-    return sum(_sweep(space_id, request_id, now) for space_id, request_id in list(due[:most]))
+    return sum(_sweep(space_id, request_id, now) for space_id, request_id in list(due[:max_holds]))
 
 
 @transaction.atomic
@@ -202,54 +206,49 @@ def _sweep(space_id: int, request_id: UUID, now: datetime) -> bool:
         return False
     held = locked.hold
     call = Call(model=held.model, key_id=held.key_id, key_name=held.key_name, status=504, code=SWEPT, is_estimated=True)
-    _close(locked, held.accrued, call)
+    _close_hold(locked, held.accrued, call)
     log.warning("hold_swept", space=space_id, request=str(request_id), charged_nanos=held.accrued)
     return True
 
 
 @dataclass(frozen=True)
-class _Locked:
-    """A hold with its wallet locked; and the pool, where the wallet is a deleted member's and its rest goes back."""
+class _LockedHold:
+    """A hold and its locked wallet. `pool` is set and locked when the wallet is closed: the rest returns to it."""
 
     hold: Hold
     wallet: Wallet
     pool: Wallet | None
 
 
-class _ClosedError(Exception):
-    """The wallet turned out to be a deleted member's: the pool must be locked before it."""
+class _ClosedWalletError(Exception):
+    """The locked wallet belongs to a deleted member, so the pool must be locked with it, in id order."""
 
 
-def wallet_id_of(user: User) -> UUID:
-    """Of the wallet that this user spends from: the manager's is the pool."""
-    return Wallet.objects.values_list("pk", flat=True).get(_spent_by(user))
-
-
-def _spent_by(user: User) -> Q:
+def _wallet_of(user: User) -> Q:
     owner = Q(kind=Wallet.Kind.POOL) if user.is_manager else Q(user=user)
     return owner & Q(space=user.space_id)
 
 
 def _spending_wallet(user: User) -> Wallet:
-    """The locked wallet that this user spends from: the manager's is the pool. Raises NotSpending."""
-    wallet = Wallet.objects.select_for_update(no_key=True).filter(_spent_by(user)).first()
+    """Lock the wallet that this user spends from; the manager spends from the pool. Raises NotSpending."""
+    wallet = Wallet.objects.select_for_update(no_key=True).filter(_wallet_of(user)).first()
     if wallet is None:
         raise NotSpending
-    # Read again under the lock: what `user` carries may be older than the act that disabled them.
+    # Reload under the lock: `user` may have been read before they were disabled or deleted, or the space suspended.
     owner = User.objects.select_related("space").filter(pk=user.pk).first()
     if owner is None or owner.space is None or first_refusal(OWNER_RULES, Owner(owner, owner.space)):
         raise NotSpending
     return wallet
 
 
-def _lock_hold(space_id: int, request_id: UUID) -> _Locked | None:
-    """The hold under its wallet's lock, or None when it has been settled, released or swept."""
+def _lock_hold(space_id: int, request_id: UUID) -> _LockedHold | None:
+    """Lock the hold's wallet, then read the hold. None when it has been settled, released or swept."""
     wallet_id = Hold.objects.filter(space=space_id, pk=request_id).values_list("wallet_id", flat=True).first()
     if wallet_id is None:
         return None
     wallet, pool = _lock_wallet(space_id, wallet_id)
     held = Hold.objects.filter(space=space_id, pk=request_id).first()
-    return _Locked(held, wallet, pool) if held else None
+    return _LockedHold(held, wallet, pool) if held else None
 
 
 def _lock_wallet(space_id: int, wallet_id: UUID) -> tuple[Wallet, Wallet | None]:
@@ -257,58 +256,59 @@ def _lock_wallet(space_id: int, wallet_id: UUID) -> tuple[Wallet, Wallet | None]
         with transaction.atomic():
             wallet = lock(space_id, wallet_id)[wallet_id]
             if wallet.is_closed:
-                raise _ClosedError
+                raise _ClosedWalletError
             return wallet, None
-    except _ClosedError:
-        # Going back to the savepoint let go of the wallet, so both are now locked in id order.
+    except _ClosedWalletError:
+        # Rolling back to the savepoint released the wallet's lock, so both can be locked in id order: no deadlock.
         pool_id = Wallet.objects.values_list("pk", flat=True).get(space=space_id, kind=Wallet.Kind.POOL)
         both = lock(space_id, pool_id, wallet_id)
         return both[wallet_id], both[pool_id]
 
 
-def _close(locked: _Locked, cost_nanos: int, call: Call) -> UsageRecord:
-    """End a hold with a charge: the balance, the log row and the roll-up; what is left goes free."""
+def _close_hold(locked: _LockedHold, cost_nanos: int, call: Call) -> UsageRecord:
+    """End a hold with a charge: update wallet and key, delete the hold, write the usage record and its roll-up."""
     charged = min(cost_nanos, locked.hold.amount + locked.wallet.available)
-    _free(locked, charged)
-    record = _log(locked.wallet, locked.hold, charged, cost_nanos - charged, call)
+    _free_hold(locked, charged)
+    record = _write_record(locked.wallet, locked.hold, charged, cost_nanos - charged, call)
     _return_rest(locked)
     return record
 
 
-def _free(locked: _Locked, charged: int) -> None:
-    _shift(locked.wallet, held=-locked.hold.amount, spent=charged)
+def _free_hold(locked: _LockedHold, charged: int) -> None:
+    _shift_wallet(locked.wallet, held=-locked.hold.amount, spent=charged)
     _shift_key(locked.wallet, locked.hold.key_id, held=-locked.hold.amount, spent=charged)
     Hold.objects.filter(space=locked.hold.space_id, pk=locked.hold.pk).delete()
 
 
-def _return_rest(locked: _Locked) -> None:
+def _return_rest(locked: _LockedHold) -> None:
     if locked.pool is not None:
         member = User.everyone.get(pk=locked.hold.user_id)
         key = f"release:{locked.hold.pk}"
         return_free(pool=locked.pool, wallet=locked.wallet, member=member, actor=None, key=key)
 
 
-def _is_forgotten(request_id: UUID) -> bool:
-    """Whether the row that would tell of an earlier settlement may have been pruned, by the age of the id."""
-    return request_id.version == 7 and moment_of(request_id) < origin.now() - timedelta(days=LEAST_KEPT_DAYS)
+def _may_be_pruned(request_id: UUID) -> bool:
+    """Whether a usage record of this request may have been pruned. The id, a UUIDv7, tells the request's age."""
+    return request_id.version == 7 and moment_of(request_id) < origin.now() - timedelta(days=MIN_KEPT_DAYS)
 
 
 def _settle_late(space_id: int, request_id: UUID, cost_nanos: int, call: Call) -> UsageRecord:
-    """The hold is gone. Settled before: that record. Swept: charge what is available of what the sweep had not.
+    """Settle a request whose hold is gone.
 
-    So late that its rows are pruned: HoldUnknown, and nothing moves.
+    Settled before: return that record. Swept: charge the difference to what the sweep charged, up to what the wallet
+    has available. No record, for instance because it was pruned: raise HoldUnknown.
     """
     records = UsageRecord.objects.filter(space=space_id, request_id=request_id)
     first = records.first()
     if first is None:
         raise HoldUnknown(request_id)
     wallet, _pool = _lock_wallet(space_id, first.wallet_id)
-    # By code and not by order: the sweeper's clock may have been ahead of ours.
+    # Found by code, not as the newest record: clock skew can date the sweep's record after the settlement's.
     if settled := records.exclude(code=SWEPT).first():
         return settled
     due = max(0, cost_nanos - first.cost)
     charged = min(due, wallet.available)
-    _shift(wallet, held=0, spent=charged)
+    _shift_wallet(wallet, held=0, spent=charged)
     _shift_key(wallet, first.key_id, held=0, spent=charged)
     gone = Hold(
         id=request_id,
@@ -320,20 +320,20 @@ def _settle_late(space_id: int, request_id: UUID, cost_nanos: int, call: Call) -
         model=first.model,
         amount=0,
     )
-    return _log(wallet, gone, charged, due - charged, call)
+    return _write_record(wallet, gone, charged, due - charged, call)
 
 
-def _shift(wallet: Wallet, *, held: int, spent: int) -> None:
-    """Change a locked wallet's held and spent, in the database by what it holds there, and in `wallet` alike."""
+def _shift_wallet(wallet: Wallet, *, held: int, spent: int) -> None:
+    """Add to a locked wallet's held and spent with F() expressions, and to the instance."""
     Wallet.objects.filter(space=wallet.space_id, pk=wallet.pk).update(held=F("held") + held, spent=F("spent") + spent)
     wallet.held += held
     wallet.spent += spent
 
 
 def _check_funds(wallet: Wallet, key_id: UUID, amount_nanos: int) -> None:
-    """Raises InsufficientQuota or KeyLimitReached. The wallet's lock guards the limits of its owner's keys as well."""
+    """Raise InsufficientQuota or KeyLimitReached. The wallet's lock also serialises the limits of its owner's keys."""
     key = None if key_id == NIL else ApiKey.with_deleted.get(space=wallet.space_id, pk=key_id)
-    key_free = None if key is None else _free_of_key(key)
+    key_free = None if key is None else _key_free(key)
     code = first_refusal(FUNDS_RULES, Funds(amount_nanos, wallet.available, key_free))
     if code == KeyLimitReached.code and key is not None and key.limit is not None:
         available = max(0, key_free or 0)
@@ -342,8 +342,8 @@ def _check_funds(wallet: Wallet, key_id: UUID, amount_nanos: int) -> None:
         raise InsufficientQuota(available=wallet.available, amount=amount_nanos, spent=wallet.spent, limit=wallet.total)
 
 
-def _free_of_key(key: ApiKey) -> int | None:
-    """None for a key without a limit."""
+def _key_free(key: ApiKey) -> int | None:
+    """What the key may still spend, in nanos; None when it has no limit."""
     return None if key.limit is None else key.limit - key.spent - key.held
 
 
@@ -354,8 +354,8 @@ def _shift_key(wallet: Wallet, key_id: UUID, *, held: int, spent: int) -> None:
         )
 
 
-def _log(wallet: Wallet, held: Hold, charged: int, shortfall: int, call: Call) -> UsageRecord:
-    """The log row and the roll-up of one charge, in its transaction, so that logs and wallets cannot disagree."""
+def _write_record(wallet: Wallet, held: Hold, charged: int, shortfall: int, call: Call) -> UsageRecord:
+    """Write the usage record and its roll-up in the transaction that charges, so that log and wallets always agree."""
     at = origin.now()
     record = UsageRecord.objects.create(
         id=id_at(at),
@@ -373,13 +373,13 @@ def _log(wallet: Wallet, held: Hold, charged: int, shortfall: int, call: Call) -
     )
     _roll_up(record, at.astimezone(UTC).replace(minute=0, second=0, microsecond=0))
     if origin.current().moment is not None:
-        # History is being written: what was closed of it is no longer right.
+        # A backdated charge (demo data): reopen the closed quarters that it falls into.
         reopen(space_id=wallet.space_id, at=at)
     return record
 
 
 def _roll_up(record: UsageRecord, hour: datetime) -> None:
-    """Raise the hour's figures. The wallet's lock keeps others from making the same row meanwhile."""
+    """Add the record to its hour's row. The wallet's lock keeps a concurrent charge from inserting the same row."""
     place = {
         "space_id": record.space_id,
         "user_id": record.user_id,

@@ -7,7 +7,7 @@ from django.utils.translation import gettext_lazy as _
 
 from core.money import AmountError, parse_usd
 
-_WORDS = {
+_MESSAGES = {
     "not_a_number": _("Enter an amount in dollars, like 12.50, in the digits 0-9."),
     "negative": _("Enter an amount of $0.00 or more."),
     "too_fine": _("Use at most nine decimals."),
@@ -25,4 +25,4 @@ class AmountField(forms.CharField):
         try:
             return parse_usd(text)
         except AmountError as error:
-            raise forms.ValidationError(_WORDS[error.code], error.code) from None
+            raise forms.ValidationError(_MESSAGES[error.code], error.code) from None

@@ -81,7 +81,7 @@ def edit_member(*, member: User, changes: MemberChanges, actor: User) -> MemberE
         raise PermissionDenied
     hashed = make_password(changes.password) if changes.password else None
     with transaction.atomic():
-        edited = _locked(member)
+        edited = _lock_member(member)
         _change_person(edited, changes, hashed, actor)
         if changes.remaining_nanos is None:
             edited.wallet = member.wallet
@@ -102,7 +102,7 @@ def reset_manager(*, manager: User, changes: MemberChanges, actor: User) -> User
         raise PermissionDenied
     hashed = make_password(changes.password) if changes.password else None
     with transaction.atomic():
-        manager = _locked(manager)
+        manager = _lock_member(manager)
         _change_person(manager, changes, hashed, actor)
     return manager
 
@@ -112,7 +112,7 @@ def set_enabled(*, member: User, is_enabled: bool, actor: User) -> User:
     """Says what shall be, so a repeat changes nothing. Disabling ends the member's sessions; money stays."""
     if not can_set_enabled(actor, member):
         raise PermissionDenied
-    member = _locked(member)
+    member = _lock_member(member)
     if member.is_active == is_enabled:
         return member
     member.is_active = is_enabled
@@ -138,7 +138,7 @@ def delete_member(*, member: User, actor: User) -> Transfer | None:
     """
     if not can_delete(actor, member):
         raise PermissionDenied
-    member = _locked(member)
+    member = _lock_member(member)
     # Wallets before keys, as charging locks them.
     returned = close_wallet(member=member, actor=actor)
     revoke_keys(owner=member, actor=actor)
@@ -167,7 +167,7 @@ def enrol(person: User, actor: User | None) -> None:
     space.update(last_number=F("last_number") + 1)
     person.number = space.values_list("last_number", flat=True).get()
     person.created_at = origin.now()
-    _save_named(person)
+    _save_unique_name(person)
     record(
         "manager.created" if person.is_manager else "member.created",
         space=person.space,
@@ -182,7 +182,7 @@ def enrol(person: User, actor: User | None) -> None:
     )
 
 
-def _locked(member: User) -> User:
+def _lock_member(member: User) -> User:
     fresh = User.objects.select_for_update(no_key=True, of=("self",)).select_related("space").filter(pk=member.pk)
     found = fresh.first()
     if found is None:
@@ -198,7 +198,7 @@ def _change_person(person: User, changes: MemberChanges, hashed_password: str | 
     for name, value in changed.items():
         setattr(person, name, value)
     if changed:
-        _save_named(person, fields=list(changed))
+        _save_unique_name(person, fields=list(changed))
         record("member.edited", space=person.space, actor=actor, target=person, before=before, after=changed)
     if hashed_password:
         person.password = hashed_password
@@ -212,7 +212,7 @@ def _role(person: User, changes: MemberChanges) -> str | None:
     return Role.ADMIN if changes.is_admin else Role.NORMAL
 
 
-def _save_named(person: User, fields: list[str] | None = None) -> None:
+def _save_unique_name(person: User, fields: list[str] | None = None) -> None:
     """Save, telling a taken username from any other trouble. The savepoint keeps the outer transaction usable."""
     try:
         with transaction.atomic():

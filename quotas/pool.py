@@ -9,7 +9,7 @@ from django.db.models import Count, F, Q, Sum
 from quotas.models import Wallet
 from tenants.models import Space
 
-RICHEST = 5
+MAX_RICHEST = 5
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,6 @@ def richest_of(space: Space) -> list[Wallet]:
     """The living members who have most left to spend, the most first."""
     wallets = Wallet.objects.filter(space=space, kind=Wallet.Kind.MEMBER, is_closed=False)
     # Ids alone are sorted: all wallets of the space are looked at.
-    most = list(wallets.order_by(F("spent") - F("total"), "user_id").values_list("pk", flat=True)[:RICHEST])
+    most = list(wallets.order_by(F("spent") - F("total"), "user_id").values_list("pk", flat=True)[:MAX_RICHEST])
     found = wallets.select_related("user").in_bulk(most)
     return [found[pk] for pk in most if pk in found]

@@ -125,9 +125,9 @@ class Difference:
 def reconcile(space: Space) -> list[Difference]:
     """Compare one space's books with its records and keep the outcome. Empty means balanced."""
     differences = [
-        *_differing(_WALLETS, space, "wallet", (_uuid,), ("total", "allocated", "spent", "held")),
-        *_differing(_KEYS, space, "API key", (_uuid,), ("spent", "held")),
-        *_rolled_up(space),
+        *_compare(_WALLETS, space, "wallet", (_uuid,), ("total", "allocated", "spent", "held")),
+        *_compare(_KEYS, space, "API key", (_uuid,), ("spent", "held")),
+        *_compare_roll_ups(space),
     ]
     at = origin.now()
     Reconciliation.objects.create(
@@ -140,28 +140,28 @@ def reconcile(space: Space) -> list[Difference]:
     return differences
 
 
-def _rolled_up(space: Space) -> Iterator[Difference]:
+def _compare_roll_ups(space: Space) -> Iterator[Difference]:
     """Locked, so that nobody closes, reopens or prunes between the looks at how far and the sums."""
     mark = QuarterMark.objects.select_for_update().filter(space=space).first()
     kept = pruned_through(space.pk) or EPOCH
-    bounds = {"kept": _as_kept(kept), "kept_id": _as_kept_id(kept)}
-    yield from _differing(_ROLL_UPS, space, "usage of", (str, _uuid, str), tuple(AGGREGATES), **bounds)
+    bounds = {"kept": _db_moment(kept), "kept_id": _db_first_id(kept)}
+    yield from _compare(_ROLL_UPS, space, "usage of", (str, _uuid, str), tuple(AGGREGATES), **bounds)
     if mark is not None:
-        yield from _differing(
-            _QUARTERS, space, "closed usage of", (str,), tuple(AGGREGATES), whole=_as_kept(floor(mark.through, HOUR))
+        yield from _compare(
+            _QUARTERS, space, "closed usage of", (str,), tuple(AGGREGATES), whole=_db_moment(floor(mark.through, HOUR))
         )
 
 
-def _as_kept(moment: datetime) -> Any:
+def _db_moment(moment: datetime) -> Any:
     """As the database keeps it: SQLite compares texts."""
     return connection.ops.adapt_datetimefield_value(moment)
 
 
-def _as_kept_id(moment: datetime) -> Any:
+def _db_first_id(moment: datetime) -> Any:
     return UsageRecord._meta.pk.get_db_prep_value(first_id(moment), connection)
 
 
-def _differing(
+def _compare(
     sql: str, space: Space, what: str, names: tuple[Callable[[Any], str], ...], figures: tuple[str, ...], **more: Any
 ) -> Iterator[Difference]:
     """The rows of a statement that answers the columns of identity, then (stored, computed) for each figure."""

@@ -51,16 +51,20 @@ def grant(*, space: Space, amount_nanos: int, reason: str, actor: User | None, k
 
     Raises PoolLimit beyond MAX_AMOUNT_NANOS, KeyReused when the key moved something else.
     """
-    return _operate(Transfer.Kind.GRANT, space=space, amount_nanos=amount_nanos, reason=reason, actor=actor, key=key)
+    return _move_pool_total(
+        Transfer.Kind.GRANT, space=space, amount_nanos=amount_nanos, reason=reason, actor=actor, key=key
+    )
 
 
 @transaction.atomic
 def revoke(*, space: Space, amount_nanos: int, reason: str, actor: User | None, key: str = "") -> Transfer:
     """Take back from a pool at most what it has available. Raises InsufficientPool, KeyReused."""
-    return _operate(Transfer.Kind.REVOKE, space=space, amount_nanos=amount_nanos, reason=reason, actor=actor, key=key)
+    return _move_pool_total(
+        Transfer.Kind.REVOKE, space=space, amount_nanos=amount_nanos, reason=reason, actor=actor, key=key
+    )
 
 
-class QuotaSet(NamedTuple):
+class QuotaChange(NamedTuple):
     """The transfer, None where nothing had to move, and both wallets as they are after it."""
 
     transfer: Transfer | None
@@ -71,7 +75,7 @@ class QuotaSet(NamedTuple):
 @transaction.atomic
 def set_remaining(
     *, member: User, remaining_nanos: int, actor: User, was_total_nanos: int | None = None, key: str = ""
-) -> QuotaSet:
+) -> QuotaChange:
     """Move the difference between pool and member, so that at commit the member's remaining is `remaining_nanos`.
 
     Writes nothing when it already was. Raises InsufficientPool, BelowHeld, and StaleTotal when
@@ -80,10 +84,10 @@ def set_remaining(
     if not 0 <= remaining_nanos <= MAX_AMOUNT_NANOS:
         raise QuotaError(f"remaining must be 0 to {MAX_AMOUNT_NANOS} nanos")
     pool, wallet = _lock_pair(member)
-    if key and (done := _done_before(member.space_id, key)):
+    if key and (done := _earlier_transfer(member.space_id, key)):
         if (done.member_number, done.member_remaining_after) != (member.number, remaining_nanos):
             raise KeyReused(key)
-        return QuotaSet(done, pool, wallet)
+        return QuotaChange(done, pool, wallet)
     if was_total_nanos is not None and wallet.total != was_total_nanos:
         raise StaleTotal(total=wallet.total, remaining=wallet.remaining)
     if remaining_nanos < wallet.held:
@@ -91,7 +95,7 @@ def set_remaining(
     before = wallet.remaining
     difference = remaining_nanos - before
     if difference == 0:
-        return QuotaSet(None, pool, wallet)
+        return QuotaChange(None, pool, wallet)
     transfer = _move(
         Transfer.Kind.ALLOCATE if difference > 0 else Transfer.Kind.RECLAIM,
         pool=pool,
@@ -109,7 +113,7 @@ def set_remaining(
         before={"remaining": format_exact(before), "total": format_exact(wallet.total - difference)},
         after={"remaining": format_exact(remaining_nanos), "total": format_exact(wallet.total)},
     )
-    return QuotaSet(transfer, pool, wallet)
+    return QuotaChange(transfer, pool, wallet)
 
 
 def close_wallet(*, member: User, actor: User) -> Transfer | None:
@@ -143,13 +147,13 @@ def lock(space_id: int, *wallet_ids: UUID) -> dict[UUID, Wallet]:
     return {wallet.pk: wallet for wallet in wallets}
 
 
-def _operate(
+def _move_pool_total(
     kind: Transfer.Kind, *, space: Space, amount_nanos: int, reason: str, actor: User | None, key: str
 ) -> Transfer:
     if not 0 < amount_nanos <= MAX_AMOUNT_NANOS:
         raise QuotaError(f"amount must be 1 to {MAX_AMOUNT_NANOS} nanos")
-    pool = _pool_locked(space)
-    if key and (done := _done_before(space.pk, key)):
+    pool = _lock_pool(space)
+    if key and (done := _earlier_transfer(space.pk, key)):
         if (done.kind, done.amount) != (kind, amount_nanos):
             raise KeyReused(key)
         return done
@@ -170,7 +174,7 @@ def _operate(
     return transfer
 
 
-def _pool_locked(space: Space) -> Wallet:
+def _lock_pool(space: Space) -> Wallet:
     return Wallet.objects.select_for_update(no_key=True).get(space=space, kind=Wallet.Kind.POOL)
 
 
@@ -187,11 +191,11 @@ def _lock_pair(member: User) -> tuple[Wallet, Wallet]:
     return by_kind[Wallet.Kind.POOL], by_kind[Wallet.Kind.MEMBER]
 
 
-def _done_before(space_id: int | None, key: str) -> Transfer | None:
+def _earlier_transfer(space_id: int | None, key: str) -> Transfer | None:
     return Transfer.objects.filter(space=space_id, idempotency_key=key).first()
 
 
-def _apply(wallet: Wallet, effect: dict[str, int], amount_nanos: int) -> None:
+def _apply_effect(wallet: Wallet, effect: dict[str, int], amount_nanos: int) -> None:
     """Change one locked wallet, in the database by what it holds there, and in `wallet` alike."""
     signed = {field: sign * amount_nanos for field, sign in effect.items()}
     Wallet.objects.filter(space=wallet.space_id, pk=wallet.pk).update(
@@ -216,9 +220,9 @@ def _move(
     source, target = _ends(kind, pool, wallet)
     if source is not None and source.available < amount_nanos:
         raise InsufficientPool(available=source.available, amount=amount_nanos)
-    _apply(pool, _POOL_EFFECT[kind], amount_nanos)
+    _apply_effect(pool, _POOL_EFFECT[kind], amount_nanos)
     if wallet is not None:
-        _apply(wallet, _MEMBER_EFFECT[kind], amount_nanos)
+        _apply_effect(wallet, _MEMBER_EFFECT[kind], amount_nanos)
     at = origin.now()
     return Transfer.objects.create(
         id=id_at(at),

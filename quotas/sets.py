@@ -21,7 +21,7 @@ from core import origin
 from core.errors import InsufficientQuota, KeyLimitReached, KeyRefused, QuotaError
 from core.ids import hex_ids_at
 from quotas import charging
-from quotas.charge_set import CALL, Answer, Entry, values_of
+from quotas.charge_set import CALL_SQL, ChargeSetRow, SetEntry, values_of
 from quotas.charging import HOLD_LIFETIME_S, Call
 
 T_co = TypeVar("T_co", covariant=True)
@@ -125,12 +125,13 @@ def write_set(orders: Sequence[Order[Any]], wallets: WalletHints | None = None) 
     when the set was not written; write_one then tells which.
     """
     if connection.vendor == "postgresql":
-        gathered = Set(orders, {} if wallets is None else wallets)
+        gathered = ChargeSet(orders, {} if wallets is None else wallets)
         with connection.cursor() as cursor:
-            cursor.execute(Set.STATEMENT, gathered.values)
+            cursor.execute(ChargeSet.STATEMENT, gathered.values)
             outcomes = gathered.outcomes(cursor.fetchall())
         return [
-            write_one(order) if outcome is LEFT else outcome for order, outcome in zip(orders, outcomes, strict=True)
+            write_one(order) if outcome is NOT_WRITTEN else outcome
+            for order, outcome in zip(orders, outcomes, strict=True)
         ]
     # What ends goes first, so that what it frees can be held.
     places = sorted(range(len(orders)), key=lambda place: isinstance(orders[place], HoldOrder | CheckOrder))
@@ -199,7 +200,7 @@ def _log_refusal(order: HoldOrder | CheckOrder, code: str, status: int) -> None:
 
 
 # The outcome of an order that the function left to be done one by one.
-LEFT = object()
+NOT_WRITTEN = object()
 
 KeyOrder = HoldOrder | CheckOrder | SettleOrder | ReleaseOrder
 # API key → wallet id, only to lock wallets without looking them up. The SQL checks it again under the lock.
@@ -207,10 +208,10 @@ WalletHints = dict[Presented, str]
 MAX_WALLET_HINTS = 20_000
 
 
-class Set:
+class ChargeSet:
     """Orders as one call of PostgreSQL's function: its values, and its rows as outcomes."""
 
-    STATEMENT: ClassVar[str] = CALL
+    STATEMENT: ClassVar[str] = CALL_SQL
 
     def __init__(self, orders: Sequence[Order[Any]], wallets: WalletHints) -> None:
         self.orders = orders
@@ -229,14 +230,14 @@ class Set:
         )
 
     def outcomes(self, rows: Iterable[tuple[Any, ...]]) -> list[Any]:
-        """The outcome of each order, as write_set has it; LEFT where the function did nothing."""
-        answers = {answer.place: answer for answer in map(Answer._make, rows)}
+        """The outcome of each order, as write_set has it; NOT_WRITTEN where the function did nothing."""
+        answers = {answer.place: answer for answer in map(ChargeSetRow._make, rows)}
         for place, order in enumerate(self.orders):
             if isinstance(order, HoldOrder | CheckOrder):
                 self._learn(order.presented, answers.get(place))
         return [_outcome(order, answers.get(place)) for place, order in enumerate(self.orders)]
 
-    def _learn(self, presented: Presented, answer: Answer | None) -> None:
+    def _learn(self, presented: Presented, answer: ChargeSetRow | None) -> None:
         if answer is None:
             self._wallets.pop(presented, None)
         elif answer.spent_from is not None:
@@ -244,12 +245,12 @@ class Set:
                 self._wallets.clear()
             self._wallets[presented] = answer.spent_from
 
-    def _entries(self, records: Sequence[str]) -> tuple[list[Entry], list[Entry], list[Entry]]:
+    def _entries(self, records: Sequence[str]) -> tuple[list[SetEntry], list[SetEntry], list[SetEntry]]:
         """Settlements and releases, holds and checks, renewals."""
-        settled: dict[UUID, Entry] = {}
-        asked: list[Entry] = []
-        renewed: dict[UUID, Entry] = {}
-        for entry in map(Entry, range(len(self.orders)), records, self.orders):
+        settled: dict[UUID, SetEntry] = {}
+        asked: list[SetEntry] = []
+        renewed: dict[UUID, SetEntry] = {}
+        for entry in map(SetEntry, range(len(self.orders)), records, self.orders):
             match entry.order:
                 # A second one of the same request is left: the function would see the hold under both.
                 case SettleOrder() | ReleaseOrder():
@@ -261,10 +262,10 @@ class Set:
         return list(settled.values()), asked, list(renewed.values())
 
 
-ALLOWED = "allowed"
+OUTCOME_ALLOWED = "allowed"
 
 
-def _outcome(order: Order[Any], answer: Answer | None) -> Any:
+def _outcome(order: Order[Any], answer: ChargeSetRow | None) -> Any:
     match order:
         case RenewOrder():
             return answer is not None
@@ -272,14 +273,14 @@ def _outcome(order: Order[Any], answer: Answer | None) -> Any:
             return Settled(answer.nanos, answer.free_nanos)
         case ReleaseOrder() if answer:
             return True
-        case HoldOrder() if answer and answer.outcome == ALLOWED:
+        case HoldOrder() if answer and answer.outcome == OUTCOME_ALLOWED:
             return Held(answer.nanos)
-        case CheckOrder() if answer and answer.outcome == ALLOWED:
+        case CheckOrder() if answer and answer.outcome == OUTCOME_ALLOWED:
             return json.loads(answer.models)
-    return LEFT if answer is None else _refusal(answer)
+    return NOT_WRITTEN if answer is None else _refusal(answer)
 
 
-def _refusal(answer: Answer) -> QuotaError:
+def _refusal(answer: ChargeSetRow) -> QuotaError:
     too_little = {each.code: each for each in (InsufficientQuota, KeyLimitReached)}.get(answer.outcome)
     if too_little is None:
         return KeyRefused(answer.outcome)

@@ -37,7 +37,7 @@ def create_space(
         role=Role.MANAGER,
     )
     with transaction.atomic():
-        space = _found_space(name, is_demo=is_demo)
+        space = _create_row(name, is_demo=is_demo)
         open_pool(space=space)
         record("space.created", space=space, actor=actor, target=space, after={"name": name})
         manager.space = space
@@ -87,7 +87,7 @@ def rename_space(*, space: Space, name: str, actor: User | None) -> None:
     record("space.renamed", space=space, actor=actor, target=space, before={"name": before}, after={"name": name})
 
 
-def _found_space(name: str, *, is_demo: bool) -> Space:
+def _create_row(name: str, *, is_demo: bool) -> Space:
     try:
         with transaction.atomic():
             return Space.objects.create(name=name, created_at=origin.now(), is_demo=is_demo)

@@ -1,7 +1,7 @@
-"""A month's statement: what there was, what moved, what was charged and what was left, exact to the nano-dollar.
+"""Monthly statements of a member and of a space: opening balance, transfers, charges and closing balance, in nanos.
 
-Balances are read backwards from the wallets as they are now; what moved in the month is read for itself. That both
-agree is asserted, so a statement that does not add up is never shown.
+Opening and closing balances are computed backwards from the current wallets. The transfers and charges of the month
+are summed independently, and assertions compare both, so a statement that does not add up raises AssertionError.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from django.utils import timezone
 
 from accounts.models import ApiKey, User
 from core import origin
-from core.ids import id_at
 from quotas.models import Transfer, Wallet
 from quotas.pool import pool_of
 from tenants.models import Space
+from usage.figures import first_id
 from usage.models import HourlyUsage, UsageRecord
 
 Kind = Transfer.Kind
-# What each kind does to a balance of the pool, and of a member.
+# Sign of each transfer kind in the balance of the pool, and of a member.
 POOL_SIGNS = {Kind.GRANT: 1, Kind.REVOKE: -1, Kind.ALLOCATE: -1, Kind.RECLAIM: 1, Kind.RETURN: 1}
 MEMBER_SIGNS = {Kind.ALLOCATE: 1, Kind.RECLAIM: -1, Kind.RETURN: -1}
 _MONTH = re.compile(r"(?P<year>[0-9]{4})-(?P<month>[0-9]{2})", re.ASCII)
-FIRST_YEAR, LAST_YEAR = 1971, 9998
-# SQLite's alone: whether a transaction takes the write lock when it begins.
-MODE = "transaction_mode"
-# More transfers than these are told by their sums.
-MANY = 100
-PAGE = 50
-AT_ONCE = 1000
+MIN_YEAR, MAX_YEAR = 1971, 9998
+# Attribute of Django's SQLite connection: IMMEDIATE takes the write lock at BEGIN, DEFERRED at the first write.
+_TRANSACTION_MODE = "transaction_mode"
+# A statement with more transfers than this shows their sums by kind instead of a list.
+MAX_LISTED_TRANSFERS = 100
+MEMBERS_PER_PAGE = 50
+MEMBERS_PER_BATCH = 1000
 
-Used = TypeVar("Used", UsageRecord, HourlyUsage)
+UsageRow = TypeVar("UsageRow", UsageRecord, HourlyUsage)
 
 
-class Month(NamedTuple):
-    """A calendar month in somebody's time zone."""
+class StatementMonth(NamedTuple):
+    """A calendar month in the viewer's time zone."""
 
     year: int
     month: int
@@ -52,12 +52,12 @@ class Month(NamedTuple):
 
     @classmethod
     def of(cls, text: str) -> Self:
-        """Of `2026-10`; of what is none, the present one. In the viewer's zone."""
+        """Parse `2026-10` in the active time zone; any other text gives the current month."""
         zone = timezone.get_current_timezone()
         now = origin.now().astimezone(zone)
         match = _MONTH.fullmatch(text)
         year, month = (int(match["year"]), int(match["month"])) if match else (0, 0)
-        if FIRST_YEAR <= year <= LAST_YEAR and 1 <= month <= 12:
+        if MIN_YEAR <= year <= MAX_YEAR and 1 <= month <= 12:
             return cls(year, month, zone)
         return cls(now.year, now.month, zone)
 
@@ -75,16 +75,16 @@ class Month(NamedTuple):
 
     @property
     def end(self) -> datetime:
-        """The first moment after it."""
+        """The exclusive end, in UTC."""
         return self.next.start
 
     @property
-    def next(self) -> Month:
-        return Month(self.year + self.month // 12, self.month % 12 + 1, self.zone)
+    def next(self) -> StatementMonth:
+        return StatementMonth(self.year + self.month // 12, self.month % 12 + 1, self.zone)
 
     @property
-    def previous(self) -> Month:
-        return Month(self.year - (self.month == 1), (self.month - 2) % 12 + 1, self.zone)
+    def previous(self) -> StatementMonth:
+        return StatementMonth(self.year - (self.month == 1), (self.month - 2) % 12 + 1, self.zone)
 
     @property
     def has_ended(self) -> bool:
@@ -94,8 +94,8 @@ class Month(NamedTuple):
         return f"{self.year:04}-{self.month:02}"
 
 
-class Charge(NamedTuple):
-    """What requests of one user, key and model came to."""
+class StatementCharge(NamedTuple):
+    """The sum of one user's requests by API key and model."""
 
     user_id: int
     key_id: UUID
@@ -106,7 +106,7 @@ class Charge(NamedTuple):
 
 @dataclass(frozen=True)
 class Balance:
-    """opening + came - went - spent = closing."""
+    """opening + transfers (signed) - spent = closing. Raises AssertionError when that does not hold."""
 
     opening_nanos: int = 0
     moved_nanos: dict[str, int] = field(default_factory=dict)
@@ -122,11 +122,15 @@ class Balance:
 
 @contextmanager
 def snapshot() -> Iterator[None]:
-    """All that is read within is of one moment, whatever is charged meanwhile; and nobody waits for the reader."""
+    """Read everything inside from one database snapshot, so concurrent charges cannot split a statement.
+
+    PostgreSQL uses a REPEATABLE READ READ ONLY transaction. SQLite uses a DEFERRED one, which takes no write lock, so
+    a long export does not block writers. Inside an outer transaction the isolation level stays as it is.
+    """
     is_outermost = not connection.in_atomic_block
-    usual = getattr(connection, MODE, None)
+    usual = getattr(connection, _TRANSACTION_MODE, None)
     if usual and is_outermost:
-        setattr(connection, MODE, "DEFERRED")
+        setattr(connection, _TRANSACTION_MODE, "DEFERRED")
     try:
         with transaction.atomic():
             if is_outermost and connection.vendor == "postgresql":
@@ -135,40 +139,38 @@ def snapshot() -> Iterator[None]:
             yield
     finally:
         if usual:
-            setattr(connection, MODE, usual)
+            setattr(connection, _TRANSACTION_MODE, usual)
 
 
-# -- What moved, and what was charged -----------------------------------------------------------------------------
+# -- Sums of transfers and charges --------------------------------------------------------------------------------
 
 
-def least_id(moment: datetime) -> UUID:
-    """The least id that a row of that moment can have."""
-    return UUID(int=id_at(moment).int >> 62 << 62)
+def charge_cutoff(space: Space, moment: datetime) -> datetime:
+    """The moment at which charges are cut: `moment`, or the start of its UTC hour when that hour's rows are pruned.
 
-
-def edge_of(space: Space, moment: datetime) -> datetime:
-    """Where charges are cut: at that moment, or at its UTC hour where none of that hour's rows are kept any more."""
+    A month can begin within a UTC hour (UTC+05:30), and only usage records can split an hour.
+    """
     hour = moment.replace(minute=0, second=0, microsecond=0)
-    rows = UsageRecord.objects.filter(space=space, id__gte=least_id(hour), id__lt=least_id(hour + timedelta(hours=1)))
+    rows = UsageRecord.objects.filter(space=space, id__gte=first_id(hour), id__lt=first_id(hour + timedelta(hours=1)))
     return moment if moment == hour or rows.exists() else hour
 
 
-class Reader:
-    """Reads sums of one space, of all its people or of some of them."""
+class StatementReader:
+    """Sums transfers and charges of one space, optionally restricted to `people`."""
 
     def __init__(self, space: Space, people: list[User] | None = None) -> None:
         self._space = space
         self._people = people
 
     def transfers(self, start: datetime, end: datetime | None = None) -> QuerySet[Transfer]:
-        moves = Transfer.objects.filter(space=self._space, id__gte=least_id(start))
-        moves = moves.filter(id__lt=least_id(end)) if end else moves
+        moves = Transfer.objects.filter(space=self._space, id__gte=first_id(start))
+        moves = moves.filter(id__lt=first_id(end)) if end else moves
         if self._people is None:
             return moves
         return moves.filter(member_number__in=[person.number for person in self._people])
 
     def moved(self, start: datetime, end: datetime | None = None) -> dict[int | None, Counter[str]]:
-        """By member's number and kind."""
+        """Transferred nanos by member number, then kind. Transfers of the pool alone have the number None."""
         found: dict[int | None, Counter[str]] = defaultdict(Counter)
         moves = self.transfers(start, end).order_by().values("member_number", "kind").annotate(sum=Sum("amount"))
         for number, kind, amount in moves.values_list("member_number", "kind", "sum"):
@@ -179,13 +181,13 @@ class Reader:
         moves = self.transfers(start, end).order_by().values("kind").annotate(sum=Sum("amount"))
         return Counter(dict(moves.values_list("kind", "sum")))
 
-    def charges(self, start: datetime, end: datetime) -> list[Charge]:
+    def charges(self, start: datetime, end: datetime) -> list[StatementCharge]:
         found = self._charges(("user_id", "key_id", "model"), start, end)
-        charges = [Charge(user, key, model, *sums) for (user, key, model), sums in found.items()]
+        charges = [StatementCharge(user, key, model, *sums) for (user, key, model), sums in found.items()]
         return sorted(charges, key=lambda charge: (-charge.cost_nanos, charge.model, charge.key_id))
 
     def by_model(self, start: datetime, end: datetime) -> list[tuple[str, int, int]]:
-        """(model, requests, cost), the dearest first."""
+        """(model, requests, cost), the highest cost first."""
         found = self._charges(("model",), start, end)
         return sorted(((model, *sums) for (model,), sums in found.items()), key=lambda row: (-row[2], row[0]))
 
@@ -199,13 +201,17 @@ class Reader:
     def _charges(
         self, by: tuple[str, ...], start: datetime, end: datetime | None
     ) -> dict[tuple[Any, ...], tuple[int, int]]:
-        """(requests, cost) from whole UTC hours, and from rows where an edge lies within one."""
-        start = edge_of(self._space, start)
+        """(requests, cost) by the columns in `by`.
+
+        Full UTC hours are read from HourlyUsage. When `start` or `end` lies within an hour, that part of the hour is
+        read from usage records.
+        """
+        start = charge_cutoff(self._space, start)
         first = _hour_up(start)
-        hours = self._whose(HourlyUsage.objects.filter(space=self._space, hour__gte=first))
+        hours = self._of_people(HourlyUsage.objects.filter(space=self._space, hour__gte=first))
         rows = [self._rows(start, first)]
         if end is not None:
-            end = edge_of(self._space, end)
+            end = charge_cutoff(self._space, end)
             last = _hour_down(end)
             hours = hours.filter(hour__lt=last)
             rows.append(self._rows(last, end))
@@ -219,13 +225,12 @@ class Reader:
         return sums
 
     def _rows(self, start: datetime, end: datetime) -> QuerySet[UsageRecord]:
-        """Of a part of an hour; none where there is no such part."""
         if start == end:
             return UsageRecord.objects.none()
-        rows = UsageRecord.objects.filter(space=self._space, id__gte=least_id(start), id__lt=least_id(end))
-        return self._whose(rows)
+        rows = UsageRecord.objects.filter(space=self._space, id__gte=first_id(start), id__lt=first_id(end))
+        return self._of_people(rows)
 
-    def _whose(self, rows: QuerySet[Used]) -> QuerySet[Used]:
+    def _of_people(self, rows: QuerySet[UsageRow]) -> QuerySet[UsageRow]:
         if self._people is None:
             return rows
         return rows.filter(user_id__in=[person.pk for person in self._people])
@@ -240,17 +245,17 @@ def _hour_up(at: datetime) -> datetime:
     return hour if hour == at else hour + timedelta(hours=1)
 
 
-# -- Of a member --------------------------------------------------------------------------------------------------
+# -- Statement of a member ----------------------------------------------------------------------------------------
 
 
-class Line(NamedTuple):
+class MemberLine(NamedTuple):
     member: User
     balance: Balance
 
 
-def lines_of(space: Space, people: list[User], month: Month) -> list[Line]:
-    """The balances of these members, in as many queries however many they are."""
-    reader = Reader(space, people)
+def member_lines(space: Space, people: list[User], month: StatementMonth) -> list[MemberLine]:
+    """The balances of these members; the number of queries does not depend on the number of members."""
+    reader = StatementReader(space, people)
     wallets = {wallet.user_id: wallet for wallet in Wallet.objects.filter(space=space, user__in=people)}
     moved = [reader.moved(month.start), reader.moved(month.end), reader.moved(month.start, month.end)]
     spent = [
@@ -259,7 +264,7 @@ def lines_of(space: Space, people: list[User], month: Month) -> list[Line]:
         reader.spent_by_user(month.start, month.end),
     ]
     return [
-        Line(person, _member_balance(wallets[person.pk], person, moved, [one[person.pk] for one in spent]))
+        MemberLine(person, _member_balance(wallets[person.pk], person, moved, [one[person.pk] for one in spent]))
         for person in people
     ]
 
@@ -282,12 +287,12 @@ def _signed(signs: dict[Any, int], amounts: Counter[str]) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class MemberStatement:
-    """Of one wallet: its balance is what remains, in flight or not."""
+    """The statement of one wallet. The balance is `Wallet.remaining`, which includes money on hold."""
 
     member: User
-    month: Month
+    month: StatementMonth
     balance: Balance
-    charges: list[Charge]
+    charges: list[StatementCharge]
     transfers: list[Transfer]
     transfer_count: int
     held_nanos: int
@@ -295,7 +300,7 @@ class MemberStatement:
 
     @property
     def is_grouped(self) -> bool:
-        """Too many to list: the sums by kind stand for them."""
+        """Whether there are too many transfers to list, so that only their sums by kind are shown."""
         return self.transfer_count > len(self.transfers)
 
     @property
@@ -307,11 +312,13 @@ class MemberStatement:
         return _grouped(self.charges, lambda charge: self.key_names.get(charge.key_id, ""))
 
 
-def member_statement(member: User, month: Month, *, most: int | None = MANY) -> MemberStatement:
-    """With each transfer, or of more than `most` none."""
+def member_statement(
+    member: User, month: StatementMonth, *, max_transfers: int | None = MAX_LISTED_TRANSFERS
+) -> MemberStatement:
+    """Lists every transfer, or no transfer when there are more than `max_transfers`. None means no limit."""
     assert member.space is not None
     with snapshot():
-        reader = Reader(member.space, [member])
+        reader = StatementReader(member.space, [member])
         wallet = Wallet.objects.get(space=member.space, user=member)
         transfers = reader.transfers(month.start, month.end).order_by("id")
         transfer_count = transfers.count()
@@ -320,9 +327,9 @@ def member_statement(member: User, month: Month, *, most: int | None = MANY) -> 
         statement = MemberStatement(
             member=member,
             month=month,
-            balance=lines_of(member.space, [member], month)[0].balance,
+            balance=member_lines(member.space, [member], month)[0].balance,
             charges=charges,
-            transfers=[] if most is not None and transfer_count > most else list(transfers),
+            transfers=[] if max_transfers is not None and transfer_count > max_transfers else list(transfers),
             transfer_count=transfer_count,
             held_nanos=0 if month.has_ended else wallet.held,
             key_names=dict(keys.values_list("pk", "name")),
@@ -331,8 +338,8 @@ def member_statement(member: User, month: Month, *, most: int | None = MANY) -> 
     return statement
 
 
-def _grouped(charges: list[Charge], name: Callable[[Charge], str]) -> list[tuple[str, int, int]]:
-    """(name, requests, cost), the dearest first."""
+def _grouped(charges: list[StatementCharge], name: Callable[[StatementCharge], str]) -> list[tuple[str, int, int]]:
+    """(name, requests, cost), the highest cost first."""
     sums: dict[str, tuple[int, int]] = {}
     for charge in charges:
         requests, cost = sums.get(name(charge), (0, 0))
@@ -340,11 +347,11 @@ def _grouped(charges: list[Charge], name: Callable[[Charge], str]) -> list[tuple
     return sorted(((key, *both) for key, both in sums.items()), key=lambda row: (-row[2], row[0]))
 
 
-# -- Of a space ---------------------------------------------------------------------------------------------------
+# -- Statement of a space -----------------------------------------------------------------------------------------
 
 
 class PoolFigures(NamedTuple):
-    """total - allocated - own use = left, at one moment."""
+    """The pool at one moment: total - allocated - the manager's own spending = left."""
 
     total_nanos: int
     allocated_nanos: int
@@ -357,21 +364,24 @@ class PoolFigures(NamedTuple):
 
 @dataclass(frozen=True)
 class SpaceStatement:
-    """The pool, all members together, and both as one: what the operators granted and nobody spent."""
+    """The statement of a space: the pool, all members together, and both combined.
+
+    Transfers between pool and members cancel out, so `combined` has only grants, revokes and charges.
+    """
 
     space: Space
-    month: Month
+    month: StatementMonth
     pool: Balance
     members: Balance
     opening: PoolFigures
     closing: PoolFigures
     by_model: list[tuple[str, int, int]]
     held_nanos: int
-    lines: list[Line]
+    lines: list[MemberLine]
     next_after: int | None
 
     @property
-    def whole(self) -> Balance:
+    def combined(self) -> Balance:
         return Balance(
             opening_nanos=self.pool.opening_nanos + self.members.opening_nanos,
             moved_nanos={kind: self.pool.moved(kind) for kind in (Kind.GRANT, Kind.REVOKE)},
@@ -380,46 +390,48 @@ class SpaceStatement:
         )
 
 
-def space_statement(space: Space, month: Month, *, after: int = 1, most: int | None = PAGE) -> SpaceStatement:
-    """With the lines of `most` members numbered above `after`, or of all."""
+def space_statement(
+    space: Space, month: StatementMonth, *, after: int = 1, max_members: int | None = MEMBERS_PER_PAGE
+) -> SpaceStatement:
+    """Lists up to `max_members` members with a number above `after` (keyset pagination). None lists all of them."""
     with snapshot():
         pool, opening, closing = _pool_statement(space, month)
         members = _members_balance(space, month)
-        by_model = Reader(space).by_model(month.start, month.end)
-        lines, next_after = _lines(space, month, after, most)
+        by_model = StatementReader(space).by_model(month.start, month.end)
+        lines, next_after = _member_page(space, month, after, max_members)
         held = 0 if month.has_ended else _held(space)
     assert sum(cost for _model, _requests, cost in by_model) == pool.spent_nanos + members.spent_nanos
     assert (opening.left_nanos, closing.left_nanos) == (pool.opening_nanos, pool.closing_nanos)
-    if most is None:
-        _assert_sum(members, lines)
+    if max_members is None:
+        _assert_lines_add_up(members, lines)
     return SpaceStatement(space, month, pool, members, opening, closing, by_model, held, lines, next_after)
 
 
-def _pool_statement(space: Space, month: Month) -> tuple[Balance, PoolFigures, PoolFigures]:
+def _pool_statement(space: Space, month: StatementMonth) -> tuple[Balance, PoolFigures, PoolFigures]:
     wallet = pool_of(space)
-    own = Reader(space, list(User.everyone.filter(space=space, number=1)))
+    own = StatementReader(space, list(User.everyone.filter(space=space, number=1)))
     opening = _pool_at(wallet, own, month.start)
     closing = _pool_at(wallet, own, month.end)
     balance = Balance(
         opening_nanos=opening.left_nanos,
-        moved_nanos=_signed(POOL_SIGNS, Reader(space).moved_by_kind(month.start, month.end)),
+        moved_nanos=_signed(POOL_SIGNS, StatementReader(space).moved_by_kind(month.start, month.end)),
         spent_nanos=own.spent(month.start, month.end),
         closing_nanos=closing.left_nanos,
     )
     return balance, opening, closing
 
 
-def _pool_at(wallet: Wallet, own: Reader, moment: datetime) -> PoolFigures:
-    moved = Reader(wallet.space).moved_by_kind(moment)
+def _pool_at(wallet: Wallet, own: StatementReader, moment: datetime) -> PoolFigures:
+    moved = StatementReader(wallet.space).moved_by_kind(moment)
     total = wallet.total - moved[Kind.GRANT] + moved[Kind.REVOKE]
     allocated = wallet.allocated - moved[Kind.ALLOCATE] + moved[Kind.RECLAIM] + moved[Kind.RETURN]
     return PoolFigures(total, allocated, wallet.spent - own.spent(moment))
 
 
-def _members_balance(space: Space, month: Month) -> Balance:
-    """All of them, the deleted among them."""
-    everybody = Reader(space)
-    own = Reader(space, list(User.everyone.filter(space=space, number=1)))
+def _members_balance(space: Space, month: StatementMonth) -> Balance:
+    """The combined balance of all members, including deleted ones."""
+    everybody = StatementReader(space)
+    own = StatementReader(space, list(User.everyone.filter(space=space, number=1)))
     periods = [(month.start, None), (month.end, None), (month.start, month.end)]
     moved = [_signed(MEMBER_SIGNS, everybody.moved_by_kind(*period)) for period in periods]
     spent = [everybody.spent(*period) - own.spent(*period) for period in periods]
@@ -435,22 +447,28 @@ def _members_balance(space: Space, month: Month) -> Balance:
     )
 
 
-def _lines(space: Space, month: Month, after: int, most: int | None) -> tuple[list[Line], int | None]:
+def _member_page(
+    space: Space, month: StatementMonth, after: int, max_members: int | None
+) -> tuple[list[MemberLine], int | None]:
+    """The lines, and the number to continue after, None on the last page."""
     people = _people_in(space, month).order_by("number")
-    if most is not None:
-        found = list(people.filter(number__gt=after)[: most + 1])
-        lines = lines_of(space, found[:most], month)
-        return lines, found[most - 1].number if len(found) > most else None
+    if max_members is not None:
+        found = list(people.filter(number__gt=after)[: max_members + 1])
+        lines = member_lines(space, found[:max_members], month)
+        return lines, found[max_members - 1].number if len(found) > max_members else None
     lines = []
-    while found := list(people.filter(number__gt=after)[:AT_ONCE]):
-        lines += lines_of(space, found, month)
+    while found := list(people.filter(number__gt=after)[:MEMBERS_PER_BATCH]):
+        lines += member_lines(space, found, month)
         after = found[-1].number or after
     return lines, None
 
 
-def _people_in(space: Space, month: Month) -> QuerySet[User]:
-    """Whoever was there, and of those who were deleted before it whoever had something in flight that settled since."""
-    moves = Transfer.objects.filter(space=space, member_number=OuterRef("number"), id__gte=least_id(month.start))
+def _people_in(space: Space, month: StatementMonth) -> QuerySet[User]:
+    """Members who existed in the month, and members deleted before it whose last holds ended after it began.
+
+    Settling such a hold leaves a charge, a RETURN transfer, or both; an open one is still in `held`.
+    """
+    moves = Transfer.objects.filter(space=space, member_number=OuterRef("number"), id__gte=first_id(month.start))
     hours = HourlyUsage.objects.filter(space=space, user_id=OuterRef("pk"), hour__gte=_hour_down(month.start))
     there = Q(deleted_at=None) | Q(deleted_at__gte=month.start) | Q(wallet__held__gt=0)
     people = User.everyone.filter(space=space, number__gt=1, created_at__lt=month.end)
@@ -461,7 +479,7 @@ def _held(space: Space) -> int:
     return int(Wallet.objects.filter(space=space).aggregate(held=Sum("held", default=0))["held"])
 
 
-def _assert_sum(members: Balance, lines: list[Line]) -> None:
+def _assert_lines_add_up(members: Balance, lines: list[MemberLine]) -> None:
     balances = [line.balance for line in lines]
     assert members.opening_nanos == sum(balance.opening_nanos for balance in balances)
     assert members.closing_nanos == sum(balance.closing_nanos for balance in balances)

@@ -36,7 +36,7 @@ def own_statement_csv(request: SpaceRequest) -> HttpResponseBase:
     if not request.user.is_manager:
         return _member_file(request, request.user)
     month = _month(request)
-    statement = statement_of_space(request.space, month, most=None)
+    statement = statement_of_space(request.space, month, max_members=None)
     name = file_name(request.space, "statement", month.first_day, month.last_day)
     return csv_answer(space_csv(statement, has_bom=wants_bom(request)), name)
 
@@ -60,7 +60,7 @@ def _member_page(request: SpaceRequest, member: User, address: str) -> HttpRespo
 
 def _member_file(request: SpaceRequest, member: User) -> HttpResponseBase:
     month = _month(request)
-    pieces = member_csv(statement_of(member, month, most=None), has_bom=wants_bom(request))
+    pieces = member_csv(statement_of(member, month, max_transfers=None), has_bom=wants_bom(request))
     what = f"statement-{member.username}"
     return csv_answer(pieces, file_name(request.space, what, month.first_day, month.last_day))
 

@@ -341,7 +341,7 @@ def test_two_sweeps_charge_a_hold_once(member: User) -> None:
 def test_a_sweep_takes_the_longest_overdue_first_and_no_more_than_asked(member: User) -> None:
     late, later = _hold(member, 1 * USD, lifetime_s=20), _hold(member, 1 * USD, lifetime_s=10)
 
-    assert expire_holds(now=timezone.now() + timedelta(hours=1), most=1) == 1
+    assert expire_holds(now=timezone.now() + timedelta(hours=1), max_holds=1) == 1
     assert list(Hold.objects.values_list("pk", flat=True)) == [late]
     assert UsageRecord.objects.get().request_id == later
 
