@@ -1,6 +1,6 @@
-"""One process, two doors: /v1 goes to the relay, everything else to Django's pages.
+"""The ASGI application: /v1 goes to the relay, everything else to Django's pages, in one process.
 
-The relay stands beside Django's own handler, which would cost a thread per request.
+The relay is not a Django view, because Django's handler would occupy a thread for each request.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from django.db import connection
 
 django_pages: Any = get_wsgi_application()
 
-from relay.app import Relay  # noqa: E402  the apps must be loaded before
+from relay.app import Relay  # noqa: E402  the apps must be loaded first
 from spacemanage.boot import refuse_published_passwords  # noqa: E402
 from spacemanage.worker import Worker  # noqa: E402
 
@@ -31,29 +31,29 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 PAGE_THREADS = 8
-# A page that is being rendered lets go of the interpreter for the relay after so long at the latest.
+# A thread that renders a page releases the GIL after this many seconds, so that the relay's event loop can run.
 sys.setswitchinterval(0.001)
 
 
-def pages_while_there(environ: Any, start_response: Any) -> Iterator[bytes]:
-    """Django's pages, of which an answer in pieces ends when its client has left: nobody would read the rest."""
-    answer = django_pages(environ, start_response)
+def pages_until_disconnect(environ: Any, start_response: Any) -> Iterator[bytes]:
+    """Django's pages; a streamed response, such as an export, stops when its client has disconnected."""
+    response = django_pages(environ, start_response)
     try:
-        for piece in answer:
-            yield piece
-            if environ["asgi.scope"]["has_left"].is_set():
+        for chunk in response:
+            yield chunk
+            if environ["asgi.scope"]["has_disconnected"].is_set():
                 return
     finally:
-        answer.close()
+        response.close()
 
 
-pages: Any = WSGIMiddleware(pages_while_there, workers=PAGE_THREADS)
+pages: Any = WSGIMiddleware(pages_until_disconnect, workers=PAGE_THREADS)
 relay = Relay()
 worker = Worker(relay.upstreams)
 
 
 def application(scope: Message, receive: Receive, send: Send) -> Awaitable[None]:
-    """Awaited by the server, like what it hands on to: a coroutine of its own would be one more for each request."""
+    """Return the handler's coroutine, which the server awaits: awaiting it here would cost one more per request."""
     if scope["type"] == "lifespan":
         return _lifespan(receive, send)
     if scope["path"] == "/v1" or scope["path"].startswith("/v1/"):
@@ -62,9 +62,9 @@ def application(scope: Message, receive: Receive, send: Send) -> Awaitable[None]
 
 
 async def _pages(scope: Message, receive: Receive, send: Send) -> None:
-    """A page has a thread from when its form is there as a whole: one that was cut off is nobody's wish."""
-    has_left = scope["has_left"] = Event()
-    # What comes with a GET is nobody's to read.
+    """Buffer the whole body before a thread is taken, so that slow clients block none; drop an incomplete request."""
+    has_disconnected = scope["has_disconnected"] = Event()
+    # No page reads the body of a GET.
     body = b"" if scope["method"] == "GET" else await _body(receive)
     if body is None:
         return
@@ -76,16 +76,16 @@ async def _pages(scope: Message, receive: Receive, send: Send) -> None:
     async def receive_message() -> Message:
         return message
 
-    # From the beginning: a server may tell only those who are waiting.
-    leaving = asyncio.ensure_future(_leave(receive, has_left))
+    # Started before the page, because an ASGI server may report a disconnect only to a receive() that is waiting.
+    watching = asyncio.ensure_future(_watch_disconnect(receive, has_disconnected))
     try:
         await pages(scope, receive_message, send)
     finally:
-        leaving.cancel()
+        watching.cancel()
 
 
 async def _body(receive: Receive) -> bytes | None:
-    """As far as it is looked at; None when the client left before its end."""
+    """Read the body, but no further than just over the limit. None when the client disconnected before its end."""
     body = bytearray()
     while len(body) <= settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
         message = await receive()
@@ -98,20 +98,20 @@ async def _body(receive: Receive) -> bytes | None:
 
 
 async def _refuse_body(send: Send) -> None:
-    said = f"The body is larger than {settings.DATA_UPLOAD_MAX_MEMORY_SIZE} bytes.\n".encode()
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(said))]
+    text = f"The body is larger than {settings.DATA_UPLOAD_MAX_MEMORY_SIZE} bytes.\n".encode()
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(text))]
     await send({"type": "http.response.start", "status": 413, "headers": [*headers, (b"connection", b"close")]})
-    await send({"type": "http.response.body", "body": said})
+    await send({"type": "http.response.body", "body": text})
 
 
-async def _leave(receive: Receive, has_left: Event) -> None:
+async def _watch_disconnect(receive: Receive, has_disconnected: Event) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-    has_left.set()
+    has_disconnected.set()
 
 
-def _check() -> None:
-    """In a thread, whose connection nobody needs again."""
+def _check_database() -> None:
+    # This runs once, in a thread that would otherwise keep its database connection open.
     try:
         refuse_published_passwords()
     finally:
@@ -119,19 +119,19 @@ def _check() -> None:
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:
-    """Teller, catalogue, worker and client sessions start before the first request and drain after the last."""
+    """Start the relay and the worker before the first request; stop and drain them after the last."""
     await receive()
     try:
-        await asyncio.to_thread(_check)
+        await asyncio.to_thread(_check_database)
         await relay.start()
         working = asyncio.ensure_future(worker.run())
     except Exception as error:
         await send({"type": "lifespan.startup.failed", "message": str(error)})
         raise
-    # What stands now stays: the collector need not walk all of Django again and again.
+    # Garbage collection need not traverse all of Django again and again: what start-up allocated stays.
     gc.collect()
     gc.freeze()
-    # What a request makes ends with it; looking for circles after every 700 objects finds none.
+    # Reference counting frees what a request allocates: collecting as often as by default would find no cycles.
     gc.set_threshold(20_000, 20, 20)
     await send({"type": "lifespan.startup.complete"})
     await receive()

@@ -1,4 +1,4 @@
-"""What must hold before the first request is served."""
+"""Checks before the first request is served."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from tenants.models import Space
 
 
 def refuse_published_passwords() -> None:
-    """Raise ImproperlyConfigured when production would open a database whose sign-ins everybody knows."""
+    """Raise ImproperlyConfigured when production would serve a database whose passwords are public."""
     if settings.DEMO:
         return
     try:
         has_demo = Space.objects.filter(is_demo=True).exists()
     except DatabaseError:
-        return  # Not migrated or not reachable: /readyz says so.
+        return  # The database is unreachable or not migrated, which /readyz reports.
     if has_demo:
         raise ImproperlyConfigured(
             "This database holds the demo space, whose passwords are published. Point DATABASE_URL at another "

@@ -13,21 +13,21 @@ from spacemanage.logs import DATABASE_AWAY
 
 
 def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """403, with what the refusal has to say for itself; an act that was tried is in the trail."""
+    """Answer 403 with the refusal's own explanation, and record the refused deed in the trail."""
     record_refused_request(request)
-    said = {"reason_title": exception.title, "reason_text": exception.text} if isinstance(exception, Refusal) else {}
-    return render(request, "403.html", said, status=403)
+    reason = {"reason_title": exception.title, "reason_text": exception.text} if isinstance(exception, Refusal) else {}
+    return render(request, "403.html", reason, status=403)
 
 
 def csrf_failed(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """A stale form, most often after signing in elsewhere: say so, and that a reload mends it."""
+    """Answer 403 and advise a reload: most often the form is stale because the user signed in again elsewhere."""
     return render(request, "403_csrf.html", status=403)
 
 
 def failed(request: HttpRequest) -> HttpResponse:
-    """503 where the database cannot be reached, which mends itself; 500 for what is a fault of ours."""
+    """Answer 503 with Retry-After while the database is unreachable, and 500 for every other exception."""
     if not isinstance(sys.exception(), DATABASE_AWAY):
         return server_error(request)
-    # Without the request: who is signed in would have to be asked of the database.
+    # Rendered without the request, whose context processors would query the database for the signed-in user.
     page = get_template("503.html").render()
     return HttpResponse(page, status=503, headers={"Retry-After": "5"})

@@ -12,7 +12,7 @@ from django.views.decorators.http import require_safe
 @never_cache
 @login_not_required
 def healthz(request: HttpRequest) -> HttpResponse:
-    """The process is up; says nothing of the database."""
+    """Liveness: 200 while the process serves requests, whatever the state of the database."""
     return HttpResponse("ok\n", content_type="text/plain")
 
 
@@ -20,7 +20,7 @@ def healthz(request: HttpRequest) -> HttpResponse:
 @never_cache
 @login_not_required
 def readyz(request: HttpRequest) -> HttpResponse:
-    """200 when the database answers and every migration is applied, else 503 and the reason in one line."""
+    """Readiness: 200 when the database answers and every migration is applied, else 503 with the reason."""
     try:
         executor = MigrationExecutor(connection)
         missing = executor.migration_plan(executor.loader.graph.leaf_nodes())

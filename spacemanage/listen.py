@@ -1,6 +1,6 @@
 """Print the IP address of a host that a server can listen on: python -m spacemanage.listen HOST PORT
 
-`./run` asks before it migrates and serves, so that a mistyped PORT or HOST ends with one sentence and at once.
+`./run` calls this before it migrates and serves, so that a mistyped PORT or HOST fails immediately, with one sentence.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import sys
 
 
 def address_of(host: str, port: str) -> str:
-    """The host's IP address, IPv4 first; SystemExit with one sentence when nobody can listen there."""
-    # The shell adds 1 to the port, for which neither leading zeros nor other scripts' digits will do.
+    """Return the host's IP address, IPv4 first. Raise SystemExit with one sentence when the port cannot be bound."""
+    # The shell computes PORT + 1: a leading zero would make it octal, and it knows ASCII digits alone.
     if not port.isdecimal() or len(port) > 5 or str(int(port)) != port or not 0 < int(port) < 65536:
         raise SystemExit(f"PORT={port} is not a port: give a number from 1 to 65535.")
     try:

@@ -1,4 +1,4 @@
-"""One line per event, `key=value`, for whatever collects stderr."""
+"""Structured logs on stderr: one logfmt line (`key=value`) per event."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ structlog.configure(
 
 
 def formatter() -> structlog.stdlib.ProcessorFormatter:
-    """Lines of the standard library's loggers and of ours alike; what LOGGING names."""
+    """The formatter that LOGGING names: it renders records of the standard library and of structlog alike."""
     render = structlog.processors.LogfmtRenderer(
         key_order=["timestamp", "level", "logger", "event"], bool_as_flag=False
     )
@@ -39,7 +39,7 @@ def formatter() -> structlog.stdlib.ProcessorFormatter:
 
 
 class DatabaseAway(Filter):
-    """A database that is away is told in a line: a traceback of each page that wanted it says nothing more."""
+    """Log an unreachable database as one line, because a traceback of each page that needed it adds nothing."""
 
     def filter(self, record: LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None

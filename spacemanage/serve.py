@@ -1,7 +1,7 @@
 """The product's server: python -m spacemanage.serve --host 127.0.0.1 --port 8000
 
-One worker has all of it: pages, relay, and the work in the background. A worker that dies is replaced. SIGTERM ends the
-server when what is under way has ended, after the grace at the latest; SIGHUP puts new workers in the place of the old.
+Each worker process runs everything: pages, relay and background work. The supervisor replaces a worker that dies.
+SIGTERM stops the server gracefully: requests under way get --grace-s seconds. SIGHUP replaces the workers one by one.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
 log = logging.getLogger("spacemanage.serve")
 
-# Longer than the minute for which proxies and load balancers keep theirs: it must not be us who close first.
-KEEP_ALIVE_S = 75
-# A worker that says nothing for so long is replaced; one that is merely busy says something.
-SILENT_S = 30
+# Longer than the 60 s for which proxies and load balancers keep idle connections. If the server closed first, a proxy
+# could send a request on a connection that is being closed (a race), and its client would see a 502.
+KEEP_ALIVE_TIMEOUT_S = 75
+# A worker that answers no ping for this long is replaced. The ping has a thread of its own, so a busy worker answers.
+HEALTH_CHECK_TIMEOUT_S = 30
 
 
 class Config(uvicorn.Config):
-    """Loaded by each worker, which ends when its supervisor has died: nobody else would end it or free the port."""
+    """Makes each worker end when its supervisor has died: an orphaned worker would keep the port open."""
 
     def load(self) -> None:
         super().load()
@@ -47,21 +48,22 @@ def _end_after(supervisor: BaseProcess) -> None:
 
 
 class Supervisor(Multiprocess):
-    """uvicorn's, which replaces a worker without a word to whoever reads errors, and waits for ever for one to end."""
+    """uvicorn's supervisor, which by itself logs no replacement and waits for ever for a worker to end."""
 
-    # What is owed is written for a minute after the grace (relay/teller.py); who is there still hangs.
-    OWED_S = 70
+    # After its grace period a worker writes pending settlements for up to 60 s (relay/teller.py). After 70 s it hangs.
+    SETTLING_TIMEOUT_S = 70
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket]) -> None:
         super().__init__(config, sockets)
-        # Workers that were told to end, each with the moment at which it is ended.
+        # Workers that have been sent SIGTERM, each with the time after which it is killed.
         self._ending: list[tuple[Process, float]] = []
 
     def keep_subprocess_alive(self) -> None:
-        self._end_the_late()
+        self._kill_overdue()
         before = list(self.processes)
         for worker in before:
-            # The worker has its own: with ours open, one that dies while it is asked would be waited for as if it hung.
+            # Close the supervisor's copy of the worker's end of the pipe. With it open, a ping to a dead worker would
+            # see no end of file and would wait for its timeout.
             worker.child_conn.close()
         super().keep_subprocess_alive()
         for old, new in zip(before, self.processes, strict=True):
@@ -69,7 +71,7 @@ class Supervisor(Multiprocess):
                 log.error("worker_replaced pid=%s exit=%s by=%s", old.pid, old.exitcode, new.pid)
 
     def restart_all(self) -> None:
-        """An old worker takes its time to end beside the new one: the supervisor goes on with its work."""
+        """Start each new worker before its predecessor is told to end, and do not wait for the predecessor's end."""
         for at, old in enumerate(self.processes):
             new = Process(self.config, self.sockets)
             new.start()
@@ -90,10 +92,10 @@ class Supervisor(Multiprocess):
         self._ending += [(worker, self._deadline()) for worker in self.processes]
         while self._ending:
             self._ending[0][0].process.join(0.1)
-            self._end_the_late()
+            self._kill_overdue()
 
     def _is_ready(self, new: Process) -> bool:
-        deadline = time.monotonic() + SILENT_S
+        deadline = time.monotonic() + HEALTH_CHECK_TIMEOUT_S
         while time.monotonic() < deadline and new.process.is_alive() and not self._is_told_to_end():
             if new.is_ready(timeout=1):
                 return True
@@ -108,9 +110,9 @@ class Supervisor(Multiprocess):
         self._ending.append((worker, self._deadline()))
 
     def _deadline(self) -> float:
-        return time.monotonic() + (self.config.timeout_graceful_shutdown or 0) + self.OWED_S
+        return time.monotonic() + (self.config.timeout_graceful_shutdown or 0) + self.SETTLING_TIMEOUT_S
 
-    def _end_the_late(self) -> None:
+    def _kill_overdue(self) -> None:
         for worker, deadline in self._ending:
             if worker.process.is_alive() and time.monotonic() >= deadline:
                 log.error("worker_killed pid=%s", worker.pid)
@@ -121,7 +123,7 @@ class Supervisor(Multiprocess):
 
 def main() -> None:
     options = read_options()
-    # Settings are checked here: in a worker, a bad one would fail again at every restart.
+    # Settings are checked in the supervisor, because a worker with bad settings would be restarted again and again.
     try:
         import_module("spacemanage.settings")
     except ImproperlyConfigured as error:
@@ -136,14 +138,14 @@ def main() -> None:
         loop="uvloop",
         interface="asgi3",
         lifespan="on",
-        # Django's settings say what is logged, core/addresses.py whose word is taken for an address.
+        # LOGGING in Django's settings configures logs, and core/addresses.py decides which proxies are trusted.
         log_config=None,
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_keep_alive=KEEP_ALIVE_TIMEOUT_S,
         timeout_graceful_shutdown=options.grace_s,
-        timeout_worker_healthcheck=SILENT_S,
+        timeout_worker_healthcheck=HEALTH_CHECK_TIMEOUT_S,
     )
     supervisor = Supervisor(config, sockets=[config.bind_socket()])
     supervisor.run()
@@ -155,27 +157,27 @@ def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=_port, default=8000)
-    parser.add_argument("--workers", type=_workers, default=1, help="processes; more than one wants PostgreSQL")
+    parser.add_argument("--workers", type=_workers, default=1, help="worker processes; more than one needs PostgreSQL")
     parser.add_argument(
         "--grace-s",
         type=_grace_s,
         default=10,
         metavar="SECONDS",
-        help="that requests under way have, once it is to end",
+        help="how long requests under way may take after SIGTERM",
     )
     return parser.parse_args()
 
 
-def _whole(text: str, what: str, least: int, most: int) -> int:
-    # Before int(), which refuses texts of thousands of digits in an error of its own.
-    if not text.isdecimal() or len(text) > 9 or not least <= int(text) <= most:
-        raise argparse.ArgumentTypeError(f"{text} is not {what}: give a number from {least} to {most}")
+def _bounded_int(text: str, noun: str, minimum: int, maximum: int) -> int:
+    # The length is checked first, because int() has an error message of its own for thousands of digits.
+    if not text.isdecimal() or len(text) > 9 or not minimum <= int(text) <= maximum:
+        raise argparse.ArgumentTypeError(f"{text} is not {noun}: give a number from {minimum} to {maximum}")
     return int(text)
 
 
-_port = partial(_whole, what="a port", least=1, most=65535)
-_workers = partial(_whole, what="a number of workers", least=1, most=64)
-_grace_s = partial(_whole, what="a number of seconds", least=0, most=3600)
+_port = partial(_bounded_int, noun="a port", minimum=1, maximum=65535)
+_workers = partial(_bounded_int, noun="a number of workers", minimum=1, maximum=64)
+_grace_s = partial(_bounded_int, noun="a number of seconds", minimum=0, maximum=3600)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""All settings, in one file. Values come from the environment and are checked here: a bad one stops the start.
+"""All settings, read from the environment and validated: a bad value raises ImproperlyConfigured.
 
-Without `DEMO=true` these are production settings: `SECRET_KEY` and `ALLOWED_HOSTS` must be given, cookies and
-redirects are for HTTPS.
+Without `DEMO=true` these are production settings: `SECRET_KEY` and `ALLOWED_HOSTS` are required, cookies are secure,
+and HTTP redirects to HTTPS.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.utils import get_random_secret_key
 from environs import Env, EnvError
 
-# Lets ModelForm[Space] and their like stand in code, not only in what mypy reads.
+# Makes Django's generic classes, such as ModelForm[Space], subscriptable at run time.
 django_stubs_ext.monkeypatch()
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -39,7 +39,7 @@ def networks(name: str) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
 
 
 def secret_key(*, demo: bool) -> str:
-    """The key from the environment; a demo makes one of its own once and keeps it in var/."""
+    """Return SECRET_KEY from the environment; a demo without one generates it once and keeps it in var/."""
     key = env.str("SECRET_KEY", "")
     if key and (len(key) < 50 or len(set(key)) < 5):
         raise ImproperlyConfigured("SECRET_KEY: give at least 50 random characters.")
@@ -47,31 +47,30 @@ def secret_key(*, demo: bool) -> str:
         return key
     if not demo:
         raise ImproperlyConfigured("SECRET_KEY is not set. Give at least 50 random characters.")
-    return kept_for_demo("demo_secret_key", get_random_secret_key)
+    return demo_secret("demo_secret_key", get_random_secret_key)
 
 
 def credential_keys(*, demo: bool) -> list[str]:
-    """What upstreams' credentials and two-factor secrets are encrypted with, newest first; see vault.py."""
+    """Return the keys that encrypt upstreams' credentials and two-factor secrets, newest first; see core/vault.py."""
     keys: list[str] = env.list("CREDENTIAL_KEYS", [])
     if keys or not demo:
         return keys
-    return [kept_for_demo("demo_credential_key", lambda: Fernet.generate_key().decode())]
+    return [demo_secret("demo_credential_key", lambda: Fernet.generate_key().decode())]
 
 
-def kept_for_demo(name: str, make: Callable[[], str]) -> str:
-    """A secret of this installation's own, made once and kept in var/."""
-    kept = VAR_DIR / name
-    if not kept.exists():
+def demo_secret(name: str, make: Callable[[], str]) -> str:
+    file = VAR_DIR / name
+    if not file.exists():
         VAR_DIR.mkdir(exist_ok=True)
-        kept.touch(mode=0o600)
-        kept.write_text(make())
-    return kept.read_text().strip()
+        file.touch(mode=0o600)
+        file.write_text(make())
+    return file.read_text().strip()
 
 
 def databases() -> dict[str, dict[str, Any]]:
-    """PostgreSQL where DATABASE_URL says so, else SQLite in var/.
+    """Return DATABASES: PostgreSQL or SQLite as DATABASE_URL says, else SQLite in var/.
 
-    IMMEDIATE, because SQLite ignores select_for_update: a transaction takes the write lock when it begins.
+    SQLite ignores select_for_update, so its transactions are IMMEDIATE: each takes the write lock when it begins.
     """
     if "DATABASE_URL" not in os.environ:
         VAR_DIR.mkdir(exist_ok=True)
@@ -92,7 +91,7 @@ def databases() -> dict[str, dict[str, Any]]:
         database["CONN_MAX_AGE"] = env.int("DATABASE_CONN_MAX_AGE_S", 60)
         database["CONN_HEALTH_CHECKS"] = True
         database["OPTIONS"] = {**database.get("OPTIONS", {}), "connect_timeout": 5}
-        # PgBouncer in transaction mode keeps no cursor between statements.
+        # PgBouncer in transaction mode does not support server-side cursors outside a transaction.
         database["DISABLE_SERVER_SIDE_CURSORS"] = True
     else:
         raise ImproperlyConfigured("DATABASE_URL: only postgres:// and sqlite:// are supported.")
@@ -110,7 +109,7 @@ try:
     TRUSTED_PROXIES = networks("TRUSTED_PROXIES")
     DATABASES = databases()
     HTTPS = env.bool("HTTPS", not DEMO)
-    # How old the relay's knowledge of models, prices and upstreams may be.
+    # The relay reloads its catalogue of models, prices and upstreams at this interval.
     CATALOGUE_REFRESH_S = env.float("CATALOGUE_REFRESH_S", 2.0)
     OPERATORS_NEED_2FA = env.bool("OPERATORS_NEED_2FA", False)
     LOG_LEVEL = env.log_level("LOG_LEVEL", logging.INFO)
@@ -166,7 +165,7 @@ MIDDLEWARE = [
     "django_htmx.middleware.HtmxMiddleware",
     "accounts.middleware.SignInRequiredMiddleware",
     "tenants.middleware.space",
-    # allauth's parts ask it for the request; see docs/decisions/021.
+    # allauth's middleware provides the request in a context variable; see docs/decisions/021.
     "allauth.account.middleware.AccountMiddleware",
     "accounts.middleware.second_factor_required",
     "accounts.middleware.session_seen",
@@ -236,7 +235,8 @@ AUTH_PASSWORD_VALIDATORS = [
         "OPTIONS": {"user_attributes": ["username"]},
     },
 ]
-# Usernames are unique without case among the living: a constraint of the database, not the field's `unique`.
+# Usernames are unique by a database constraint, case-insensitively and among users that are not deleted, not by the
+# field's `unique`, which this check looks for.
 SILENCED_SYSTEM_CHECKS = ["auth.W004"]
 LOGIN_URL = "/login/"
 LOGIN_REDIRECT_URL = "/"
@@ -253,13 +253,14 @@ AXES_LOCKOUT_CALLABLE = "console.sign_in.views.refuse"
 AXES_RESET_ON_SUCCESS = True
 AXES_ENABLE_ACCESS_FAILURE_LOG = False
 AXES_VERBOSE = False
-# Who came in is in the trail, and who is locked out is let in by our own action.
+# Sign-ins are recorded in the trail, and lockouts are ended by accounts.throttle.unlock.
 AXES_DISABLE_ACCESS_LOG = True
 AXES_ENABLE_ADMIN = False
-# What axes keeps and logs of a refused form. A name may be a password that was typed into the wrong field.
+# Form fields that axes masks where it stores or logs a failed sign-in. A username may be a password typed into the
+# wrong field.
 AXES_SENSITIVE_PARAMETERS = ["username", "present_password", "new_password", "code", "passkey", "csrfmiddlewaretoken"]
 
-# Nobody here has an e-mail address; of allauth we use the second factor and the table of sessions alone.
+# Users have no e-mail address. Only allauth's second factor and its table of sessions are used.
 ACCOUNT_USER_MODEL_EMAIL_FIELD = None
 ACCOUNT_LOGIN_METHODS = {"username"}
 ACCOUNT_SIGNUP_FIELDS = ["username*", "password1*"]
@@ -270,7 +271,7 @@ MFA_TOTP_TOLERANCE = 1
 MFA_RECOVERY_CODE_DIGITS = 10
 MFA_WEBAUTHN_USER_VERIFICATION = "discouraged"
 
-# Each process's own: it only spares writing "last seen" at every request.
+# A cache per process suffices: it only saves writing a session's "last seen" at every request.
 CACHES = {
     "default": {
         "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
@@ -304,13 +305,13 @@ SESSION_COOKIE_SAMESITE = "Lax"
 CSRF_COOKIE_SAMESITE = "Lax"
 CSRF_FAILURE_VIEW = "spacemanage.errors.csrf_failed"
 X_FRAME_OPTIONS = "DENY"
-# Room for a text that is far too long, so that its field can say so; anything beyond is refused whole.
+# Large enough for a form with a far too long text, whose field can then report that. A larger body is refused.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 16 * 1024 * 1024
 
 # -- Words, time, files -----------------------------------------------------------------------------------------
 
 LANGUAGE_CODE = "en"
-# Each in its own words, whatever the page is in.
+# Not translated: each language is named in itself.
 LANGUAGES = [("en", "English"), ("zh-hans", "简体中文")]
 LANGUAGE_COOKIE_NAME = "language"
 LANGUAGE_COOKIE_AGE = 31_536_000
@@ -339,7 +340,7 @@ LOGGING = {
     "filters": {"database_away": {"()": "spacemanage.logs.DatabaseAway"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["database_away"]}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
-    # Every refused sign-in is a line already; the rest of what axes tells is its own housekeeping.
-    # A refusal is the client's business; a 5xx is ours.
+    # axes logs refused sign-ins as warnings; its other lines are about its own start-up and clean-up. django.request
+    # logs 4xx as warnings, which are the client's errors, and 5xx as errors.
     "loggers": {"axes": {"level": "WARNING"}, "django.request": {"level": "ERROR"}, "uvicorn": {"level": "ERROR"}},
 }

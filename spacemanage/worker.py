@@ -1,8 +1,9 @@
-"""The worker: sweeps what dead processes left behind, polls the tasks that are due, and keeps the log in order.
+"""The worker: periodic background work.
 
-It makes the log's months ahead and closes the quarters of an hour that are over.
+It sweeps the holds of dead processes, polls the tasks that are due, makes the usage log's partitions ahead of time, and
+closes quarters that are over.
 
-Any number of them may run, in any process: the served one runs it beside the relay, `manage.py worker` by itself.
+Any number of workers may run at the same time. The server runs one beside the relay; `manage.py worker` runs one alone.
 """
 
 from __future__ import annotations
@@ -15,35 +16,33 @@ import structlog
 
 from quotas.charging import expire_holds
 from relay.tasks import claim_due, due_tasks, in_database, refresh
-from relay.teller import DATABASE_AWAY
+from relay.teller import DATABASE_ERRORS
 from relay.upstreams import Upstreams
 from usage.partitions import make_ahead
 from usage.quarters import close_quarters
 
 log = structlog.get_logger(__name__)
 
-SWEEP_EVERY_S = 5.0
-POLL_EVERY_S = 1.0
-MONTHS_EVERY_S = 3600.0
-POLLS_AT_ONCE = 32
-POLLS_MOST = 128
-CLOSE_EVERY_S = 60.0
+SWEEP_INTERVAL_S = 5.0
+POLL_INTERVAL_S = 1.0
+MAKE_MONTHS_INTERVAL_S = 3600.0
+CLOSE_INTERVAL_S = 60.0
+MAX_CONCURRENT_POLLS = 32
+MAX_TASKS_PER_POLL = 128
 
 
 class Worker:
-    """Asks upstreams with the client sessions that it is given."""
-
     def __init__(self, upstreams: Upstreams) -> None:
         self._upstreams = upstreams
-        self._places = asyncio.Semaphore(POLLS_AT_ONCE)
+        self._poll_slots = asyncio.Semaphore(MAX_CONCURRENT_POLLS)
 
     async def run(self) -> None:
-        """Until cancelled; a poll cut off by that is repeated by whoever comes next."""
+        """Run until cancelled. Another worker repeats a poll that the cancellation interrupts."""
         await asyncio.gather(
-            _forever(self.sweep, SWEEP_EVERY_S),
-            _forever(self.poll, POLL_EVERY_S),
-            _forever(self.make_months, MONTHS_EVERY_S),
-            _forever(self.close, CLOSE_EVERY_S),
+            _repeat(self.sweep, SWEEP_INTERVAL_S),
+            _repeat(self.poll, POLL_INTERVAL_S),
+            _repeat(self.make_months, MAKE_MONTHS_INTERVAL_S),
+            _repeat(self.close, CLOSE_INTERVAL_S),
         )
 
     async def sweep(self) -> None:
@@ -56,24 +55,24 @@ class Worker:
         await in_database(close_quarters)
 
     async def poll(self) -> None:
-        """Every task that is due now, several at once. One that goes wrong does not keep the others."""
-        due = await in_database(lambda: due_tasks(most=POLLS_MOST))
+        """Poll the tasks that are due now, concurrently. The failure of one does not affect the others."""
+        due = await in_database(lambda: due_tasks(limit=MAX_TASKS_PER_POLL))
         outcomes = await asyncio.gather(*(self._poll_one(*one) for one in due), return_exceptions=True)
         for (_space_id, task_id), outcome in zip(due, outcomes, strict=True):
             if isinstance(outcome, BaseException):
                 log.error("task_not_polled", task=str(task_id), exc_info=outcome)
 
     async def _poll_one(self, space_id: int, task_id: UUID) -> None:
-        async with self._places:
+        async with self._poll_slots:
             if claim := await in_database(claim_due, space_id, task_id):
                 await refresh(claim, self._upstreams)
 
 
-async def _forever(deed: Callable[[], Awaitable[None]], pause_s: float) -> None:
+async def _repeat(job: Callable[[], Awaitable[None]], pause_s: float) -> None:
     while True:
         try:
-            await deed()
-        except DATABASE_AWAY as error:
+            await job()
+        except DATABASE_ERRORS as error:
             log.warning("database_away", error=type(error).__name__)
         except Exception:
             log.exception("worker_failed")

@@ -1,4 +1,4 @@
-"""A server whose worker will not end: python -m tests.stubborn PORT. The product's supervisor, with less patience."""
+"""A server whose workers do not end, under a supervisor with short timeouts: python -m tests.stubborn PORT"""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 from spacemanage.serve import Config, Supervisor
 
 
-class Hasty(Supervisor):
-    OWED_S = int(os.environ.get("OWED_S", "1"))
+class HastySupervisor(Supervisor):
+    SETTLING_TIMEOUT_S = int(os.environ.get("SETTLING_TIMEOUT_S", "1"))
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
-    """Answers with the worker's process id."""
+    """Answer with the worker's process id."""
     if scope["type"] == "lifespan":
         await receive()
         await send({"type": "lifespan.startup.complete"})
@@ -34,4 +34,4 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.ERROR)
     config = Config("tests.stubborn:application", port=int(sys.argv[1]), log_config=None, workers=2)
     config.timeout_graceful_shutdown = 1
-    Hasty(config, sockets=[config.bind_socket()]).run()
+    HastySupervisor(config, sockets=[config.bind_socket()]).run()

@@ -1,4 +1,4 @@
-"""How the process starts: what production refuses, and what the health addresses say."""
+"""Start-up: the settings and databases that production refuses, and the health checks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECRET = "q8Zr2mXw7Lk4Vb9Nc3Jt6Hg1Fd5Sa0Py-Ue_Io7Tr4Wq2Ez8Xv6Cb1N"
 
 
 def start(**env: str) -> tuple[int, str]:
-    """Import the settings in a process of their own, with this environment alone."""
+    """Import the settings in a new process that has only these environment variables."""
     code = "from django.conf import settings; print(settings.DATABASES['default']['ENGINE'], settings.DEMO)"
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     done = subprocess.run(
@@ -92,7 +92,7 @@ def production() -> dict[str, str]:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_server_answers_in_production_and_not_on_the_demos_database(
+def test_the_production_server_starts_on_its_own_database_and_not_on_the_demos(
     space: Space, production: dict[str, str]
 ) -> None:
     port = free_port()
@@ -103,7 +103,7 @@ def test_the_server_answers_in_production_and_not_on_the_demos_database(
 
     Space.objects.update(is_demo=True)
     done = subprocess.run(
-        # The supervisor asks a silent worker for 30 s: one that has ended is told of before.
+        # Shorter than the 30 s for which the supervisor waits for a silent worker: it notices a dead one before.
         served,
         cwd=ROOT,
         env=os.environ | production,
@@ -125,7 +125,7 @@ def test_the_server_answers_in_production_and_not_on_the_demos_database(
         (["--host", "192.0.2.1"], "Cannot assign"),
     ],
 )
-def test_an_option_that_cannot_be_is_told(options: list[str], said: str) -> None:
+def test_an_invalid_option_is_reported_without_a_traceback(options: list[str], said: str) -> None:
     served = [sys.executable, "-m", "spacemanage.serve", *options]
     done = subprocess.run(served, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
 
@@ -133,7 +133,7 @@ def test_an_option_that_cannot_be_is_told(options: list[str], said: str) -> None
 
 
 @pytest.mark.django_db
-def test_readyz_says_when_migrations_are_missing(client: Client) -> None:
+def test_readyz_answers_503_when_migrations_are_missing(client: Client) -> None:
     assert client.get("/readyz").content == b"ready\n"
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM django_migrations WHERE app = 'quotas' AND name = '0007_charge_set'")
@@ -143,12 +143,12 @@ def test_readyz_says_when_migrations_are_missing(client: Client) -> None:
     assert (response.status_code, response.content) == (503, b"1 migrations not applied\n")
 
 
-def test_healthz_asks_no_database(client: Client) -> None:
+def test_healthz_needs_no_database(client: Client) -> None:
     assert client.get("/healthz").content == b"ok\n"
 
 
 @pytest.mark.django_db
-def test_every_answer_carries_the_strict_policy(client: Client) -> None:
+def test_every_response_has_the_strict_content_security_policy(client: Client) -> None:
     for path in ("/login/", "/nope", "/healthz"):
         policy = client.get(path)["Content-Security-Policy"]
         assert "default-src 'self'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy

@@ -1,4 +1,4 @@
-"""Pages while the database is away: a kind 503 and one line in the log, whoever asks for what."""
+"""Pages while the database is unreachable: 503, and one line in the log."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ handler500 = "spacemanage.errors.failed"
     ("address", "status", "words", "retry"),
     [("/away/", 503, "cannot be reached", "5"), ("/broken/", 500, "went wrong on our side", None)],
 )
-def test_a_database_that_is_away_is_not_a_fault_of_ours(
+def test_an_unreachable_database_is_answered_503_and_other_errors_500(
     address: str, status: int, words: str, retry: str | None
 ) -> None:
     with override_settings(ROOT_URLCONF=__name__):
@@ -42,7 +42,7 @@ def test_a_database_that_is_away_is_not_a_fault_of_ours(
     assert words in answer.content.decode()
 
 
-def test_its_line_in_the_log_has_no_traceback() -> None:
+def test_an_unreachable_database_is_logged_without_a_traceback() -> None:
     try:
         away(HttpRequest())
     except OperationalError as error:

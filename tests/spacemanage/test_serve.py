@@ -1,4 +1,4 @@
-"""The supervisor: a worker that will not end is ended, and told of."""
+"""The supervisor kills workers that do not end, and logs it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tests.relay.conftest import Process, wait_for
 
 
 @contextmanager
-def stubborn(*, owed_s: int = 1, is_stubborn: bool = True) -> Iterator[tuple[str, Process]]:
-    """A server of two workers which, once told to end, do so only if not `is_stubborn`."""
+def stubborn(*, settling_timeout_s: int = 1, is_stubborn: bool = True) -> Iterator[tuple[str, Process]]:
+    """A server of two workers, which ignore SIGTERM if `is_stubborn`."""
     port = free_port()
-    env = {"OWED_S": str(owed_s), "IS_STUBBORN": "yes" if is_stubborn else ""}
+    env = {"SETTLING_TIMEOUT_S": str(settling_timeout_s), "IS_STUBBORN": "yes" if is_stubborn else ""}
     process = Process(sys.executable, "-m", "tests.stubborn", str(port), env=env)
     try:
         yield f"http://127.0.0.1:{port}/", process
@@ -29,7 +29,7 @@ def stubborn(*, owed_s: int = 1, is_stubborn: bool = True) -> Iterator[tuple[str
 
 
 def _answering(url: str, number: int) -> set[int]:
-    """The process ids of so many workers, each of which has answered."""
+    """Wait until this many workers have answered, and return their process ids."""
     found: set[int] = set()
 
     def are_all() -> bool:
@@ -40,8 +40,8 @@ def _answering(url: str, number: int) -> set[int]:
     return found
 
 
-def test_a_worker_that_will_not_end_is_ended(capfd: pytest.CaptureFixture[str]) -> None:
-    # Not by a fixture: what is written by whom it starts would not be captured.
+def test_a_worker_that_ignores_sigterm_is_killed_and_logged(capfd: pytest.CaptureFixture[str]) -> None:
+    # A fixture would start the server before capfd captures what its processes write.
     with stubborn() as (url, process):
         old = _answering(url, 2)
         process.signal(signal.SIGHUP)
@@ -52,12 +52,12 @@ def test_a_worker_that_will_not_end_is_ended(capfd: pytest.CaptureFixture[str]) 
         process.signal(signal.SIGTERM)
 
         assert process.has_ended_within(30)
-    told = capfd.readouterr().err
-    assert [told.count(f"worker_killed pid={pid}") for pid in (*old, *new)] == [1] * 4
+    logged = capfd.readouterr().err
+    assert [logged.count(f"worker_killed pid={pid}") for pid in (*old, *new)] == [1] * 4
 
 
-def test_while_an_old_worker_ends_a_new_one_that_dies_is_replaced() -> None:
-    with stubborn(owed_s=600) as (url, process):
+def test_a_new_worker_that_dies_is_replaced_while_an_old_one_ends() -> None:
+    with stubborn(settling_timeout_s=600) as (url, process):
         old = _answering(url, 2)
         process.signal(signal.SIGHUP)
         wait_for(lambda: _answering(url, 2).isdisjoint(old))
@@ -69,7 +69,7 @@ def test_while_an_old_worker_ends_a_new_one_that_dies_is_replaced() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_who_is_told_to_end_while_a_new_worker_starts_ends(number: int) -> None:
+def test_a_server_that_gets_a_signal_while_a_new_worker_starts_ends(number: int) -> None:
     with stubborn() as (url, process):
         _answering(url, 2)
         process.signal(signal.SIGHUP)
@@ -78,7 +78,7 @@ def test_who_is_told_to_end_while_a_new_worker_starts_ends(number: int) -> None:
         assert process.has_ended_within(30)
 
 
-def test_without_its_supervisor_a_worker_ends() -> None:
+def test_workers_end_when_their_supervisor_has_died() -> None:
     with stubborn(is_stubborn=False) as (url, process):
         workers = _answering(url, 2)
         process.signal(signal.SIGKILL)

@@ -24,7 +24,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            asyncio.run(_once() if options["once"] else _until_told())
+            asyncio.run(_once() if options["once"] else _until_signal())
         except NotClosedError as error:
             raise CommandError(str(error)) from error
 
@@ -38,7 +38,7 @@ async def _once() -> None:
         await worker.close()
 
 
-async def _until_told() -> None:
+async def _until_signal() -> None:
     with closing(Upstreams()) as upstreams:
         running = asyncio.ensure_future(Worker(upstreams).run())
         for number in (signal.SIGTERM, signal.SIGINT):
