@@ -1,4 +1,4 @@
-"""The trail for operators, over all spaces: searched through indexes, and never counted whole."""
+"""The trail of all spaces in Django admin. Searches use indexes, and counts are bounded."""
 
 from __future__ import annotations
 
@@ -23,26 +23,25 @@ from core.ids import id_at
 from operators.browse import BrowseOnly
 from tenants.models import Space
 
-# As far as anybody turns pages; more is found by a filter.
-MOST = 10_000
-# Of a name that is searched for, the newest that match.
-MOST_FOUND = 1000
-SPACES = 200
+# The paginator counts no further, because COUNT(*) over the whole trail takes longer than the page. Older events are
+# found by a filter.
+MAX_COUNTED_EVENTS = 10_000
+# Per searched column, the newest matches.
+MAX_SEARCH_RESULTS = 1000
+MAX_LISTED_SPACES = 200
 
 Events = QuerySet[AuditEvent]
 
 
 class BoundedPaginator(Paginator[AuditEvent]):
-    """Counts no further than MOST."""
-
     @cached_property
     def count(self) -> int:
         rows: Any = self.object_list
-        return int(rows.order_by()[:MOST].count())
+        return int(rows.order_by()[:MAX_COUNTED_EVENTS].count())
 
 
 class ByPeriod(admin.SimpleListFilter):
-    """The last 30 days unless said otherwise: a rare kind is not looked for through all years."""
+    """Defaults to the last 30 days, so that a filter by a rare kind does not scan the whole trail."""
 
     title = _("period")
     parameter_name = "days"
@@ -51,11 +50,11 @@ class ByPeriod(admin.SimpleListFilter):
         return [("1", _("24 hours")), ("7", _("7 days")), ("all", _("All time"))]
 
     def choices(self, changelist: Any) -> Any:
-        usual, *others = super().choices(changelist)
-        return [{**usual, "display": _("30 days")}, *others]
+        default, *others = super().choices(changelist)
+        return [{**default, "display": _("30 days")}, *others]
 
     def queryset(self, request: HttpRequest, queryset: Events) -> Events:
-        # What is searched for is found by its own index, however old.
+        # A search has an index of its own, so it need not be bounded by time.
         if self.value() == "all" or (self.value() is None and request.GET.get("q")):
             return queryset
         days = {"1": 1, "7": 7}.get(self.value() or "", 30)
@@ -82,17 +81,17 @@ class BySpace(admin.SimpleListFilter):
     parameter_name = "space"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Iterable[tuple[str, Any]]:
-        spaces = Space.objects.filter(Q(pk__in=self._asked(request))).order_by("name")
-        more = Space.objects.order_by("name")[:SPACES]
+        spaces = Space.objects.filter(Q(pk__in=self._requested(request))).order_by("name")
+        more = Space.objects.order_by("name")[:MAX_LISTED_SPACES]
         return [(str(space.pk), space.name) for space in dict.fromkeys([*spaces, *more])]
 
-    def _asked(self, request: HttpRequest) -> list[int]:
-        asked = request.GET.get("space", "")
-        return [int(asked)] if asked.isascii() and asked.isdigit() and len(asked) < 18 else []
+    def _requested(self, request: HttpRequest) -> list[int]:
+        text = request.GET.get("space", "")
+        return [int(text)] if text.isascii() and text.isdigit() and len(text) < 18 else []
 
     def queryset(self, request: HttpRequest, queryset: Events) -> Events:
-        asked = self._asked(request)
-        return queryset.filter(space=asked[0]) if asked else queryset
+        requested = self._requested(request)
+        return queryset.filter(space=requested[0]) if requested else queryset
 
 
 @admin.register(AuditEvent)
@@ -103,7 +102,7 @@ class AuditEventAdmin(BrowseOnly[AuditEvent]):
     search_fields = ("actor_name", "target_name", "request_id", "address")
     search_help_text = _("A name, a request ID or an address, in full.")
     paginator = BoundedPaginator
-    # Either would read the whole table.
+    # Sorting by a column and facet counts would each scan the whole table.
     sortable_by = ()
     show_facets = admin.ShowFacets.NEVER
 
@@ -128,6 +127,6 @@ def _address(text: str) -> str | None:
 
 
 def _named(events: Events, field: str, name: str) -> list[Any]:
-    """The newest that bear the name, without case: one index gives them in order."""
+    """Find the newest events with this name, case-insensitively, in the order of an index on (UPPER(name), id)."""
     found = events.alias(folded=Upper(field)).filter(folded=name.upper())
-    return list(found.order_by("-id").values_list("pk", flat=True)[:MOST_FOUND])
+    return list(found.order_by("-id").values_list("pk", flat=True)[:MAX_SEARCH_RESULTS])

@@ -1,4 +1,4 @@
-"""Django admin looks for pages here: importing a module registers those that it holds."""
+"""Django admin autodiscovers this module: importing each module below registers its pages."""
 
 from __future__ import annotations
 

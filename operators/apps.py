@@ -9,6 +9,6 @@ class OperatorsConfig(AppConfig):
 
 
 class OperatorsSiteConfig(AdminConfig):
-    """Django admin with the operators' own site; it imports `operators.admin`, which registers the pages."""
+    """Makes OperatorsSite the default admin site, and autodiscovers `operators.admin`, which registers the pages."""
 
     default_site = "operators.site.OperatorsSite"

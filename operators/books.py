@@ -1,4 +1,4 @@
-"""Journal, wallets, holds and reconciliations: operators read them, nobody writes them here."""
+"""Read-only pages of journal, wallets, holds and reconciliations."""
 
 from __future__ import annotations
 

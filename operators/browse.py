@@ -10,11 +10,11 @@ M = TypeVar("M", bound=Model)
 
 
 class BrowseOnly(admin.ModelAdmin[M]):
-    """Operators read it; nobody adds, edits or deletes it here."""
+    """A read-only admin page: nobody adds, edits or deletes rows here."""
 
     actions = None
     list_per_page = 50
-    # Counting a whole log for "of 12,345,678" costs more than the page.
+    # COUNT(*) over a whole log, shown as "12,345,678 total", takes longer than the page.
     show_full_result_count = False
 
     def has_add_permission(self, request: HttpRequest) -> bool:

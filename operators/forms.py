@@ -14,7 +14,7 @@ from accounts.throttle import check_secret
 
 
 class OperatorPasswordForm(PasswordChangeForm):
-    """Of Django admin's page: its three fields, with the rules of OwnPasswordForm."""
+    """Django admin's form for one's own password, with the same rules as OwnPasswordForm has for members."""
 
     user: User
 

@@ -1,4 +1,4 @@
-"""People for operators: read all, and mend a manager's names and password."""
+"""Users and API keys in Django admin: operators read all, and edit only a manager's names and password."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from core.money import format_cost
 from operators.browse import BrowseOnly
 from quotas.members import MemberChanges, reset_manager
 
-# Roles are a space's own; Django's groups mean nothing here. What people sign in with is for nobody's eyes.
+# Groups are unused, since roles belong to spaces. The other tables hold credentials, which nobody may read.
 admin.site.unregister([Group, Authenticator, EmailAddress, UserSession])
 
 
@@ -70,8 +70,10 @@ class PeopleAdmin(admin.ModelAdmin[User]):
     @admin.action(description=gettext_lazy("Unlock sign-in after too many tries"))
     def let_in_again(self, request: HttpRequest, people: QuerySet[User]) -> None:
         assert isinstance(request.user, User)
-        let_in = [person.username for person in people if unlock(user=person, actor=request.user)]
-        self._tell(request, let_in, done=_("Unlocked: %(names)s."), nothing=_("None of these users was locked out."))
+        unlocked = [person.username for person in people if unlock(user=person, actor=request.user)]
+        self._report(
+            request, unlocked, done=_("Unlocked: %(names)s."), nothing=_("None of these users was locked out.")
+        )
 
     @admin.action(description=gettext_lazy("Reset two-factor sign-in"))
     def reset_two_factor(self, request: HttpRequest, people: QuerySet[User]) -> None:
@@ -80,16 +82,16 @@ class PeopleAdmin(admin.ModelAdmin[User]):
         others = people.exclude(pk=actor.pk).select_related("space")
         reset = [person.username for person in others if reset_second_factor(target=person, actor=actor)]
         nothing = _("None of these users has two-factor sign-in; your own cannot be reset here.")
-        self._tell(request, reset, done=_("Two-factor sign-in is off for: %(names)s."), nothing=nothing)
+        self._report(request, reset, done=_("Two-factor sign-in is off for: %(names)s."), nothing=nothing)
 
-    def _tell(self, request: HttpRequest, names: list[str], *, done: str, nothing: str) -> None:
+    def _report(self, request: HttpRequest, names: list[str], *, done: str, nothing: str) -> None:
         if names:
             messages.success(request, done % {"names": ", ".join(names)})
         else:
             messages.warning(request, nothing)
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
-        """No address asks about what is stored of a password."""
+        """Refuse filters by password in the URL, such as ?password__startswith=…, which would leak the hash."""
         return not lookup.startswith("password") and super().lookup_allowed(lookup, value, request)
 
     def get_fields(self, request: HttpRequest, obj: User | None = None) -> Any:
@@ -104,7 +106,7 @@ class PeopleAdmin(admin.ModelAdmin[User]):
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
-        """Members are their space's own business."""
+        """Only managers can be edited: a space manages its members itself."""
         return super().has_change_permission(request, obj) and (obj is None or obj.is_manager)
 
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
@@ -129,12 +131,12 @@ class PeopleAdmin(admin.ModelAdmin[User]):
             return HttpResponseRedirect(request.get_full_path())
 
     def log_change(self, *args: Any, **kwargs: Any) -> Any:
-        """The service wrote the event in our own trail."""
+        """Skip Django's admin log: the service records the event in the trail."""
 
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(BrowseOnly[ApiKey]):
-    """What a key may do and did; its hashes are for nobody's eyes, nor for searching by."""
+    """API keys, read-only and without their hashes, which cannot be searched by either."""
 
     list_display = ("shown", "space", "user", "name", "status", "spent_usd", "limit_usd", "last_used_at", "deleted_at")
     list_filter = ("is_enabled",)

@@ -1,4 +1,4 @@
-"""Django admin for operators: the same sign-in door as everybody's."""
+"""Django admin's site for operators, who sign in at /login/ like everybody else."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class OperatorsSite(AdminSite):
     index_title = _("Operations")
 
     def has_permission(self, request: HttpRequest) -> bool:
-        """Operators only; people of a space are refused rather than asked to sign in again."""
+        """Admit operators only. A space's members get 403 instead of a sign-in form, as they are signed in already."""
         if request.user.is_authenticated and not request.user.is_operator:
             raise PermissionDenied
         return super().has_permission(request)
 
-    def password_change(  # type: ignore[override]  # as Django's own, which answers a POST otherwise
+    def password_change(  # type: ignore[override]  # a POST returns a redirect, not a TemplateResponse
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponseBase:
-        """Django's page with our form: under the limits of sign-in, and in the trail."""
+        """Django's page with OperatorPasswordForm, which throttles guesses and records the change in the trail."""
         page = PasswordChangeView.as_view(
             form_class=partial(OperatorPasswordForm, request=request),
             success_url="/admin/password_change/done/",
@@ -41,7 +41,7 @@ class OperatorsSite(AdminSite):
 
     @method_decorator(login_not_required)
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """There is one door: sign-in, its throttle included, is at /login/. People of a space get 403."""
+        """Redirect to /login/, the only page where sign-in is throttled. A space's members get 403."""
         if request.user.is_authenticated:
             raise PermissionDenied
         return redirect_to_login(request.GET.get("next", "/admin/"))

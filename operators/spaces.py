@@ -1,4 +1,4 @@
-"""Spaces for operators: create one with its manager and first grant, grant and revoke, suspend and resume."""
+"""Spaces in Django admin: create one with its manager and first grant, grant and take back, suspend and resume."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class SpaceForm(forms.ModelForm[Space]):
 
 
 class NewSpaceForm(SpaceForm):
-    """A space, its manager and the first grant, in one."""
+    """Creates a space, its manager and the first grant together."""
 
     manager_username = UsernameField(label=gettext_lazy("Manager's username"))
     manager_display_name = DisplayNameField(label=gettext_lazy("Manager's display name"))
@@ -61,7 +61,7 @@ class NewSpaceForm(SpaceForm):
 
 
 class MoveForm(forms.Form):
-    """Grant or take back; the key makes a second press of the button move nothing."""
+    """Grant or take back. The hidden idempotency key makes a second submit, such as a double click, move nothing."""
 
     deed = forms.ChoiceField(
         choices=[("grant", gettext_lazy("Grant")), ("revoke", gettext_lazy("Take back"))],
@@ -80,7 +80,7 @@ class MoveForm(forms.Form):
         return nanos
 
     def move(self, space: Space, actor: User) -> None:
-        """Raises what grant and revoke raise."""
+        """Grant or take back; raise QuotaError where the service does."""
         deed = grant if self.cleaned_data["deed"] == "grant" else revoke
         deed(
             space=space,
@@ -149,7 +149,7 @@ class SpaceAdmin(admin.ModelAdmin[Space]):
         try:
             return super().changeform_view(request, object_id, form_url, extra_context)
         except NameTakenError as error:
-            # Somebody else took the name between the form's look and the save; nothing was written.
+            # A race: somebody else took the name between the form's check and the save. Nothing was written.
             taken = "space.renamed" if object_id else "space.created"
             asked = {"name": request.POST.get("name"), "manager_username": request.POST.get("manager_username")}
             target = Space.objects.filter(pk=object_id).first() if object_id else None
@@ -157,7 +157,7 @@ class SpaceAdmin(admin.ModelAdmin[Space]):
             messages.error(request, _("This name was taken meanwhile. Choose another one."))
             return HttpResponseRedirect(request.get_full_path())
 
-    # The event is written by the services, in our own trail; Django's log would keep it twice.
+    # Django's admin log is skipped, because the services record the event in the trail.
     def log_addition(self, *args: Any, **kwargs: Any) -> Any:
         return None
 

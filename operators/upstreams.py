@@ -1,4 +1,4 @@
-"""What operators sell and where it is bought: models with their prices, upstreams with credentials nobody reads."""
+"""Models with their prices, and upstreams with write-only credentials, in Django admin."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from relay.services import audit_values, record_change, set_price
 
 
 class UsdField(AmountField):
-    """An edited figure: shown to its last digit, read to nano-dollars."""
+    """An editable amount in USD: shown with all its digits and parsed to nano-dollars."""
 
     def prepare_value(self, value: Any) -> Any:
         return format_exact(value) if isinstance(value, int) else value
@@ -50,7 +50,7 @@ def acting_operator(request: HttpRequest) -> User:
 
 
 class ModelForm(forms.ModelForm[Model]):
-    """Limits, ceilings, and the next price: a price that is in force is not edited, another one follows it."""
+    """A model's limits, ceilings and next price. A price in force is never edited: a new one supersedes it."""
 
     image_nanos_ceiling = UsdField(label=gettext_lazy("An image costs at most (USD)"))
     audio_minute_nanos_ceiling = UsdField(label=gettext_lazy("A minute of audio costs at most (USD)"))
@@ -83,12 +83,14 @@ class ModelForm(forms.ModelForm[Model]):
             "name": gettext_lazy("The name that programs send in their requests."),
             "default_output_tokens": gettext_lazy("The limit that a hold covers when a request sets none."),
             "max_output_tokens": gettext_lazy("No request gets more, whatever limit it sets."),
-            "context_tokens": gettext_lazy("The input that a hold covers when a request refers to content stored by the upstream."),
+            "context_tokens": gettext_lazy(
+                "The input that a hold covers when a request refers to content stored by the upstream."
+            ),
             "task_timeout_s": gettext_lazy("A task that has not ended by then fails and costs nothing."),
         }
 
     def rate(self) -> Rate | None:
-        """The price that was entered; None when none was."""
+        """Return the price that was entered, or None when all its fields are blank."""
         names = Rate.__dataclass_fields__
         given = {name: nanos for name in names if (nanos := self.cleaned_data.get(name)) is not None}
         if not given:
@@ -106,7 +108,7 @@ class ModelForm(forms.ModelForm[Model]):
 
 
 class PriceInline(admin.TabularInline[Price, Model]):
-    """Every price with the moment it starts, for reading."""
+    """All prices with their start times, read-only."""
 
     model = Price
     extra = 0
@@ -143,7 +145,9 @@ class ModelAdmin(admin.ModelAdmin[Model]):
         (
             gettext_lazy("Next price"),
             {
-                "description": gettext_lazy("Enter the whole price: a blank field is free. If all are blank, the price stays."),
+                "description": gettext_lazy(
+                    "Enter the whole price: a blank field is free. If all are blank, the price stays."
+                ),
                 "fields": ("input", "cached_input", "output", "per_request", "per_image", "per_second", "starts_at"),
             },
         ),
@@ -153,7 +157,7 @@ class ModelAdmin(admin.ModelAdmin[Model]):
         return super().get_queryset(request).prefetch_related("prices", "upstreams")
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """A model is disabled, never deleted: its prices tell what was charged."""
+        """Models are disabled, never deleted, because their prices explain past charges."""
         return False
 
     def save_model(self, request: HttpRequest, obj: Model, form: Any, change: bool) -> None:
@@ -167,7 +171,7 @@ class ModelAdmin(admin.ModelAdmin[Model]):
         try:
             set_price(model=obj, rate=rate, starts_at=form.cleaned_data["starts_at"] or timezone.now(), actor=actor)
         except PriceStarted:
-            # Its moment came between the form's look and now.
+            # A race: the start time passed between the form's check and now.
             set_price(model=obj, rate=rate, starts_at=timezone.now(), actor=actor)
 
     @admin.display(description=gettext_lazy("Price now"))
@@ -182,7 +186,7 @@ class ModelAdmin(admin.ModelAdmin[Model]):
 
 
 class UpstreamForm(forms.ModelForm[Upstream]):
-    """The credential goes in and never comes out: blank keeps the one that is there."""
+    """An upstream with a write-only credential: it is never shown, and a blank field keeps the stored one."""
 
     new_credential = forms.CharField(
         label=gettext_lazy("Credential"),
@@ -208,7 +212,7 @@ class UpstreamForm(forms.ModelForm[Upstream]):
         }
 
     def clean_new_credential(self) -> str:
-        """Already encrypted, so that nothing later sees it in clear."""
+        """Return the credential encrypted, so that no later code handles the clear text."""
         clear: str = self.cleaned_data["new_credential"]
         if not clear:
             return ""
@@ -223,8 +227,10 @@ class UpstreamForm(forms.ModelForm[Upstream]):
         former = self.initial.get("base_url", "")
         moved = "base_url" in cleaned and _origin(cleaned["base_url"]) != _origin(former)
         if moved and self.instance.has_credential and cleaned.get("new_credential") == "":
-            # Else an address of one's own would read the credential that nobody may read.
-            self.add_error("new_credential", _("Enter it again: the stored credential belongs to the previous address."))
+            # Otherwise an operator could read the credential: by pointing the upstream at a server of their own.
+            self.add_error(
+                "new_credential", _("Enter it again: the stored credential belongs to the previous address.")
+            )
         return cleaned
 
 
@@ -269,7 +275,7 @@ class UpstreamAdmin(admin.ModelAdmin[Upstream]):
         super().save_model(request, obj, form, change)
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
-        """The models that it serves are saved here, last."""
+        """Record the change only here, because Django saves the many-to-many `models` last."""
         super().save_related(request, form, formsets, change)
         is_new = bool(form.cleaned_data["new_credential"])
         actor = acting_operator(request)

@@ -14,7 +14,7 @@ from usage.models import Task, UsageRecord
 
 
 class HasShortfall(admin.SimpleListFilter):
-    """Whether an upstream used more than could be charged for."""
+    """Filters by whether a request used more than its hold and the wallet could pay."""
 
     title = _("shortfall")
     parameter_name = "shortfall"

@@ -52,14 +52,14 @@ def test_an_operator_creates_a_space_with_its_manager_and_first_grant(signed_in:
     [("name", ""), ("name", "x" * 81), ("name", "HALCYON labs"), ("manager_username", "MIRA"), ("grant", "1e5")]
     + [("manager_username", "a b"), ("manager_password", "short"), ("grant", "-5"), ("grant", "1000000001")],
 )
-def test_a_wrong_form_creates_nothing(signed_in: Client, space: Space, field: str, value: str) -> None:
+def test_an_invalid_form_creates_nothing(signed_in: Client, space: Space, field: str, value: str) -> None:
     response = signed_in.post("/admin/tenants/space/add/", NEW | {field: value})
 
     assert response.status_code == 200 and response.context["adminform"].form.errors[field]
     assert list(Space.objects.all()) == [space]
 
 
-def test_grant_and_take_back_with_a_reason(signed_in: Client, space: Space, operator: User) -> None:
+def test_an_operator_grants_and_takes_back_with_a_reason(signed_in: Client, space: Space, operator: User) -> None:
     move(signed_in, space, amount="100.50")
     move(signed_in, space, deed="revoke", amount="0.50", reason="Typo", key="22222222-2222-4222-8222-222222222222")
 
@@ -69,7 +69,7 @@ def test_grant_and_take_back_with_a_reason(signed_in: Client, space: Space, oper
     assert Wallet.objects.get(space=space).total == 600 * USD
 
 
-def test_pressing_twice_grants_once(signed_in: Client, space: Space) -> None:
+def test_a_form_submitted_twice_grants_once(signed_in: Client, space: Space) -> None:
     move(signed_in, space)
     move(signed_in, space)
 
@@ -87,7 +87,7 @@ def test_pressing_twice_grants_once(signed_in: Client, space: Space) -> None:
         ({"reason": "x" * 201}, "at most 200 characters"),
     ],
 )
-def test_a_wrong_move_says_why_and_moves_nothing(
+def test_an_invalid_transfer_is_answered_with_the_reason_and_moves_nothing(
     signed_in: Client, space: Space, data: dict[str, str], text: str
 ) -> None:
     response = move(signed_in, space, **data)
@@ -97,7 +97,9 @@ def test_a_wrong_move_says_why_and_moves_nothing(
     assert Transfer.objects.count() == 1
 
 
-def test_a_suspended_space_is_shut_and_resumes_as_it_was(signed_in: Client, space: Space, member: User) -> None:
+def test_nobody_signs_in_to_a_suspended_space_which_resumes_unchanged(
+    signed_in: Client, space: Space, member: User
+) -> None:
     before = list(Wallet.objects.order_by("pk").values())
     theirs = Client()
     theirs.post("/login/", {"username": "jun", "password": PASSWORD})
@@ -120,7 +122,7 @@ def test_a_space_is_renamed_and_never_deleted(signed_in: Client, space: Space) -
     assert signed_in.post(f"/admin/tenants/space/{space.pk}/delete/", {"post": "yes"}).status_code == 403
 
 
-def test_an_operator_mends_a_managers_name_and_password(signed_in: Client, manager: User) -> None:
+def test_an_operator_edits_a_managers_name_and_password(signed_in: Client, manager: User) -> None:
     data = {"username": "mira2", "display_name": "Mira", "new_password": "brand new secret"}
 
     assert signed_in.post(f"/admin/accounts/user/{manager.pk}/change/", data).status_code == 302
@@ -130,7 +132,7 @@ def test_an_operator_mends_a_managers_name_and_password(signed_in: Client, manag
     assert kinds[-3:] == ["member.edited", "member.password_set", "session.signed_in"]
 
 
-def test_an_operator_mends_no_members_account(signed_in: Client, member: User) -> None:
+def test_an_operator_cannot_edit_a_member(signed_in: Client, member: User) -> None:
     data = {"username": "hacked", "new_password": "brand new secret"}
 
     assert signed_in.post(f"/admin/accounts/user/{member.pk}/change/", data).status_code == 403

@@ -18,7 +18,7 @@ USD = NANOS_PER_USD
 
 @pytest.fixture
 def short(member: User) -> None:
-    """One request that its wallet covered, and one that cost two dollars more than there were."""
+    """One request that the wallet covered, and one that cost $2.00 more than the wallet had."""
     charge(member, cost_usd=1)
     request_id, call = new_id(), Call(model="dear")
     hold(request_id=request_id, user=member, amount_nanos=4 * USD - 1, call=call)
@@ -45,7 +45,9 @@ def test_operators_see_the_shortfall(client: Client, operator: User, short: None
         ("?shortfall=9", ["dear", "gpt-4o-mini"]),
     ],
 )
-def test_operators_filter_by_it(client: Client, operator: User, short: None, query: str, models: list[str]) -> None:
+def test_operators_filter_by_shortfall(
+    client: Client, operator: User, short: None, query: str, models: list[str]
+) -> None:
     found = listed(client, operator, query).context["cl"].queryset
 
     assert [record.model for record in found] == models
