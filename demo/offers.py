@@ -1,4 +1,4 @@
-"""Models for the demo, served by the demo upstream: something to spend on, a minute after the first start."""
+"""The demo's models and its upstream, so that a request can be made and charged right after the first start."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from relay.pricing import Rate
 from relay.services import audit_values, record_change, set_price
 
 NAME = "demo"
-# USD per million tokens in nano-dollars, like a small chat model and its embeddings elsewhere; a video by the second.
+# Nano-dollars per million tokens, about the price of a small chat model and an embedding model; videos per second.
 RATES = {
     "demo-chat": Rate(input=2 * NANOS_PER_USD, cached_input=NANOS_PER_USD // 2, output=8 * NANOS_PER_USD),
     "demo-embedding": Rate(input=NANOS_PER_USD // 10, cached_input=NANOS_PER_USD // 10),
@@ -21,7 +21,7 @@ RATES = {
 
 @transaction.atomic
 def offer_demo_models(*, upstream_port: int) -> None:
-    """Make the demo's models where they are missing, and point the demo upstream at its port of this start."""
+    """Create the demo's models where they are missing, and save the port at which the demo upstream now listens."""
     before = audit_values(Upstream.objects.filter(name=NAME).first())
     upstream, _is_new = Upstream.objects.get_or_create(name=NAME)
     upstream.base_url = f"http://127.0.0.1:{upstream_port}/v1"

@@ -1,7 +1,7 @@
-"""A space as it is after a long time: many members and a long log, whose books balance to the nano-dollar.
+"""Generates a large test space: many members and a long usage log, whose books balance to the nano-dollar.
 
-Written past the services, which would take days for ten million requests; so this is the one place beside them that
-writes balances, into a space of its own and once. `reconcile` says whether it did so right.
+It bypasses the services, which would take days for ten million requests, so it is the only other code that writes
+balances: once, in a new space. `reconcile` checks the result.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import secrets
 from bisect import bisect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import accumulate
 from typing import Any
 
@@ -31,12 +31,11 @@ from quotas.spaces import create_space
 from relay.pricing import MILLION, Rate
 from tenants.models import Space
 from usage.aggregates import AGGREGATES
-from usage.figures import first_id
+from usage.figures import EPOCH, HOUR, first_id
 from usage.models import HourlyUsage, UsageRecord
 from usage.partitions import Month, make_months, months_from
 
-EPOCH, HOUR = datetime(1970, 1, 1, tzinfo=UTC), timedelta(hours=1)
-# Model, share of the requests, nano-dollars per million tokens: input, cached input, output.
+# (name, percentage of the requests, rate in nano-dollars per million tokens)
 MODELS = [
     ("gpt-4o-mini", 46, Rate(input=150_000_000, cached_input=75_000_000, output=600_000_000)),
     ("claude-sonnet-4", 22, Rate(input=3_000_000_000, cached_input=300_000_000, output=15_000_000_000)),
@@ -44,19 +43,19 @@ MODELS = [
     ("deepseek-v3", 11, Rate(input=270_000_000, cached_input=70_000_000, output=1_100_000_000)),
     ("gpt-4.1", 4, Rate(input=2_000_000_000, cached_input=500_000_000, output=8_000_000_000)),
 ]
-# Of a hundred requests of a day so many come in each hour.
-HOURS = [1, 1, 1, 1, 1, 2, 3, 4, 6, 8, 8, 7, 6, 7, 8, 8, 7, 5, 4, 4, 3, 2, 2, 1]
+# The percentage of a day's requests in each hour.
+HOUR_PERCENTS = [1, 1, 1, 1, 1, 2, 3, 4, 6, 8, 8, 7, 6, 7, 8, 8, 7, 5, 4, 4, 3, 2, 2, 1]
 WEEKEND_PERCENT = 35
 FAILED_SHARE, CACHED_SHARE = 0.012, 0.2
-# How uneven members are: the share of the one in place n falls with this power of n.
-SKEW = 0.8
+# Members' shares of the requests follow Zipf's law with this exponent.
+ZIPF_EXPONENT = 0.8
 GIVEN_NAMES = ("amara", "theo", "jun", "priya", "leila", "marcus", "sofia", "noor", "kai", "dana", "olu", "ines", "bao")
 FAMILY_NAMES = ("diallo", "lindqvist", "sato", "nair", "haddad", "webb", "reyes", "aziz", "tanaka", "kim", "bello")
 KEY_NAMES = ("default", "laptop", "pipeline")
 MANAGER_SHARE = 0.01
-# How many days pass between two lines of progress.
-DAYS_TOLD = 5
-SLUG_LENGTH = 20
+# Days of usage between two lines of progress.
+REPORT_EVERY_DAYS = 5
+MAX_SLUG_LENGTH = 20
 _SUMS = ", ".join(f"SUM({aggregate.row_sql()})" for aggregate in AGGREGATES.values())
 _ROLL_UP = f"""
 INSERT INTO usage_hourlyusage (id, space_id, user_id, key_id, model, hour, {", ".join(AGGREGATES)})
@@ -67,14 +66,14 @@ GROUP BY space_id, user_id, key_id, model
 
 
 @dataclass(frozen=True)
-class Size:
+class SpaceSize:
     members: int
     rows: int
     days: int
 
 
 @dataclass
-class _Key:
+class _TestKey:
     id: str
     number: int
     name: str
@@ -84,32 +83,37 @@ class _Key:
 
 @dataclass
 class _Spender:
-    """A member, or the manager, with what they have and have used so far. Ids as both databases read them."""
+    """A member or the manager, with total and spent in nano-dollars. The id is hexadecimal, as write_rows needs it."""
 
     user: User
     wallet_id: str
     total: int
-    keys: list[_Key] = field(default_factory=list)
+    keys: list[_TestKey] = field(default_factory=list)
     spent: int = 0
 
 
 def make_test_space(
-    name: str, size: Size, *, seed: int = 1, password: str = "", told: Callable[[str], None] = lambda _line: None
+    name: str,
+    size: SpaceSize,
+    *,
+    seed: int = 1,
+    password: str = "",
+    report: Callable[[str], None] = lambda _line: None,
 ) -> Space:
-    """Everybody can sign in with `password`, or nobody when there is none. All of it is made, or nothing.
+    """Create the test space, atomically. All its people share `password`; without one, nobody can sign in.
 
-    Raises NameTakenError.
+    Raises NameTakenError where a space or username of that name exists.
     """
-    story = _Story(name, size, random.Random(seed), told)  # noqa: S311  data, not secrets
-    make_months(months_from(Month.of(story.begin), Month.of(story.end)))
+    test_space = _TestSpace(name, size, random.Random(seed), report)  # noqa: S311  data, not secrets
+    make_months(months_from(Month.of(test_space.begin), Month.of(test_space.end)))
     with transaction.atomic():
-        return story.make(password)
+        return test_space.make(password)
 
 
-class _Story:
-    def __init__(self, name: str, size: Size, chance: random.Random, told: Callable[[str], None]) -> None:
-        self._name, self._size, self._random, self._told = name, size, chance, told
-        # Not of that chance: two spaces of one seed tell one story, and share no id.
+class _TestSpace:
+    def __init__(self, name: str, size: SpaceSize, chance: random.Random, report: Callable[[str], None]) -> None:
+        self._name, self._size, self._random, self._report = name, size, chance, report
+        # Ids come from a generator of their own: two spaces of one seed have equal data but different ids.
         self._ids = random.Random(f"{name} {chance.random()}")  # noqa: S311
         self.end = timezone.now().replace(minute=0, second=0, microsecond=0)
         self.begin = self.end - timedelta(days=size.days)
@@ -117,7 +121,7 @@ class _Story:
         self._snapshots = [json.dumps(rate.snapshot()) for _name, _share, rate in MODELS]
 
     def make(self, password: str) -> Space:
-        # Marked like the demo's: production does not start beside passwords that several people know.
+        # Marked as demo, because production refuses to start on a database with shared passwords.
         self._space = create_space(
             name=self._name,
             manager_username=f"{slug(self._name)}.manager",
@@ -126,7 +130,7 @@ class _Story:
         )
         self._manager = User.objects.get(space=self._space, number=1)
         self._make_people(make_password(password or None))
-        self._told(f"{self._size.members:,} members")
+        self._report(f"{self._size.members:,} members")
         with deferred_indexes(UsageRecord, HourlyUsage):
             self._spend()
         self._write_wallets()
@@ -136,8 +140,8 @@ class _Story:
     # -- People and their money -------------------------------------------------------------------------------------
 
     def _make_people(self, hashed: str) -> None:
-        """Each has as much as they will roughly use, most of them more; some run out."""
-        shares = [1 / place**SKEW for place in range(1, self._size.members + 1)]
+        # A total is 0.7 to 3 times the expected spending, so some members run out of quota.
+        shares = [1 / place**ZIPF_EXPONENT for place in range(1, self._size.members + 1)]
         self._random.shuffle(shares)
         usual = self._size.rows * _mean_cost_nanos() / (sum(shares) or 1)
         totals = [_whole_cents(usual * share * self._random.uniform(0.7, 3)) + NANOS_PER_CENT for share in shares]
@@ -152,9 +156,8 @@ class _Story:
         self._shares = list(accumulate([managers or 1.0, *shares]))
 
     def _spender(self, user: User, wallet_id: str, total: int) -> _Spender:
-        """With one key, most of them, or up to three."""
         count = self._random.choices((1, 2, 3), (80, 15, 5))[0]
-        keys = [_Key(self._id(self.begin), number, name) for number, name in enumerate(KEY_NAMES[:count], start=1)]
+        keys = [_TestKey(self._id(self.begin), number, name) for number, name in enumerate(KEY_NAMES[:count], start=1)]
         return _Spender(user, wallet_id, total, keys)
 
     def _write_users(self, hashed: str) -> list[User]:
@@ -171,7 +174,7 @@ class _Story:
             number=number,
             username=f"{given}.{family}.{slug(self._name)}{number}",
             display_name=f"{given.title()} {family.title()}",
-            # The first two are one of each, so that it is known whom to sign in as.
+            # Numbers 2 and 3 are always an active admin and an active member, for the command to print as sign-ins.
             role=Role.ADMIN if number == 2 or (number > 3 and chance < 0.01) else Role.NORMAL,
             is_active=number <= 3 or chance < 0.97,
             password=hashed,
@@ -179,7 +182,7 @@ class _Story:
         )
 
     def _write_allocations(self, members: list[_Spender]) -> None:
-        """As set_remaining would have written them, one after the other."""
+        # The same transfers as quotas.services.set_remaining would write.
         write_rows(Transfer, self._allocations(members))
         allocated = sum(member.total for member in members)
         Wallet.objects.filter(pk=self._pool.pk).update(allocated=allocated)
@@ -205,8 +208,8 @@ class _Story:
     def _write_keys(self) -> None:
         write_rows(ApiKey, (self._key_row(each, key) for each in self._spenders for key in each.keys))
 
-    def _key_row(self, spender: _Spender, key: _Key) -> tuple[Any, ...]:
-        """Of a secret that nobody knows."""
+    def _key_row(self, spender: _Spender, key: _TestKey) -> tuple[Any, ...]:
+        # A random hash, so no secret matches it and nobody can use the key.
         secret = f"{self._ids.getrandbits(256):064x}"
         looks = (secret, f"sk-{self._space.pk}-{secret[:4]}", secret[-4:], "", None)
         used_at = EPOCH + timedelta(microseconds=key.used_at) if key.used_at else None
@@ -217,33 +220,33 @@ class _Story:
     # -- What they spent --------------------------------------------------------------------------------------------
 
     def _spend(self) -> None:
-        """In the order of time, in one stream: the database takes rows in while the next are made."""
-        write_rows(UsageRecord, self._told_rows())
+        # A generator, so the rows are streamed: the database inserts some while the next are made.
+        write_rows(UsageRecord, self._usage_rows())
         self._roll_up()
-        self._told("rolled up by hours")
+        self._report("rolled up by hours")
 
-    def _told_rows(self) -> Iterator[tuple[Any, ...]]:
+    def _usage_rows(self) -> Iterator[tuple[Any, ...]]:
         made = 0
         for number, (start, count) in enumerate(self._counts(), start=1):
             yield from self._spend_hour(start, count)
             made += count
-            if number % (24 * DAYS_TOLD) == 0:
-                self._told(f"{made:,} of {self._size.rows:,} rows")
+            if number % (24 * REPORT_EVERY_DAYS) == 0:
+                self._report(f"{made:,} of {self._size.rows:,} rows")
 
     def _roll_up(self) -> None:
-        """Hours as they would have been raised, from the rows."""
-        made = "gen_random_uuid()" if connection.vendor == "postgresql" else "lower(hex(randomblob(16)))"
+        """Sum the usage rows into hourly roll-ups, which settlements would have raised."""
+        new_id = "gen_random_uuid()" if connection.vendor == "postgresql" else "lower(hex(randomblob(16)))"
         with connection.cursor() as cursor:
             for number in range(self._size.days * 24):
                 start = self.begin + number * HOUR
                 first, after = (first_id(moment).hex for moment in (start, start + HOUR))
                 hour = connection.ops.adapt_datetimefield_value(start)
-                cursor.execute(_ROLL_UP.format(id=made), [hour, self._space.pk, first, after])
+                cursor.execute(_ROLL_UP.format(id=new_id), [hour, self._space.pk, first, after])
 
     def _counts(self) -> Iterator[tuple[datetime, int]]:
-        """How many requests each hour has, by the time of day and the day of the week; they add up to all."""
+        """The number of requests in each hour, by time of day and weekday. The numbers add up to `size.rows`."""
         starts = [self.begin + number * HOUR for number in range(self._size.days * 24)]
-        weights = [HOURS[at.hour] * (WEEKEND_PERCENT if at.weekday() > 4 else 100) for at in starts]
+        weights = [HOUR_PERCENTS[at.hour] * (WEEKEND_PERCENT if at.weekday() > 4 else 100) for at in starts]
         ends = [self._size.rows * so_far // sum(weights) for so_far in accumulate(weights)]
         return ((at, end - begun) for at, end, begun in zip(starts, ends, [0, *ends], strict=False))
 
@@ -254,7 +257,7 @@ class _Story:
         return map(self._spend_once, spenders, moments)
 
     def _spend_once(self, spender: _Spender, at: int) -> tuple[Any, ...]:
-        """One story, and short of calls: it is told ten million times."""
+        # One long function with few calls in it, because it runs ten million times.
         chance = self._random.random
         place = bisect(self._models, chance() * 100)
         model, _share, rate = MODELS[place]
@@ -285,18 +288,18 @@ class _Story:
         return self._id_of((at - EPOCH) // timedelta(microseconds=1))
 
     def _id_of(self, micros: int) -> str:
-        """As core.ids makes them."""
+        """A UUIDv7 in hexadecimal, in the format of core.ids."""
         milliseconds, rest = divmod(micros, 1000)
         return f"{milliseconds:012x}7{rest * 4096 // 1000:03x}{self._ids.getrandbits(62) | 1 << 63:016x}"
 
 
 def slug(name: str) -> str:
-    """What of a space's name can stand in a username."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:SLUG_LENGTH] or "test"
+    """A space's name in characters that a username may have."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:MAX_SLUG_LENGTH] or "test"
 
 
 def _mean_cost_nanos() -> float:
-    """Of tokens as they are drawn: on average 1,040 read and 410 written."""
+    # The distributions of _spend_once have means of 1,040 input and 410 output tokens.
     return sum(share * (1040 * rate.input + 410 * rate.output) for _name, share, rate in MODELS) / 100 / MILLION
 
 

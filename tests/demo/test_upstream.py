@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 from django.core.management import CommandError, call_command
 
-from demo.upstream import HUGE, WHAT, make_app
+from demo.upstream import DISCLAIMER, HUGE_OUTPUT_TOKENS, make_app
 from relay.pricing import Usage, parse_usage
 
 HI: Any = [{"role": "user", "content": "hi"}]
@@ -108,7 +108,7 @@ def test_it_lists_models(sdk: openai.OpenAI) -> None:
 def test_a_chat_says_what_it_is_and_stops_by_itself(sdk: openai.OpenAI) -> None:
     answer = sdk.chat.completions.create(model="demo-chat", messages=HI)
 
-    assert answer.choices[0].message.content.startswith(WHAT)
+    assert answer.choices[0].message.content.startswith(DISCLAIMER)
     assert answer.choices[0].finish_reason == "stop"
     assert answer.usage.completion_tokens == len(answer.choices[0].message.content.split())
     assert answer.usage.prompt_tokens == 4
@@ -150,7 +150,7 @@ def test_responses_stream_and_do_not(sdk: openai.OpenAI) -> None:
     events = list(sdk.responses.create(model="demo-chat", input="hi", stream=True))
 
     deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
-    assert whole.output_text == "".join(deltas) and whole.output_text.startswith(WHAT)
+    assert whole.output_text == "".join(deltas) and whole.output_text.startswith(DISCLAIMER)
     assert events[0].type == "response.created" and events[-1].type == "response.completed"
     assert events[-1].response.usage == whole.usage and whole.usage.output_tokens == len(deltas)
     assert [event.sequence_number for event in events] == list(range(len(events)))
@@ -223,7 +223,7 @@ def test_the_root_says_what_it_is(served: Served) -> None:
         async with aiohttp.ClientSession() as session, session.get(served.url) as answer:
             return await answer.text()
 
-    assert served.do(read()).startswith(WHAT)
+    assert served.do(read()).startswith(DISCLAIMER)
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,9 @@ def test_a_wish_of_an_earlier_message_is_over(served: Served) -> None:
     assert served.ask("POST", "/v1/chat/completions", json=chat(messages=messages))[0] == 200
 
 
-@pytest.mark.parametrize(("text", "output"), [("demo:nousage", None), ("demo:zerousage", 0), ("demo:hugeusage", HUGE)])
+@pytest.mark.parametrize(
+    ("text", "output"), [("demo:nousage", None), ("demo:zerousage", 0), ("demo:hugeusage", HUGE_OUTPUT_TOKENS)]
+)
 def test_it_tells_the_usage_it_was_asked_for(served: Served, text: str, output: int | None) -> None:
     _, answer = served.ask("POST", "/v1/chat/completions", json=wish(text))
     events, _ = served.stream("/v1/chat/completions", wish(text, stream_options={"include_usage": True}))
@@ -348,5 +350,5 @@ def test_the_command_serves_and_says_plainly_what_it_is() -> None:
         finally:
             process.terminate()
 
-    assert said == [WHAT, f"It listens on http://127.0.0.1:{port}/v1"]
+    assert said == [DISCLAIMER, f"It listens on http://127.0.0.1:{port}/v1"]
     assert process.returncode == 0

@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 from django.core.management.base import BaseCommand, CommandError
 
-from demo.upstream import WHAT, make_app
+from demo.upstream import DISCLAIMER, make_app
 
 HOST = "127.0.0.1"
 
@@ -33,24 +33,24 @@ class Command(BaseCommand):
         if not 0 < port < 65536:
             raise CommandError("--port: a number from 1 to 65535")
         if options["end_with"]:
-            threading.Thread(target=_end_with, args=[options["end_with"]], daemon=True).start()
+            threading.Thread(target=_end_with_process, args=[options["end_with"]], daemon=True).start()
         try:
             web.run_app(
                 make_app(credential=options["credential"]),
                 host=HOST,
                 port=port,
                 access_log=None,
-                print=lambda _: self._say(port),
+                print=lambda _: self._print_address(port),
             )
         except OSError as error:
             raise CommandError(f"--port: cannot listen on {HOST}:{port}: {error.strerror}") from error
 
-    def _say(self, port: int) -> None:
-        self.stdout.write(f"{WHAT}\nIt listens on http://{HOST}:{port}/v1")
+    def _print_address(self, port: int) -> None:
+        self.stdout.write(f"{DISCLAIMER}\nIt listens on http://{HOST}:{port}/v1")
         self.stdout.flush()
 
 
-def _end_with(pid: int) -> None:
+def _end_with_process(pid: int) -> None:
     while True:
         try:
             os.kill(pid, 0)

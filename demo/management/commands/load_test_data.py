@@ -9,12 +9,12 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 
 from core.errors import NameTakenError
-from demo.test_data import Size, make_test_space, slug
+from demo.test_data import SpaceSize, make_test_space, slug
 from quotas.reconcile import reconcile
 from tenants.models import Space
 from usage.quarters import close_quarters
 
-LEAST_PASSWORD = 8
+MIN_PASSWORD_LENGTH = 8
 
 
 class Command(BaseCommand):
@@ -30,7 +30,9 @@ class Command(BaseCommand):
         parser.add_argument("--days", type=int, default=90, help="over which the rows are spread, up to now")
         parser.add_argument("--seed", type=int, default=1, help="the same seed makes the same data")
         parser.add_argument(
-            "--password-stdin", action="store_true", help="read the password of all members from stdin; without it none can sign in"
+            "--password-stdin",
+            action="store_true",
+            help="read the password of all members from stdin; without it none can sign in",
         )
         parser.add_argument("--force", action="store_true", help="add the space even beside real ones")
 
@@ -41,38 +43,38 @@ class Command(BaseCommand):
                 "This database holds real spaces. --force adds the test data all the same; production does not "
                 "start on this database after that."
             )
-        begun = time.monotonic()
+        started = time.monotonic()
 
-        def tell(line: str) -> None:
-            self.stdout.write(f"{time.monotonic() - begun:6.0f} s  {line}")
+        def report(line: str) -> None:
+            self.stdout.write(f"{time.monotonic() - started:6.0f} s  {line}")
 
         try:
-            space = make_test_space(options["space"], size, seed=options["seed"], password=password, told=tell)
+            space = make_test_space(options["space"], size, seed=options["seed"], password=password, report=report)
         except NameTakenError as error:
             raise CommandError("--space: this name or one of its usernames is taken") from error
         with connection.cursor() as cursor:
-            # Plans are made by what the planner knows of a table, and nobody looked at these yet.
+            # The planner has no statistics of the new rows until ANALYZE; autovacuum has not run yet.
             cursor.execute("ANALYZE")
-        tell("analysed")
+        report("analysed")
         close_quarters()
-        tell("quarters closed")
+        report("quarters closed")
         if differences := reconcile(space):
             raise CommandError(f"The books differ in {len(differences)} figures: this is a bug. {differences[0]}")
-        tell("the books balance")
+        report("the books balance")
         self.stdout.write(_sign_ins(space, password))
 
 
-def _size(options: dict[str, Any]) -> Size:
-    for name, least, most in (("members", 1, 1_000_000), ("rows", 0, 1_000_000_000), ("days", 1, 3650)):
-        if not least <= options[name] <= most:
-            raise CommandError(f"--{name}: {least} to {most:,}")
-    return Size(options["members"], options["rows"], options["days"])
+def _size(options: dict[str, Any]) -> SpaceSize:
+    for name, minimum, maximum in (("members", 1, 1_000_000), ("rows", 0, 1_000_000_000), ("days", 1, 3650)):
+        if not minimum <= options[name] <= maximum:
+            raise CommandError(f"--{name}: {minimum} to {maximum:,}")
+    return SpaceSize(options["members"], options["rows"], options["days"])
 
 
 def _password() -> str:
     password = sys.stdin.readline().rstrip("\r\n")
-    if len(password) < LEAST_PASSWORD:
-        raise CommandError(f"The password must have at least {LEAST_PASSWORD} characters.")
+    if len(password) < MIN_PASSWORD_LENGTH:
+        raise CommandError(f"The password must have at least {MIN_PASSWORD_LENGTH} characters.")
     return password
 
 
