@@ -57,7 +57,7 @@ def record_refused_sign_in(*, username: str, is_locked: bool) -> None:
     why = "locked" if is_locked else _why_refused(user)
     # Timing: one row an hour while locked, for known and unknown names alike, or the time of the INSERT would
     # reveal which usernames exist.
-    record_refusal("session.signed_in", why=why, space=space, actor=None, target=user, most=int(is_locked))
+    record_refusal("session.signed_in", why=why, space=space, actor=None, target=user, limit=int(is_locked))
 
 
 def _why_refused(user: User | None) -> str:

@@ -1,4 +1,4 @@
-"""Management commands whose deeds are in the trail."""
+"""A mixin for management commands that change data, which makes the command the actor in the audit trail."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from core.origin import as_origin, current
 
 
 class RecordedCommand:
-    """Put before BaseCommand: what the command does without a person is recorded as done by the command, by name."""
+    """Record events without a user as actor under the command's name. List it before BaseCommand in the bases."""
 
     def execute(self, *args: Any, **options: Any) -> Any:
         name = type(self).__module__.rpartition(".")[2]
         with as_origin(replace(current(), command=name)):
-            return super().execute(*args, **options)  # type: ignore[misc]  # BaseCommand's, the next class
+            return super().execute(*args, **options)  # type: ignore[misc]  # super() is BaseCommand

@@ -1,4 +1,4 @@
-"""First in line: who is calling, believed from a proxy only where settings say so, and a number for the request."""
+"""The first middleware: determines the client address (X-Forwarded-For of trusted proxies only) and a request id."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def origin(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[Htt
         peer = request.META.get("REMOTE_ADDR", "")
         address = resolve_client_address(peer, request.META.get("HTTP_X_FORWARDED_FOR", ""))
         if not is_trusted_proxy(peer):
-            # Nobody but a trusted proxy says that a request came by HTTPS.
+            # Only a trusted proxy may state that the client used HTTPS (SECURE_PROXY_SSL_HEADER).
             request.META.pop("HTTP_X_FORWARDED_PROTO", None)
-        # Whatever reads REMOTE_ADDR after this (the sign-in throttle, the audit trail) sees the same client.
+        # Everything that reads REMOTE_ADDR from here on (the sign-in throttle, the sessions) sees the client address.
         request.META["REMOTE_ADDR"] = address or ""
         request_id = uuid4().hex
         with acting(address=address, request_id=request_id), bound_contextvars(request=request_id):

@@ -7,31 +7,31 @@ from django.db.models.functions import Upper
 from core.ids import new_id
 from tenants.models import Space
 
-# The actor is one of the management commands, named as such.
+# The `actor_role` of a management command.
 COMMAND = "command"
-# What an operator did is told to a space as the office's, not as one person's.
+# A space sees events of these actors as done by the operators, without a person's name.
 OPERATOR_ROLES = ("operator", COMMAND)
 
 
 class AuditEvent(models.Model):
-    """One act, or one refused attempt at it, and who did it to whom. Append-only: the database refuses to change a row.
+    """One event or refused attempt: who did what to whom. Append-only, enforced by database triggers.
 
-    Actor and target are numbers and names as they were, not foreign keys: a row survives both.
+    Actor and target are ids and names at that moment and not foreign keys, so an event outlives both.
     """
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     space = models.ForeignKey(Space, on_delete=models.PROTECT, null=True, related_name="+", db_index=False)
     at = models.DateTimeField()
     kind = models.CharField(max_length=40)
-    # Why nothing happened; empty where it did.
+    # The code of the rule that refused the attempt; empty for an event that took place.
     refusal = models.CharField(max_length=40, blank=True, default="")
     actor_id = models.BigIntegerField(null=True)
     actor_name = models.CharField(max_length=150)
-    # What the actor was then: a role, COMMAND, or nothing where it was the system or somebody who never got in.
+    # The actor's role at that moment, or COMMAND; empty for the system and for refused sign-ins.
     actor_role = models.CharField(max_length=10, blank=True, default="")
     target_id = models.BigIntegerField(null=True)
     target_name = models.CharField(max_length=150)
-    # Numbers of people, spaces and models overlap: what `target_id` counts.
+    # The model that `target_id` refers to: ids of users, spaces, models and upstreams overlap.
     target_type = models.CharField(max_length=10, blank=True, default="user")
     before = models.JSONField(default=dict)
     after = models.JSONField(default=dict)
@@ -44,11 +44,10 @@ class AuditEvent(models.Model):
             models.Index(fields=["space", "id"], name="audit_space_id"),
             models.Index(fields=["space", "actor_id", "id"], name="audit_actor"),
             models.Index(fields=["space", "target_id", "id"], condition=Q(target_type="user"), name="audit_target"),
-            # Among these are the names that people bore once.
+            # Partial indexes for searches by a former name: of members, and of keys.
             models.Index(fields=["space"], condition=Q(kind="member.edited"), name="audit_edits"),
-            # And among these those of keys.
             models.Index(fields=["space"], condition=Q(kind="key.edited"), name="audit_key_edits"),
-            # What operators search by, over all spaces.
+            # Searches of operators across all spaces.
             models.Index(fields=["request_id"], condition=~Q(request_id=""), name="audit_request"),
             models.Index(fields=["address", "id"], condition=Q(address__isnull=False), name="audit_address"),
             models.Index(Upper("actor_name"), "id", name="audit_actor_name"),

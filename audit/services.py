@@ -1,4 +1,7 @@
-"""The only code that writes the trail: acts in their own transaction, refusals after what was refused is undone."""
+"""The only code that writes the audit trail.
+
+An event is written in the transaction of the change itself; a refusal after the refused change was rolled back.
+"""
 
 from __future__ import annotations
 
@@ -26,33 +29,33 @@ log = structlog.get_logger(__name__)
 # A user, a space, a model or an upstream.
 AuditTarget = Model
 
-# A refused attempt changes nothing, and whoever repeats it in a loop must not fill a table that nobody may empty.
+# Rate limit: a client that repeats a refused attempt in a loop must not fill an append-only table.
 MAX_REFUSALS_PER_HOUR = 30
-# Names that are nobody's, from everywhere together: guesses of a botnet.
+# Refusals without actor and target, over all client addresses: a botnet that guesses usernames.
 MAX_UNKNOWN_NAME_REFUSALS_PER_HOUR = 1000
 HOUR = timedelta(hours=1)
-# More attempts followed, which are not written down one by one.
+# Key in `after` of the last recorded refusal of an hour: further attempts are not recorded.
 REFUSALS_OMITTED = "and_more"
 
-# Words of a field's name whose value would be a secret.
+# A field with one of these words in its name must not be written, because its value would be a secret.
 _SECRET_NAMES = {
     *("password", "passwd", "secret", "secrets", "credential", "credentials", "hash", "hashes", "otp", "totp"),
     *("recovery", "codes", "session", "cookie", "authorization", "private"),
 }
-# What somebody may have typed where it does not belong: an API key, a hashed password, an authenticator's address.
+# Masked in every text, because a user may paste them into a name: API keys, TOTP URIs, password hashes, Fernet tokens.
 _SECRET_TEXTS = re.compile(
     r"(sk-[0-9]{1,18}-)[A-Za-z0-9_-]{43}|(otpauth://)\S+|(argon2\$|pbkdf2_\w+\$)\S+|(gAAAAA)\S{40,}"
 )
 
 
 _WORDS = re.compile(r"[a-z0-9]+")
-_CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
+_CAPITALS = re.compile(r"(?<!^)(?=[A-Z])")
 
 NOT_ALLOWED = "not_allowed"
 
 
 class SecretInTrailError(Exception):
-    """A mistake of ours: a field named like a secret was about to be written down."""
+    """A bug in the caller: it passed a field that is named like a secret."""
 
 
 def record(
@@ -64,9 +67,10 @@ def record(
     before: dict[str, Any] | None = None,
     after: dict[str, Any] | None = None,
 ) -> AuditEvent:
-    """Write down an act, in the transaction of the act itself. Raises SecretInTrailError, and the act is undone.
+    """Record an event, in the transaction of the change itself.
 
-    Without an actor the act is the command's that runs, or else the system's own (a sweep).
+    If `actor` is None, the actor is the running management command, else the system (a sweep). Raises
+    SecretInTrailError, which rolls the change back.
     """
     return _write(kind, refusal="", space=space, actor=actor, target=target, before=before, after=after)
 
@@ -79,21 +83,22 @@ def record_refusal(
     actor: Person | None,
     target: AuditTarget | None,
     after: dict[str, Any] | None = None,
-    most: int = 0,
+    limit: int = 0,
 ) -> AuditEvent | None:
-    """Write down what somebody tried in vain, outside of the transaction that was undone.
+    """Record a refused attempt, outside the transaction that was rolled back.
 
-    Of one actor, kind and reason MAX_REFUSALS_PER_HOUR at most, or `most`; the last of them says that more may have
-    followed. A trail that cannot be written does not turn a refusal into a failure.
+    At most `limit` refusals (default MAX_REFUSALS_PER_HOUR) are recorded an hour for one actor, kind and reason; the
+    last of them carries REFUSALS_OMITTED. A database error is logged and not raised, so that a refusal does not
+    become a server error.
     """
-    most = most or (MAX_REFUSALS_PER_HOUR if actor or target else MAX_UNKNOWN_NAME_REFUSALS_PER_HOUR)
+    limit = limit or (MAX_REFUSALS_PER_HOUR if actor or target else MAX_UNKNOWN_NAME_REFUSALS_PER_HOUR)
     try:
         with transaction.atomic():
-            count = _refusals_lately(kind, why, space, actor, target)[:most].count()
-            if count == most:
+            count = _recent_refusals(kind, why, space, actor, target)[:limit].count()
+            if count == limit:
                 return None
-            told = (after or {}) | ({REFUSALS_OMITTED: True} if count == most - 1 else {})
-            return _write(kind, refusal=why, space=space, actor=actor, target=target, before=None, after=told)
+            details = (after or {}) | ({REFUSALS_OMITTED: True} if count == limit - 1 else {})
+            return _write(kind, refusal=why, space=space, actor=actor, target=target, before=None, after=details)
     except DatabaseError as error:
         log.error("refusal_not_recorded", kind=kind, why=why, error=type(error).__name__)
         return None
@@ -107,31 +112,31 @@ def record_refused_deed(
     target: AuditTarget | None,
     asked: Mapping[str, Any] | None = None,
 ) -> None:
-    """Record that a service refused a deed, with the names that were asked for and the figures of the refusal.
+    """Record that a service refused a deed, with the names in `asked` and the amounts of the error.
 
-    Call it where the refusal is answered (a view, a command), once the service's transaction has been rolled back: a
-    row written inside would be rolled back with it. An error that is a failure and no refusal records nothing.
+    Call it where the refusal is answered (a view, a command), after the service's transaction was rolled back: a row
+    written inside would be rolled back with it. An error that is not a refusal records nothing.
     """
     why = refusal_code(error)
     if not why:
         return
     space = target if isinstance(target, Space) else getattr(target, "space", None)
     if actor is not None and actor.space_id is not None and space is not None and actor.space_id != space.pk:
-        # No page leads there. If one did, neither space's trail may tell of the other.
+        # No page allows this. If one did, the event must not appear in the trail of either space.
         space = None
-    record_refusal(kind, why=why, space=space, actor=actor, target=target, after=_told_of(error, asked or {}))
+    record_refusal(kind, why=why, space=space, actor=actor, target=target, after=_refusal_details(error, asked or {}))
 
 
 def refusal_code(error: Exception) -> str:
-    """`insufficient_pool` for InsufficientPool, `not_allowed` for PermissionDenied, empty for a failure."""
+    """Return `insufficient_pool` for InsufficientPool, `not_allowed` for PermissionDenied, `""` for other errors."""
     if isinstance(error, PermissionDenied):
         return NOT_ALLOWED
     if isinstance(error, Refused):
-        return _CAPITAL.sub("_", type(error).__name__.removesuffix("Error")).lower()
+        return _CAPITALS.sub("_", type(error).__name__.removesuffix("Error")).lower()
     return ""
 
 
-def _told_of(error: Exception, asked: Mapping[str, Any]) -> dict[str, Any]:
+def _refusal_details(error: Exception, asked: Mapping[str, Any]) -> dict[str, Any]:
     names = {name: value for name in ("name", "username", "manager_username") if (value := asked.get(name))}
     figures = {
         name: getattr(error, name)
@@ -141,10 +146,10 @@ def _told_of(error: Exception, asked: Mapping[str, Any]) -> dict[str, Any]:
     return names | {f"{name}_at_refusal": format_exact(nanos) for name, nanos in figures.items()}
 
 
-def _refusals_lately(
+def _recent_refusals(
     kind: str, why: str, space: Space | None, actor: Person | None, target: AuditTarget | None
 ) -> QuerySet[AuditEvent]:
-    """By their reason: many of one kind do not hide the one that matters."""
+    """Return the last hour's refusals with this reason, so that many of another reason do not use up the limit."""
     since = id_at(timezone.now() - HOUR)
     refused = AuditEvent.objects.filter(space=space, kind=kind, refusal=why, id__gte=since).order_by()
     if actor is not None:
@@ -182,16 +187,19 @@ def _write(
 
 
 def _actor_fields(actor: Person | None, command: str, *, is_refused: bool) -> dict[str, Any]:
-    """Without a name: somebody who never got in."""
     if actor is not None:
         return {"actor_id": actor.pk, "actor_name": actor.get_username(), "actor_role": actor.role}
     if command:
         return {"actor_id": None, "actor_name": command, "actor_role": COMMAND}
+    # A refusal without an actor is a refused sign-in: the client is not authenticated.
     return {"actor_id": None, "actor_name": "" if is_refused else "system", "actor_role": ""}
 
 
 def _without_secrets(value: Any) -> Any:
-    """Refuses fields named like a secret that say more than whether or how many; masks texts that look like one."""
+    """Mask texts that look like a secret. Raises SecretInTrailError for a field named like one.
+
+    Booleans, numbers and None are allowed in such a field: they can only say whether or how many.
+    """
     if isinstance(value, str):
         return _SECRET_TEXTS.sub(lambda found: "".join(part or "" for part in found.groups()) + "…", value)
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Whose address a request comes from; a proxy is believed only where TRUSTED_PROXIES says so."""
+"""The client address of a request. X-Forwarded-For counts only if it was added by one of TRUSTED_PROXIES."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from django.conf import settings
 
 
 def resolve_client_address(peer: str, forwarded_for: str) -> str | None:
-    """The peer's address, or, behind trusted proxies, the last hop of X-Forwarded-For that none of them added."""
+    """Return the peer's address or, behind trusted proxies, the last hop of X-Forwarded-For that is not one of them.
+
+    None when the peer is not an IP address, as on a Unix socket.
+    """
     if not forwarded_for:
-        return _plain(peer)
+        return _normalised(peer)
     hops = [hop.strip() for hop in forwarded_for.split(",") if hop.strip()]
     address = _parsed(peer)
     while address is not None and hops and _is_trusted(address):
@@ -29,7 +32,7 @@ def _is_trusted(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _plain(peer: str) -> str | None:
+def _normalised(peer: str) -> str | None:
     address = _parsed(peer)
     return str(address) if address else None
 
@@ -40,6 +43,6 @@ def _parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         address = ipaddress.ip_address(text)
     except ValueError:
         return None
-    # A socket for both families tells IPv4 clients as ::ffff:192.0.2.7.
+    # A dual-stack socket reports IPv4 clients as IPv4-mapped IPv6 addresses (::ffff:192.0.2.7).
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return mapped or address

@@ -1,6 +1,6 @@
-"""Tables that only grow: a migration operation that makes the database itself refuse UPDATE and DELETE.
+"""Append-only tables: a migration operation that creates triggers against UPDATE, DELETE and TRUNCATE.
 
-SQLite drops a table's triggers when a later migration rebuilds it; such a migration ends with AppendOnly again.
+SQLite drops a table's triggers when a later migration rebuilds the table. Such a migration must end with AppendOnly.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def _install(connection: BaseDatabaseWrapper, table: str) -> list[str]:
     if connection.vendor == "postgresql":
         return [
             _POSTGRES_FUNCTION,
-            # Of a partitioned table each partition has it, too, those that are made later as well.
+            # PostgreSQL clones a row trigger of a partitioned table to every partition, also to later ones. It does
+            # not clone TRUNCATE triggers.
             f"CREATE OR REPLACE TRIGGER {table}_no_change BEFORE UPDATE OR DELETE ON {table} {_EACH_ROW}",
             *(_no_truncate(each) for each in _with_partitions(connection, table)),
         ]
@@ -62,7 +63,10 @@ def remove(schema_editor: BaseDatabaseSchemaEditor, table: str) -> None:
 
 @contextmanager
 def without_append_only_triggers(connection: BaseDatabaseWrapper, table: str) -> Iterator[None]:
-    """Within a transaction, so that nobody else sees the table without its guard, and a failure brings it back."""
+    """Drop the triggers of a table inside the `with` block. Call it in a transaction.
+
+    The transaction keeps other connections from changing rows meanwhile, and a rollback restores the triggers.
+    """
     with connection.cursor() as cursor:
         for statement in _remove(connection, table):
             cursor.execute(statement)
@@ -72,12 +76,12 @@ def without_append_only_triggers(connection: BaseDatabaseWrapper, table: str) ->
 
 
 def guard_partition(cursor: Any, partition: str) -> None:
-    """The one trigger that a partition (PostgreSQL) does not have from its table."""
+    """Create the TRUNCATE trigger on a new partition, the only trigger that PostgreSQL does not clone to it."""
     cursor.execute(_no_truncate(partition))
 
 
 def partitions_of(cursor: Any, table: str) -> list[str]:
-    """By name, on PostgreSQL."""
+    """Return the names of a table's partitions, sorted (PostgreSQL)."""
     cursor.execute("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = %s::regclass", [table])
     return sorted(name for (name,) in cursor.fetchall())
 
@@ -100,7 +104,7 @@ class AppendOnly(Operation):
         self.model_name = model_name
 
     def state_forwards(self, app_label: str, state: ProjectState) -> None:
-        """The tables stay as they are."""
+        """Models do not change."""
 
     def database_forwards(
         self, app_label: str, schema_editor: Any, from_state: ProjectState, to_state: ProjectState

@@ -1,4 +1,4 @@
-"""Many rows into a table at once: COPY on PostgreSQL, a prepared INSERT on SQLite. Only the table checks them."""
+"""Bulk insert: COPY on PostgreSQL, executemany on SQLite. Only the table's constraints check the rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from django.db.models import Model, UniqueConstraint
 
 
 def write_rows(model: type[Model], rows: Iterable[tuple[Any, ...]]) -> None:
-    """Each with every column of the model in its order; a UUID as 32 digits, JSON as text."""
+    """Insert rows that have every column of the model, in its order: a UUID as 32 hex digits, JSON as text."""
     columns = [f'"{field.column}"' for field in model._meta.concrete_fields]
     table, named = model._meta.db_table, ", ".join(columns)
     with connection.cursor() as cursor:
@@ -28,9 +28,9 @@ def write_rows(model: type[Model], rows: Iterable[tuple[Any, ...]]) -> None:
 
 @contextmanager
 def deferred_indexes(*models: type[Model]) -> Iterator[None]:
-    """Within a transaction: on PostgreSQL their indexes, but for primary keys, are made once all rows are there.
+    """Drop the models' indexes and unique constraints and create them again after the block (PostgreSQL).
 
-    Nobody else reads or writes these tables until the transaction ends.
+    Primary keys stay. Call it in a transaction: the tables are locked against readers and writers until it ends.
     """
     if connection.vendor != "postgresql":
         yield

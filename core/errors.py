@@ -1,4 +1,4 @@
-"""Refusals: errors for which nothing was changed. Those of money carry the figures that a person needs to mend them."""
+"""Refusals: errors after which nothing has changed. Those about money carry the amounts (nanos) for the message."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ class Refused(Exception):
 
 
 class NameTakenError(Refused):
-    """The username, or the space's name, belongs to somebody else. It does not say to whom: names cross spaces."""
+    """The username or the space's name is taken. Usernames are unique across spaces, so it must not say by whom."""
 
 
 class MemberGoneError(Refused):
@@ -16,7 +16,7 @@ class MemberGoneError(Refused):
 
 
 class QuotaError(Refused):
-    """Nothing moved. `code` is what a client of the relay is told, where it may meet the refusal."""
+    """No money was moved. `code` is the error code in the relay's response, if the relay can raise this error."""
 
     code = ""
 
@@ -31,7 +31,7 @@ class InsufficientPool(QuotaError):
 
 
 class InsufficientQuota(QuotaError):
-    """The wallet has `available` nanos free, fewer than `amount`; of `limit` in all, `spent` are gone."""
+    """The wallet has `available` nanos free, fewer than `amount`. Of its total, `limit`, `spent` are spent."""
 
     code = "insufficient_quota"
 
@@ -44,7 +44,7 @@ class InsufficientQuota(QuotaError):
 
 
 class KeyLimitReached(QuotaError):
-    """The API key's own limit leaves `available` nanos, fewer than `amount`; `spent` of `limit` are gone."""
+    """The API key's own limit leaves `available` nanos, fewer than `amount`. Of `limit`, `spent` are spent."""
 
     code = "key_limit_reached"
 
@@ -57,7 +57,7 @@ class KeyLimitReached(QuotaError):
 
 
 class BelowHeld(QuotaError):
-    """`held` nanos are in flight; a member's remaining cannot be set below that."""
+    """A member's remaining amount cannot be set below the `held` nanos of running requests."""
 
     def __init__(self, *, held: int) -> None:
         super().__init__(f"{held} nanos are in flight")
@@ -74,7 +74,7 @@ class StaleTotal(QuotaError):
 
 
 class PoolLimit(QuotaError):
-    """A pool holds at most MAX_AMOUNT_NANOS; `room` nanos still fit."""
+    """The pool would exceed MAX_AMOUNT_NANOS; at most `room` nanos can be granted."""
 
     def __init__(self, *, room: int) -> None:
         super().__init__(f"{room} nanos still fit")
@@ -82,7 +82,7 @@ class PoolLimit(QuotaError):
 
 
 class KeyReused(QuotaError):
-    """This idempotency key already moved something else."""
+    """This idempotency key was already used for a different transfer."""
 
 
 class WalletClosed(QuotaError):
@@ -96,7 +96,7 @@ class NotSpending(QuotaError):
 
 
 class KeyRefused(QuotaError):
-    """The key may not be used; `code` is the one that a client is told."""
+    """The API key may not be used. `code` is the error code in the relay's response."""
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
@@ -104,4 +104,4 @@ class KeyRefused(QuotaError):
 
 
 class HoldUnknown(QuotaError):
-    """No hold of this id was ever made here, or it was released without a charge."""
+    """There is no hold with this id: it was never made, or it was released without a charge."""

@@ -1,4 +1,4 @@
-"""In which language, zone and light somebody sees the product."""
+"""Languages and time zones that a user can choose."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REGIONS = {
 
 @lru_cache(maxsize=1)
 def zone_names() -> frozenset[str]:
-    """UTC and every place of the IANA database; its abbreviations and old country names are left out."""
+    """Return UTC and every Region/City name of the IANA database, without abbreviations and old country names."""
     places = {name for name in available_timezones() if name.partition("/")[0] in REGIONS and "/" in name}
     return frozenset(places | {"UTC"})
 
@@ -42,12 +42,12 @@ def validate_language(code: str) -> None:
 
 
 def zone_of(name: str) -> tzinfo:
-    """UTC for nobody's choice, and for a zone that this machine's database knows no more."""
+    """Return the time zone; UTC for an empty name and for a zone that this machine's database does not know."""
     return ZoneInfo(name) if name in zone_names() else UTC
 
 
 def offset_of(name: str, at: datetime) -> str:
-    """`UTC+05:30`: what the zone's clocks are set to at that moment."""
+    """Return the zone's UTC offset at that moment, daylight saving time included, as `UTC+05:30`."""
     minutes = round((at.astimezone(zone_of(name)).utcoffset() or at - at).total_seconds() / 60)
     hours, rest = divmod(abs(minutes), 60)
     return f"UTC{'-' if minutes < 0 else '+'}{hours:02}:{rest:02}"

@@ -1,6 +1,6 @@
-"""Nano-dollars and the words for them. The only place where money is read, written out or rounded.
+"""Parse, format and round amounts of money. No other module does.
 
-Money is an int of nano-dollars everywhere: 1 USD = 1,000,000,000.
+Money is an int of nano-dollars everywhere: 1 USD = 1,000,000,000 nanos.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ import re
 
 NANOS_PER_USD = 1_000_000_000
 NANOS_PER_CENT = NANOS_PER_USD // 100
-# Prices are for a million tokens, so what one token costs may be parts of a nano-dollar.
+# Prices are per million tokens, so the cost of one token can be a fraction of a nano-dollar.
 PARTS_PER_NANO = 1_000_000
 
-# No wallet ever holds more; all sums over one space then fit a BIGINT (9.2e18) with room to spare.
+# The maximum of a wallet. All sums over one space then fit into a BIGINT (9.2e18).
 MAX_AMOUNT_NANOS = 1_000_000_000 * NANOS_PER_USD
 
 MINUS = "\N{MINUS SIGN}"
@@ -29,9 +29,9 @@ class AmountError(ValueError):
 
 
 def parse_usd(text: str) -> int:
-    """Nano-dollars of `12.50`, `$1,000` or `0.000000001`.
+    """Return the nano-dollars of a text such as `12.50`, `$1,000` or `0.000000001`.
 
-    Raises AmountError on anything else: signs, exponents, digits of other scripts, more than nine decimals, more
+    Raises AmountError for anything else: signs, exponents, digits of other scripts, more than nine decimals, more
     than MAX_AMOUNT_NANOS.
     """
     text = text.strip()
@@ -44,7 +44,7 @@ def parse_usd(text: str) -> int:
     if len(part) > 9:
         raise AmountError("too_fine")
     whole = match["whole"].replace(",", "").lstrip("0") or "0"
-    # Before int(), which refuses texts of thousands of digits in an error of its own.
+    # Checked before int(), which raises its own ValueError for thousands of digits.
     if len(whole) > len(str(MAX_AMOUNT_NANOS // NANOS_PER_USD)):
         raise AmountError("too_large")
     nanos = int(whole) * NANOS_PER_USD + int(part.ljust(9, "0"))
@@ -54,32 +54,35 @@ def parse_usd(text: str) -> int:
 
 
 def format_exact(nanos: int) -> str:
-    """`12.50` or `0.000425`: every digit, at least two decimals, no sign of currency. What an edited field holds."""
-    whole, decimals = _every_digit(nanos, 9)
+    """Format with every digit, at least two decimals and no currency sign (`12.50`, `0.000425`), for form fields."""
+    whole, decimals = _split_amount(nanos, 9)
     return f"{'-' if nanos < 0 else ''}{whole}.{decimals}"
 
 
 def format_balance(nanos: int) -> str:
-    """`$2.00`: rounded down to cents, so that a screen never shows money that is not there."""
+    """Format a balance (`$2.00`), rounded down to cents, so that it never shows money that is not there."""
     cents = abs(nanos) // NANOS_PER_CENT if nanos >= 0 else -(nanos // NANOS_PER_CENT)
     return _dollars(cents, negative=nanos < 0)
 
 
 def format_cost(nanos: int) -> str:
-    """`$1.24`: rounded up to cents; below a cent with as many decimals as it needs (`$0.000425`)."""
+    """Format a cost (`$1.24`), rounded up to cents; below one cent with every digit (`$0.000425`)."""
     if 0 < nanos < NANOS_PER_CENT:
         return f"${format_exact(nanos)}"
     return _dollars(-(-nanos // NANOS_PER_CENT), negative=False)
 
 
 def format_parts(parts: int) -> str:
-    """`$0.0000000001125` of millionths of a nano-dollar: every digit, never rounded."""
-    whole, decimals = _every_digit(parts, 15)
+    """Format millionths of a nano-dollar with every digit, never rounded (`$0.0000000001125`)."""
+    whole, decimals = _split_amount(parts, 15)
     return f"{MINUS if parts < 0 else ''}${whole:,}.{decimals}"
 
 
 def format_sum(*nanos: int) -> list[str]:
-    """The figures of `first = second + third + …`: in cents where those add up, else each to the finest digit."""
+    """Format the amounts of `first = second + third + …` so that the displayed figures add up.
+
+    In cents if the rounded figures add up, else all with as many decimals as the finest needs.
+    """
     cents = [value // NANOS_PER_CENT for value in nanos]
     if cents and cents[0] == sum(cents[1:]):
         return [format_balance(value) for value in nanos]
@@ -87,13 +90,16 @@ def format_sum(*nanos: int) -> list[str]:
 
 
 def format_alike(*nanos: int) -> list[str]:
-    """Every digit of each, all with as many decimals as the finest needs: what adds up does so as it is written."""
+    """Format the amounts with every digit, all with as many decimals as the finest needs.
+
+    Amounts that add up then also add up as displayed.
+    """
     decimals = max((len(format_exact(value).partition(".")[2]) for value in nanos), default=2)
     return [f"{MINUS if value < 0 else ''}${_fixed(abs(value), decimals)}" for value in nanos]
 
 
-def _every_digit(amount: int, digits: int) -> tuple[int, str]:
-    """Whole dollars and the decimals behind them, two at least, of an amount with so many digits below a dollar."""
+def _split_amount(amount: int, digits: int) -> tuple[int, str]:
+    """Split an amount of 1/10**digits dollars into whole dollars and its decimals, at least two."""
     whole, part = divmod(abs(amount), 10**digits)
     return whole, f"{part:0{digits}d}".rstrip("0").ljust(2, "0")
 

@@ -1,4 +1,4 @@
-"""What a username and a display name may be."""
+"""Validators for usernames and display names, and the length limits of names and passwords."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MIN_PASSWORD_LENGTH = 8
 MAX_PASSWORD_LENGTH = 128
 
 _USERNAME = re.compile(r"[A-Za-z0-9._@+-]+", re.ASCII)
-# Unicode's Bidi_Control: marks that can make one name look like another.
+# Unicode's Bidi_Control characters, which can make one name look like another.
 _BIDI_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _NOT_TEXT = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
@@ -30,9 +30,9 @@ def validate_username(value: str) -> None:
 
 
 def validate_display_name(value: str) -> None:
-    """Leave the length to the field's own validator, which refuses a longer value, too."""
+    """Refuse bidirectional marks and control characters. The field's own validator refuses values that are too long."""
     if len(value) > MAX_DISPLAY_NAME_LENGTH:
-        # Looking at each of ten million characters takes a third of a second.
+        # Return before the loops: checking ten million characters takes a third of a second.
         return
     if any(character in _BIDI_CONTROLS for character in value):
         raise ValidationError(_("Leave out the invisible marks that change the direction of writing."), "bidi")

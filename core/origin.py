@@ -1,4 +1,7 @@
-"""Where a deed comes from: address, request, command and moment. Set once per request or command, read by services."""
+"""The origin of a deed (client address, request id, command, moment), in a context variable.
+
+A middleware or command sets it once; services read it when they record a deed.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,8 @@ class Origin:
     command: str = ""
 
 
-_NOWHERE = Origin()
-_current: ContextVar[Origin] = ContextVar("origin", default=_NOWHERE)
+_NO_ORIGIN = Origin()
+_current: ContextVar[Origin] = ContextVar("origin", default=_NO_ORIGIN)
 
 
 def current() -> Origin:
@@ -28,20 +31,20 @@ def current() -> Origin:
 
 
 def now() -> datetime:
-    """The moment that a deed is recorded under: the clock's, unless history is being written (the demo, an import)."""
+    """Return the time to record a deed at: the current time, unless past events are being written (demo, import)."""
     return _current.get().moment or timezone.now()
 
 
 @contextmanager
 def acting(*, address: str | None = None, request_id: str = "", moment: datetime | None = None) -> Iterator[None]:
-    """What is done inside is recorded with this origin."""
+    """Set the origin of deeds inside the block, and keep the command of the current origin."""
     with as_origin(Origin(address=address, request_id=request_id, moment=moment, command=current().command)):
         yield
 
 
 @contextmanager
 def as_origin(origin: Origin) -> Iterator[None]:
-    """Record what is done inside with exactly this origin."""
+    """Set exactly this origin for deeds inside the block."""
     token = _current.set(origin)
     try:
         yield

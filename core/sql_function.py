@@ -1,4 +1,4 @@
-"""A migration operation that installs a PostgreSQL function from a file of its own, which never changes afterwards."""
+"""A migration operation that installs one version of a PostgreSQL function from an SQL file that never changes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django.db.migrations.state import ProjectState
 
 
 class InstallFunction(Operation):
-    """Install sql/<file> of an app on PostgreSQL; backwards, the version that it replaces, or none."""
+    """Install sql/<file> of an app on PostgreSQL. Reversed, install `replaces`, or only drop the function."""
 
     reversible = True
 
@@ -37,10 +37,10 @@ class InstallFunction(Operation):
     def _install(self, schema_editor: Any, file: str | None) -> None:
         if schema_editor.connection.vendor != "postgresql":
             return
-        # CREATE OR REPLACE alone would leave another signature's function beside this one.
+        # CREATE OR REPLACE does not replace a function with another signature: both would exist.
         schema_editor.execute(f"DROP FUNCTION IF EXISTS {self.name}", params=None)
         if file is not None:
-            # The app is named, because a migration of another app may install it, too.
+            # `app` is explicit, because a migration of another app may install the function, too.
             source = Path(apps.get_app_config(self.app).path) / "sql" / file
             schema_editor.execute(source.read_text(encoding="utf-8"), params=None)
 

@@ -1,8 +1,7 @@
-"""Secrets that must be read again (upstreams' credentials, authenticator apps' secrets), encrypted at rest under
-CREDENTIAL_KEYS: Fernet keys, the newest first.
+"""Encryption at rest for secrets that must be readable: upstreams' credentials and secrets of authenticator apps.
 
-The first key encrypts, any of them decrypts: to change keys, put a new one in front and drop the old one when every
-secret was given again or passed through `rotate`.
+CREDENTIAL_KEYS holds Fernet keys, the newest first. The first key encrypts, any of them decrypts. To change keys, add
+a new one in front, pass every secret through `rotate` (or enter it again), and then remove the old key.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ def encrypt(clear: str) -> str:
 
 
 def decrypt(sealed: str) -> str:
-    """Raises ImproperlyConfigured when none of the keys fits."""
+    """Raises ImproperlyConfigured when none of the keys can decrypt the secret."""
     try:
         return _fernet().decrypt(sealed.encode()).decode()
     except InvalidToken:
@@ -25,7 +24,7 @@ def decrypt(sealed: str) -> str:
 
 
 def rotate(sealed: str) -> str:
-    """The same credential under the newest key."""
+    """Return the secret encrypted with the newest key. Raises ImproperlyConfigured as decrypt does."""
     try:
         return _fernet().rotate(sealed.encode()).decode("ascii")
     except InvalidToken:
@@ -48,5 +47,5 @@ def _fernet() -> MultiFernet:
     try:
         return MultiFernet([Fernet(key) for key in keys])
     except ValueError:
-        # The error itself would quote nothing, and the key must not be quoted either.
+        # The message must not quote the invalid key, because it is a secret.
         raise ImproperlyConfigured(f"CREDENTIAL_KEYS: a key is not 32 bytes in url-safe base64. {_HOW}") from None

@@ -1,4 +1,4 @@
-"""What management commands have in common."""
+"""Helpers for management commands with a --space option."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tenants.models import Space
 
 
 def space_called(name: str) -> Space:
-    """That of --space, by name without case. Raises CommandError."""
+    """Return the space of a --space option, by case-insensitive name. Raises CommandError."""
     space = Space.objects.filter(name__iexact=name).first()
     if space is None:
         raise CommandError(_("--space: there is no space “%(name)s”") % {"name": name})

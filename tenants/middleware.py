@@ -1,4 +1,4 @@
-"""The wall between spaces: request.space is the signed-in person's own space, and every look-up starts from it."""
+"""Tenant isolation: request.space is the signed-in user's own space, and every query of a page filters by it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 
 def space(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
     def middleware(request: HttpRequest) -> HttpResponse:
-        # The authentication backend loaded the user together with their space: no query here.
+        # No query: the authentication backend loads the user with their space (select_related).
         request.space = getattr(request.user, "space", None)  # type: ignore[attr-defined]  # see console.guards.SpaceRequest
         return get_response(request)
 

@@ -8,11 +8,11 @@ class Space(models.Model):
     """One tenant. Its members are numbered 1, 2, 3 …; number 1 is its manager."""
 
     name = models.CharField(max_length=80)
-    # Raised in the transaction that creates a member, so that a number is never used twice.
+    # Incremented in the transaction that creates a member, so that a number is never used twice.
     last_number = models.PositiveIntegerField(default=0, editable=False)
-    # Made by the demo command, with passwords that are published; production refuses to start beside one.
+    # Created by the demo command, with published passwords; production refuses to start with such a space.
     is_demo = models.BooleanField(default=False, editable=False)
-    # Admins without a second factor are led to set one up, and can do nothing else until then.
+    # Admins without a second factor are redirected to its set-up and can do nothing else until it is done.
     requires_second_factor = models.BooleanField(default=False, editable=False)
     suspended_at = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(editable=False)

@@ -1,4 +1,7 @@
-"""A person as the floors above `accounts` see one, so that rules and the trail need not import it."""
+"""The attributes of a user that policies and the audit trail need, as a protocol.
+
+`tenants` and `audit` cannot import accounts.models.User, because `accounts` imports them.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from tenants.models import Space
 
 
 class Person(Protocol):
-    """A user: an operator, or the member of one space."""
+    """A user: an operator, or a member of one space."""
 
     @property
     def pk(self) -> Any: ...

@@ -1,4 +1,7 @@
-"""Who may do what: one small question about two people each, asked by the view and by the button alike."""
+"""Authorisation policies: who may do what to whom.
+
+The service, the view and the button call the same function, so they cannot disagree.
+"""
 
 from __future__ import annotations
 
@@ -14,54 +17,54 @@ def can_manage_users(actor: Person) -> bool:
 
 
 def can_edit(actor: Person, target: Person) -> bool:
-    """Managers and admins edit every member of their space, themself included. The manager is no member."""
+    """Managers and admins edit every member of their space, themselves included. The manager is not a member."""
     return can_manage_users(actor) and shares_space(actor, target) and not target.is_manager
 
 
 def can_set_enabled(actor: Person, target: Person) -> bool:
-    """Nobody disables themself."""
+    """Like can_edit, but not oneself."""
     return can_edit(actor, target) and actor != target
 
 
 def can_demote(actor: Person, target: Person) -> bool:
-    """Nobody demotes themself."""
+    """Like can_edit, but not oneself."""
     return can_edit(actor, target) and actor != target
 
 
 def can_set_password(actor: Person, target: Person) -> bool:
-    """Nobody sets their own without the present one: that is Personal Settings'."""
+    """Like can_edit, but not oneself: one's own password needs the current password, in Personal Settings."""
     return can_edit(actor, target) and actor != target
 
 
 def can_delete(actor: Person, target: Person) -> bool:
-    """Only the space manager deletes."""
+    """Only the space manager deletes members; an admin cannot delete."""
     return actor.is_manager and can_edit(actor, target)
 
 
 def can_use_key(actor: Person, owner: Person) -> bool:
-    """Only its owner edits, stops and rotates a key."""
+    """Only its owner edits, disables and rotates a key."""
     return actor == owner
 
 
 def can_revoke_key(actor: Person, owner: Person) -> bool:
-    """Who edits a member may take away their keys; nobody else's are ever shown to them."""
+    """Whoever can edit a member can also revoke the member's keys, and sees no other keys but their own."""
     return can_edit(actor, owner)
 
 
 def can_read_statement(actor: Person, target: Person) -> bool:
-    """Who edits a member's quota may see what became of it; the manager's own use is in the space's statement."""
+    """Whoever can edit a member can read the member's statement. The manager's usage is in the space's statement."""
     return can_edit(actor, target)
 
 
 def can_require_second_factor(actor: Person) -> bool:
-    """The manager says how the space's admins sign in."""
+    """The space manager decides whether the space's admins need a second factor."""
     return actor.is_manager
 
 
 def can_reset_second_factor(actor: Person, target: Person) -> bool:
-    """Managers for their members, operators for anybody but themself.
+    """Managers reset it for their members, operators for anybody but themselves.
 
-    Admins for nobody: they set passwords already, and both together would be somebody else's account.
+    Admins cannot: they can already set passwords, and with both they could take over another user's account.
     """
     if actor.is_operator:
         return actor != target
@@ -69,5 +72,5 @@ def can_reset_second_factor(actor: Person, target: Person) -> bool:
 
 
 def can_unlock(actor: Person) -> bool:
-    """Who was locked out after too many tries waits, or asks the operators."""
+    """Only operators unlock a user who is locked out after too many failed sign-ins; otherwise the lock expires."""
     return actor.is_operator

@@ -12,8 +12,11 @@ from core import append_only
 from core.append_only import AppendOnly
 
 
-def tell_targets_and_offices(apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
-    """What rows from before say by their kind and their actor; the triggers stand aside for it."""
+def fill_target_type_and_actor_role(apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
+    """Backfill `target_type` from the kind, and `actor_role` from the actor's user.
+
+    The append-only triggers are dropped first; the last operation of this migration creates them again.
+    """
     event: Any = apps.get_model("audit", "AuditEvent")
     user: Any = apps.get_model("accounts", "User")
     append_only.remove(schema_editor, event._meta.db_table)
@@ -29,7 +32,7 @@ class Migration(migrations.Migration):
         migrations.AddField("auditevent", "refusal", models.CharField(blank=True, default="", max_length=40)),
         migrations.AddField("auditevent", "actor_role", models.CharField(blank=True, default="", max_length=10)),
         migrations.AddField("auditevent", "target_type", models.CharField(blank=True, default="user", max_length=10)),
-        migrations.RunPython(tell_targets_and_offices, migrations.RunPython.noop),
+        migrations.RunPython(fill_target_type_and_actor_role, migrations.RunPython.noop),
         migrations.AddIndex(
             "auditevent", models.Index(fields=["space", "actor_id", "id"], name="audit_actor")
         ),
