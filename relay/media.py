@@ -1,4 +1,4 @@
-"""Pictures and sound inside a request's body: their bytes are no tokens, so they are counted apart."""
+"""Find images and audio in a request's body. They are priced by ceilings per image and per minute, not by bytes."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-# Sound of 32 kbit/s, the most minutes that so many bytes can hold; base64 makes four characters of three bytes.
+# Audio at 32 kbit/s, the lowest bit rate assumed, is 240,000 bytes a minute; base64 adds a third. A lower bound on the
+# bytes of a minute is an upper bound on the minutes.
 BASE64_BYTES_PER_MINUTE = 240_000 * 4 // 3
 _MAX_DEPTH = 40
-# As JSON may write them: a letter escaped as \uXXXX is media_bytes for any of them.
+# JSON may escape any letter of these names as \u00XX, so a body with such an escape is searched as well.
 _MEDIA_MARKERS = (b"image_url", b"input_image", b"input_audio", b"\\u00")
 
 
 @dataclass(frozen=True)
 class Media:
-    """How many pictures and started minutes of sound, and how many bytes of the body they take."""
+    """Number of images and started minutes of audio in a body, and the bytes that they occupy there."""
 
     images: int = 0
     audio_minutes: int = 0
@@ -26,7 +27,7 @@ _NO_MEDIA = Media()
 
 
 def media_of(body: dict[str, Any], raw: bytes) -> Media:
-    """What `body` holds, which was read from `raw`: a search there spares most requests the walk."""
+    """The media in `body`. Searching `raw`, its JSON, for the names first spares most requests the recursive walk."""
     if not any(map(raw.__contains__, _MEDIA_MARKERS)):
         return _NO_MEDIA
     images, minutes, media_bytes = 0, 0, 0
@@ -40,7 +41,7 @@ def media_of(body: dict[str, Any], raw: bytes) -> Media:
 
 
 def _parts(value: Any, depth: int) -> Iterator[tuple[str, str]]:
-    """(image or audio, its data: empty where it is only pointed at) for each medium in the messages."""
+    """Yield ("image" or "audio", inline data) for each medium in the messages; the data of a link is empty."""
     if depth > _MAX_DEPTH:
         return
     if isinstance(value, list):
@@ -58,7 +59,7 @@ def _parts(value: Any, depth: int) -> Iterator[tuple[str, str]]:
 
 
 def _inline(source: Any) -> str:
-    """The data in a data: URL or an audio part; a link elsewhere is not media in the body."""
+    """The data of a data: URL or an audio part; empty for a link, whose bytes in the body count as tokens."""
     if isinstance(source, dict):
         source = source.get("url") or source.get("data")
         if isinstance(source, str) and not source.startswith(("http:", "https:")):

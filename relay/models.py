@@ -1,4 +1,4 @@
-"""What the relay sells and where it buys: models, their prices from a date on, upstreams. Operators' alone."""
+"""Models on sale, their prices over time and the upstreams that serve them. Only operators change these."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ _time = [MinValueValidator(1), MaxValueValidator(MAX_TIMEOUT_S)]
 
 
 def validate_base_url(value: str) -> None:
-    """An http or https address to which paths are added; a credential has a field of its own, encrypted."""
+    """Accept an http or https URL to which paths can be appended. Raises ValidationError.
+
+    It must not contain a credential, which would be stored in clear.
+    """
     try:
         parts = urlsplit(value)
         is_address = (
@@ -45,7 +48,7 @@ def validate_base_url(value: str) -> None:
 
 
 def validate_credential(value: str) -> None:
-    """What fits into a header: visible ASCII without spaces."""
+    """Accept what is valid in an Authorization header: visible ASCII without spaces. Raises ValidationError."""
     if not value:
         raise ValidationError(_("Enter a credential; it is empty."), "empty")
     if not all("!" <= character <= "~" for character in value):
@@ -59,9 +62,9 @@ class ModelQuerySet(models.QuerySet["Model"]):
 
 
 class Model(models.Model):
-    """What a request may name as its model, and what bounds the dearest it can cost.
+    """A model on sale, with the limits from which the upper bound of a request's cost is computed.
 
-    Default and largest completion limit, the context window, and what one picture or one minute of sound costs at most.
+    The ceilings are the most that one image or one minute of audio in a request costs.
     """
 
     name = models.CharField(max_length=100, unique=True, validators=[validate_name])
@@ -100,21 +103,21 @@ class Model(models.Model):
         return self.name
 
     def has_price(self) -> bool:
-        """Whether it has a price, be it one that starts later."""
+        """Whether it has any price, including one that starts later."""
         return Price.objects.filter(model=self.pk).exists()
 
     def price_at(self, moment: datetime) -> Price | None:
-        """The price in force: the one that started last. None before the first."""
+        """The price in force at that moment: the one that started last. None before the first."""
         return self.prices.filter(starts_at__lte=moment).order_by("-starts_at").first()
 
     @transaction.atomic
     def set_price(self, rate: Rate, starts_at: datetime) -> bool:
-        """A price from a moment on; False, and nothing written, where it is that already.
+        """Set the price from a moment on. Returns False, and writes nothing, if that is the price already.
 
-        Raises PriceStarted when a price is in force that started at that moment or later: what was charged for stays.
-        One that has not started yet is replaced.
+        A price that has not started yet is replaced. Raises PriceStarted if a price that is in force started at that
+        moment or later, since requests were charged at it.
         """
-        # The model's row keeps two operators from writing the same price.
+        # Lock the model's row, so that two operators cannot set a price for the same moment.
         Model.objects.select_for_update(no_key=True).get(pk=self.pk)
         before = self.price_at(starts_at)
         if before is not None and before.rate == rate:
@@ -127,12 +130,12 @@ class Model(models.Model):
 
 
 class PriceStarted(Exception):
-    """A price in force is never changed, nor one put before it: set another one from now on."""
+    """A price that has started cannot be changed or preceded by another. Set one that starts now instead."""
 
 
 class PriceQuerySet(models.QuerySet["Price"]):
     def in_force(self, moment: datetime) -> PriceQuerySet:
-        """Of every model the price that started last, in one statement."""
+        """The price in force of every model, in one query."""
         started = Price.objects.filter(model=OuterRef("model"), starts_at__lte=moment).order_by("-starts_at")
         return self.filter(pk=Subquery(started.values("pk")[:1]))
 
@@ -142,10 +145,10 @@ def _price(**options: Any) -> models.BigIntegerField[int, int]:
 
 
 class Price(models.Model):
-    """What a model costs from a moment on, until its next price starts.
+    """The price of a model from a moment on, until its next price starts.
 
-    Input, cached input and output in nano-dollars per million tokens, the others in nano-dollars each. A price that
-    has started is not changed: set_price adds the next.
+    `input`, `cached_input` and `output` are nano-dollars per million tokens, the others nano-dollars each. A price that
+    has started is never changed; `Model.set_price` adds the next one.
     """
 
     model = models.ForeignKey(Model, on_delete=models.CASCADE, related_name="prices", db_index=False)
@@ -192,18 +195,21 @@ class Price(models.Model):
 
 
 class Upstream(models.Model):
-    """A server that answers for some models. Lower priority is asked first; weight shares among equals."""
+    """A provider's endpoint that serves some models.
+
+    Upstreams with a lower priority number are tried first; weights share requests among those of equal priority.
+    """
 
     name = models.CharField(max_length=100, unique=True, validators=[validate_name])
     base_url = models.CharField(max_length=500, validators=[validate_base_url])
-    # Encrypted: see vault.py. Empty where the upstream asks for none.
+    # Encrypted by core/vault.py; empty if the upstream needs none.
     credential = models.TextField(blank=True, editable=False)
     priority = models.PositiveSmallIntegerField(default=0)
     weight = models.PositiveSmallIntegerField(default=1, validators=[MinValueValidator(1)])
     timeout_s = models.PositiveIntegerField(default=600, validators=_time)
     is_enabled = models.BooleanField(default=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
-    # Last of the fields, because from here on the word means the field.
+    # Must be the last field: below it, `models` is this field and no longer django.db.models.
     models = models.ManyToManyField(Model, related_name="upstreams", blank=True)
 
     class Meta:
@@ -218,12 +224,12 @@ class Upstream(models.Model):
         return bool(self.credential)
 
     def seal(self, credential: str) -> None:
-        """Keep a credential, encrypted; the caller saves."""
+        """Encrypt and set the credential. The caller saves."""
         self.credential = vault.encrypt(credential) if credential else ""
 
     def unseal(self) -> str:
-        """The credential in clear, for the request to the upstream alone; empty where there is none.
+        """The decrypted credential, only for requests to the upstream; empty if there is none.
 
-        Raises ImproperlyConfigured when none of CREDENTIAL_KEYS opens it.
+        Raises ImproperlyConfigured if none of CREDENTIAL_KEYS decrypts it.
         """
         return vault.decrypt(self.credential) if self.credential else ""

@@ -1,7 +1,7 @@
-"""What a request costs, and the most it can cost. Integers only; knows neither Django nor the network.
+"""The cost of a request and its upper bound: pure functions on integers, without Django.
 
-Token prices are nano-dollars per million tokens, the others nano-dollars each. Parts of a nano-dollar are summed over
-all tokens first and rounded up once.
+Token prices are nano-dollars per million tokens, the others nano-dollars each. Fractions of a nano-dollar are summed
+over all tokens and rounded up once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 from core.money import NANOS_PER_USD, PARTS_PER_NANO, format_exact
 
 MILLION = 1_000_000
-# With both at their most, a cost still fits the database's BIGINT.
+# A cost at both maxima still fits into the database's BIGINT.
 MAX_TOKENS = 1_000_000_000
 MAX_PRICE_NANOS = 1_000_000 * NANOS_PER_USD
 BYTES_PER_TOKEN = 4
@@ -24,7 +24,7 @@ BYTES_PER_TOKEN = 4
 
 @dataclass(frozen=True)
 class Rate:
-    """Prices of a model: what a usage record keeps as its snapshot."""
+    """The prices of a model. A usage record keeps them as its snapshot."""
 
     input: int = 0
     cached_input: int = 0
@@ -38,11 +38,11 @@ class Rate:
 
     @classmethod
     def of(cls, snapshot: Mapping[str, Any]) -> Self:
-        """The rate of a snapshot; what it does not name is free, what we do not verify_key is left out."""
+        """The rate of a usage record's snapshot. Prices missing there are zero; unknown names are ignored."""
         return cls(**{field.name: int(snapshot.get(field.name, 0)) for field in fields(cls)})
 
     def snapshot(self) -> dict[str, int]:
-        """By name. The same object each time, so that a request costs no copy: not to be changed."""
+        """The prices by name. Do not mutate it: the dict is cached and shared, which saves a copy for each request."""
         return self._snapshot
 
     @cached_property
@@ -50,13 +50,13 @@ class Rate:
         return asdict(self)
 
     def __str__(self) -> str:
-        """`input $2.50, cached input $1.25, output $10.00`, without what is free."""
+        """Like `input $2.50, cached input $1.25, output $10.00`; prices of zero are left out."""
         named = [f"{name.replace('_', ' ')} ${format_exact(price)}" for name, price in asdict(self).items() if price]
         return ", ".join(named) or "free"
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """What was used. Cached tokens are among the input tokens, never beside them."""
+    """What a request used. `cached_tokens` are part of `input_tokens`. Raises ValueError for impossible counts."""
 
     input_tokens: int = 0
     cached_tokens: int = 0
@@ -73,7 +73,7 @@ class Usage(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Term:
-    """One line of "how this was charged": `quantity` × `price` for every `per`, which is 1 or MILLION."""
+    """One line of a receipt: `quantity` × `price` / `per`, where `per` is 1 or MILLION."""
 
     name: str
     quantity: int
@@ -86,12 +86,12 @@ class Term:
 
     @property
     def parts(self) -> int:
-        """In millionths of a nano-dollar, exact: it is the sum of the terms that is rounded."""
+        """The exact amount in millionths of a nano-dollar. Only the sum of all terms is rounded."""
         return self.quantity * self.price * PARTS_PER_NANO // self.per
 
 
 def cost_nanos(rate: Rate, usage: Usage) -> int:
-    """Cached input is charged at its own price and not also at that of input."""
+    """The cost in nano-dollars, rounded up. Cached input is charged at its own price instead of the input price."""
     tokens = (
         (usage.input_tokens - usage.cached_tokens) * rate.input
         + usage.cached_tokens * rate.cached_input
@@ -101,7 +101,7 @@ def cost_nanos(rate: Rate, usage: Usage) -> int:
 
 
 def terms(rate: Rate, usage: Usage) -> list[Term]:
-    """What the cost is output_count of, without what was not used or is free. Their sum, rounded up, is the cost."""
+    """The terms of the cost that are not zero. Their sum, rounded up, is `cost_nanos`."""
     all_terms = [
         Term("input", usage.input_tokens - usage.cached_tokens, rate.input, MILLION),
         Term("cached_input", usage.cached_tokens, rate.cached_input, MILLION),
@@ -110,7 +110,7 @@ def terms(rate: Rate, usage: Usage) -> list[Term]:
         Term("images", usage.images, rate.per_image, 1),
         Term("seconds", usage.seconds, rate.per_second, 1),
     ]
-    return [line for line in all_terms if line.quantity * line.price]
+    return [term for term in all_terms if term.quantity * term.price]
 
 
 def bound_nanos(
@@ -123,7 +123,11 @@ def bound_nanos(
     images: int = 0,
     seconds: int = 0,
 ) -> int:
-    """The dearest that a request can cost: every byte a token of the dearer input, every choice as long as allowed."""
+    """The upper bound of a request's cost in nano-dollars.
+
+    It counts every byte of the body as one token at the higher of the two input prices, and every choice at the full
+    completion limit.
+    """
     tokens = body_bytes * max(rate.input, rate.cached_input) + choices * output_tokens * rate.output
     return _divide_by_million_rounding_up(tokens) + _unit_costs(rate, images, seconds) + media_nanos
 
@@ -138,9 +142,9 @@ def affordable_output_tokens(
     images: int = 0,
     seconds: int = 0,
 ) -> int:
-    """The greatest completion limit whose bound is within `available_nanos`, at most MAX_TOKENS.
+    """The largest completion limit whose `bound_nanos` is within `available_nanos`, at most MAX_TOKENS.
 
-    Below zero where not even the request is covered; zero where it is covered and no token of an answer.
+    Zero if the money covers the input but no output token; -1 if it does not cover the input.
     """
     left = (available_nanos - _unit_costs(rate, images, seconds) - media_nanos) * MILLION
     left -= body_bytes * max(rate.input, rate.cached_input)
@@ -154,15 +158,18 @@ def estimate_tokens(size_bytes: int) -> int:
 
 
 def parse_usage(answer: object) -> Usage | None:
-    """Usage as an upstream reported it; None where it reported none that can be believed, so that one estimates.
+    """The usage that an upstream reported; None if it is missing or invalid, so that the caller estimates it.
 
-    `answer` is the JSON of a response, or of a stream's event: `usage` is looked for in it, and in its `response`.
-    Chat, completions and embeddings say prompt_tokens and completion_tokens, the responses API input_tokens and
+    `answer` is the parsed JSON of a response or of a stream's event. `usage` is read from it or from its `response`.
+    Chat, completions and embeddings name prompt_tokens and completion_tokens, the Responses API input_tokens and
     output_tokens.
 
-    A count is an integer of zero or more. Input or output that is there and is not one: None. Input missing: None.
-    Output missing: total_tokens - input, else zero (embeddings). Cached that is not one: zero, the dearer reading.
-    Beyond MAX_TOKENS: MAX_TOKENS. More cached than input: all of the input.
+    A count is valid if it is an integer of at least zero; a larger one than MAX_TOKENS becomes MAX_TOKENS.
+
+    - Input missing or invalid, or output invalid: the result is None.
+    - Output missing: total_tokens - input, or zero (embeddings).
+    - Cached tokens invalid: zero, so that all input is charged at the full price.
+    - More cached tokens than input: all of the input is cached.
     """
     reported = _usage_object(answer)
     input_count = _first_present(reported, "prompt_tokens", "input_tokens")
@@ -188,7 +195,7 @@ def _usage_object(answer: object) -> dict[str, Any]:
 
 
 def _first_present(reported: dict[str, Any], *names: str) -> Any:
-    """The first that is there; null is as good as missing."""
+    """The first value that is neither missing nor null."""
     for name in names:
         if (value := reported.get(name)) is not None:
             return value
@@ -196,7 +203,7 @@ def _first_present(reported: dict[str, Any], *names: str) -> Any:
 
 
 def _count(value: object) -> int | None:
-    # A bool is an int to Python, not to an upstream.
+    # type(), not isinstance(): True is an int in Python, but not a valid count.
     if type(value) is not int or value < 0:
         return None
     return min(value, MAX_TOKENS)

@@ -1,4 +1,4 @@
-"""JSON of requests and answers, read and written several times as fast as by `json`, which stands by for the rest."""
+"""Fast JSON by msgspec, with the standard library's `json` as a fallback for input that msgspec rejects."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 
 
 def read(raw: bytes) -> Any:
-    """As json.loads, which is asked where msgspec is stricter (halves of characters, NaN). Raises what that raises."""
+    """Like json.loads, and raises the same exceptions. Lone surrogates and NaN take the fallback."""
     try:
         return msgspec.json.decode(raw)
     except (msgspec.MsgspecError, UnicodeError):
@@ -28,11 +28,14 @@ _decode_usage = msgspec.json.Decoder(_WithUsageAndResponse).decode
 
 
 def read_usage(raw: bytes) -> Any:
-    """Of an answer what relay.pricing.parse_usage looks at, without an object for all the rest; None if not JSON."""
+    """The part of a response that relay.pricing.parse_usage reads; None if `raw` is not JSON.
+
+    Decoding only these fields avoids building objects for the rest of the response.
+    """
     try:
         answer = _decode_usage(raw)
     except (msgspec.MsgspecError, UnicodeError):
-        # Or an answer of another shape.
+        # Not JSON, or JSON of another shape.
         try:
             return json.loads(raw)
         except (ValueError, RecursionError):
@@ -41,7 +44,7 @@ def read_usage(raw: bytes) -> Any:
 
 
 def write(value: Any) -> bytes:
-    """UTF-8, without blanks; halves of characters escaped."""
+    """Compact JSON in UTF-8. Lone surrogates, which UTF-8 cannot encode, are escaped."""
     try:
         return msgspec.json.encode(value)
     except UnicodeError:

@@ -1,4 +1,4 @@
-"""Every open charge renews its hold now and then: one timer for all of them, which costs less than one each."""
+"""Renew the holds of all open charges with one timer, which is cheaper than a timer for each."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class Renewable(Protocol):
 
 
 class Renewals:
-    """Calls `renew` of each charge RENEW_INTERVAL_S after it was added, and again, until it is dropped."""
+    """Calls `renew` of each charge every RENEW_INTERVAL_S, from when it is added until it is dropped."""
 
     def __init__(self) -> None:
-        # By when they are due, since all wait equally long.
+        # In order of due time: dicts keep insertion order, and the interval is the same for all.
         self._due: dict[Renewable, float] = {}
         self._timer: asyncio.TimerHandle | None = None
 

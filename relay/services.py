@@ -1,4 +1,4 @@
-"""What operators change about models, prices and upstreams, with its row in the trail; credentials never are in it."""
+"""Change models, prices and upstreams, and record each change in the audit trail, without credentials."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _UPSTREAM_FIELDS = ("name", "base_url", "priority", "weight", "timeout_s", "is_e
 
 @transaction.atomic
 def set_price(*, model: Model, rate: Rate, starts_at: datetime, actor: User | None) -> bool:
-    """A price from a moment on; False, and nothing written, where it is that already. Raises PriceStarted."""
+    """Model.set_price with an audit event. Returns False if nothing changed. Raises PriceStarted."""
     before = model.price_at(starts_at)
     if not model.set_price(rate, starts_at):
         return False
@@ -37,7 +37,7 @@ def set_price(*, model: Model, rate: Rate, starts_at: datetime, actor: User | No
 
 
 def audit_values(row: Model | Upstream | None) -> dict[str, Any]:
-    """What the trail says of a model or an upstream as the database has it; nothing of one that is not there yet."""
+    """The stored values of a model or an upstream for the audit trail; empty if it is not saved yet."""
     if row is None or row.pk is None:
         return {}
     if isinstance(row, Model):
@@ -49,7 +49,7 @@ def audit_values(row: Model | Upstream | None) -> dict[str, Any]:
 def record_change(
     row: Model | Upstream, *, before: dict[str, Any], actor: User | None, is_credential_new: bool = False
 ) -> None:
-    """In the transaction that saved it: what is otherwise than `before`; nothing where nothing is."""
+    """Record the fields that differ from `before`, if any. Call it in the transaction that saved the row."""
     after = audit_values(row)
     changed = {name: value for name, value in after.items() if name not in before or before[name] != value}
     more = {"credential_changed": True} if is_credential_new else {}

@@ -1,4 +1,4 @@
-"""Server-sent events on their way through: bytes pass untouched, only the event that carries the usage is read."""
+"""Forward server-sent events unchanged, except for the event that reports the usage."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 from relay import quick_json
 from relay.pricing import Usage, parse_usage
 
-# What of an event is the answer's own text: what a charge is estimated from where no usage came.
+# The generated text in an event. Its length is the basis of an estimated charge if the upstream reports no usage.
 _TEXT_FIELD = re.compile(rb'"(?:content|text|delta|arguments|reasoning_content)"\s*:\s*"((?:[^"\\]|\\.)*)"')
-# Where usage is asked for, every other event says that it is null.
+# With include_usage, all other events contain `"usage": null`; searching for an object skips parsing them.
 _USAGE_OBJECT = re.compile(rb'"usage"\s*:\s*\{')
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
-# An event longer than this is passed on in pieces, unread.
+# Buffered of one event; a longer one is forwarded in pieces, and usage in it is not found.
 MAX_EVENT_BYTES = 1024 * 1024
 
 
 @dataclass
 class EventStream:
-    """Feed it chunks; it gives back what goes to the client, and keeps the usage and the bytes of text that went by."""
+    """Takes chunks from the upstream, returns those for the client, and collects the usage and the text's length."""
 
     shows_usage: bool
     usage: Usage | None = None
@@ -38,7 +38,7 @@ class EventStream:
         return b"".join(out)
 
     def finish(self) -> bytes:
-        """What is left when the stream ends without a blank line."""
+        """The buffered rest of a stream that ended in the middle of an event."""
         rest, self._partial = self._partial, b""
         return self._process(rest) if rest else b""
 
@@ -53,7 +53,7 @@ class EventStream:
 
 
 def _without_usage(payload: dict[str, object]) -> bytes:
-    """The event for a client that did not ask for usage: nothing where it told nothing else."""
+    """The event without its usage, which the client did not request; empty if it contained nothing else."""
     choices = payload["choices"]
     if not isinstance(choices, list) or not any(_has_content(choice) for choice in choices):
         return b""
@@ -62,7 +62,7 @@ def _without_usage(payload: dict[str, object]) -> bytes:
 
 
 def _has_content(choice: object) -> bool:
-    """Some upstreams put an empty choice beside the usage."""
+    """False for the empty choice that some upstreams, such as LiteLLM, send with the usage."""
     return isinstance(choice, dict) and any(choice.get(name) for name in ("delta", "text", "finish_reason"))
 
 

@@ -1,7 +1,7 @@
-"""The life of a task: opened with its hold, polled by anybody, ended exactly once.
+"""The life cycle of a task: opened with its hold, polled by workers and clients, ended exactly once.
 
-The network is asked outside of any transaction. What it said is then written in one, which locks the task's row first
-and its wallet after it: whoever comes second finds the task finished and changes nothing.
+Upstreams are polled outside of any transaction. A report is then written in a transaction that locks the task's row
+first and its wallet second. Of two concurrent reports the later one finds the task finished and changes nothing.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 VIDEOS_PATH = "/videos"
-# A task that its upstream has not taken by then never was: its submitter gave up, or died.
+# A task without an upstream after SUBMISSION_LOST_AFTER_S fails: its submission timed out or its process died.
 SUBMIT_TIMEOUT_S = 120
 SUBMISSION_LOST_AFTER_S = 300
-# The hold outlives the deadline, so that the last poll still finds it.
+# The hold expires this long after the task's deadline, so that the last poll can still settle it.
 HOLD_MARGIN_S = 300
 POLL_TIMEOUT_S = 15
 MIN_POLL_INTERVAL_S = 3
 MAX_POLL_INTERVAL_S = 60
-# A client that asks again within so long is body what was known.
+# A client that asks again sooner gets the stored state instead of a poll of the upstream.
 CLIENT_POLL_INTERVAL_S = 1.0
 MAX_TASK_BYTES = 256 * 1024
 
@@ -55,12 +55,12 @@ NOT_SUBMITTED = "not_submitted"
 GONE_UPSTREAM = "gone_upstream"
 TIMED_OUT = "task_timeout"
 
-# What changes in the life of a task.
+# The columns that change after a task was opened.
 _MUTABLE_FIELDS = (
     *("status", "progress", "platform", "upstream_id", "upstream_task_id", "answer"),
     *("seconds", "cost", "code", "next_poll_at", "misses", "finished_at"),
 )
-# OpenAI's words, and those of others who serve its endpoint.
+# Status words of OpenAI, and of other providers that implement its endpoint.
 _STATUSES = {
     Task.Status.QUEUED: {"queued", "pending", "submitted"},
     Task.Status.SUCCESS: {"completed", "succeeded", "success"},
@@ -75,13 +75,13 @@ _NO_TOKENS = Usage()
 
 @dataclass(frozen=True)
 class TaskReport:
-    """What became known of a task: from its upstream, or about it."""
+    """The state of a task as its upstream reported it, or a failure that the relay found itself."""
 
     status: Task.Status
     upstream_task_id: str = ""
     answer: str = ""
     progress: int = 0
-    # None where the upstream body none.
+    # None if the upstream reported none.
     seconds: int | None = None
     tokens: Usage = _NO_TOKENS
     code: str = ""
@@ -89,11 +89,11 @@ class TaskReport:
 
 
 _NEVER_SUBMITTED = TaskReport(Task.Status.FAILED, code=NOT_SUBMITTED, http_status=504)
-_UNKNOWN_UPSTREAM = TaskReport(Task.Status.FAILED, code=GONE_UPSTREAM)
+_GONE_AT_UPSTREAM = TaskReport(Task.Status.FAILED, code=GONE_UPSTREAM)
 
 
 def read_report(body: bytes) -> TaskReport | None:
-    """The JSON of an upstream's task; None where it is none. A status that nobody knows is one of work in progress."""
+    """Parse an upstream's JSON; None if it is not a task. An unknown status counts as in progress."""
     try:
         task = json.loads(body)
     except (ValueError, RecursionError):
@@ -123,9 +123,9 @@ def open_task(
     seconds: int,
     images: int,
 ) -> tuple[Task, Hold]:
-    """Hold the dearest that the task can cost and write it down, both or neither, before any upstream hears of it.
+    """Hold the upper bound of the task's cost and create its row, in one transaction, before it is submitted.
 
-    Raises what hold_for_key raises.
+    Raises what `charging.hold_for_key` raises.
     """
     rate = offer.rate
     bound = bound_nanos(rate, body_bytes=body_bytes, choices=1, output_tokens=0, images=images, seconds=seconds)
@@ -159,13 +159,13 @@ def open_task(
 
 
 def task_order(presented: Presented, **asked: Any) -> CallOrder[tuple[Task, Hold]]:
-    """`open_task` for the teller."""
+    """An order for the teller that calls `open_task`."""
     return CallOrder(do=lambda: open_task(presented=presented, **asked))
 
 
 @transaction.atomic
 def accept(task: Task, target: Target, report: TaskReport) -> Task:
-    """An upstream has taken the task. One that was given up meanwhile stays so."""
+    """Write that an upstream accepted the task. A task that was failed in the meantime stays failed."""
     task = _locked(task)
     if task.is_finished:
         log.error("task_taken_too_late", task=str(task.pk), upstream=target.name, upstream_task=report.upstream_task_id)
@@ -177,9 +177,9 @@ def accept(task: Task, target: Target, report: TaskReport) -> Task:
 
 @transaction.atomic
 def apply_report(task: Task, report: TaskReport | None) -> Task:
-    """Write down what became known; None is nothing, but the deadline condition have passed.
+    """Write a report: success settles the hold, failure or a passed deadline releases it.
 
-    Success settles, failure releases, and a task that is finished stays as it is: exactly once, whoever polls.
+    None means that the poll learnt nothing. Idempotent: a finished task does not change, so it is charged exactly once.
     """
     task = _locked(task)
     return task if task.is_finished else _write(task, report)
@@ -187,37 +187,37 @@ def apply_report(task: Task, report: TaskReport | None) -> Task:
 
 @dataclass(frozen=True)
 class Claim:
-    """A task to be polled now, and whom to ask: none where the upstream is gone or its credential cannot be opened."""
+    """A task to poll now, and its upstream; None if that was deleted or its credential cannot be decrypted."""
 
     task: Task
     target: Target | None
 
 
 def due_tasks(*, limit: int) -> list[tuple[int, UUID]]:
-    """(space, id) of the open tasks whose time has come, the longest due first."""
+    """(space id, task id) of the tasks that are due for a poll, the longest overdue first."""
     due = Task.objects.filter(next_poll_at__lte=origin.now()).order_by("next_poll_at")
     return list(due.values_list("space_id", "pk")[:limit])
 
 
 def claim_due(space_id: int, task_id: UUID) -> Claim | None:
-    """For one of all the workers that found it due; None for the others."""
+    """Claim a due task for this worker; None if another worker claimed it first."""
     return _claim(space_id, task_id, Q(next_poll_at__lte=origin.now()))
 
 
 def claim_for_client(task: Task) -> Claim | None:
-    """None when it was polled a moment ago, is finished, or has not been taken by its upstream."""
-    rested = Q(polled_at=None) | Q(polled_at__lte=origin.now() - timedelta(seconds=CLIENT_POLL_INTERVAL_S))
-    return _claim(task.space_id, task.pk, rested & ~Q(upstream_task_id=""))
+    """Claim a task that a client asks for; None if it was just polled, is finished or has no upstream yet."""
+    is_interval_over = Q(polled_at=None) | Q(polled_at__lte=origin.now() - timedelta(seconds=CLIENT_POLL_INTERVAL_S))
+    return _claim(task.space_id, task.pk, is_interval_over & ~Q(upstream_task_id=""))
 
 
 async def refresh(claim: Claim, upstreams: Upstreams) -> Task:
-    """ModelRequest the upstream and write down what it says."""
+    """Poll the upstream and write its report."""
     report = await _poll_upstream(claim, upstreams)
     return await in_database(apply_report, claim.task, report)
 
 
 def upstream_of(task: Task) -> Target | None:
-    """The upstream that the task was submitted to, be it disabled by now."""
+    """The upstream that the task was submitted to, even if it was disabled since."""
     if task.upstream_id is None:
         return None
     upstream = Upstream.objects.filter(pk=task.upstream_id).first()
@@ -225,7 +225,7 @@ def upstream_of(task: Task) -> Target | None:
 
 
 async def in_database(work: Callable[..., T], *args: Any) -> T:
-    """Do it in a thread; its connection is left for the next one, unless it broke or has grown old."""
+    """Run `work` in a thread. As after a request, its connection is kept unless it broke or passed CONN_MAX_AGE."""
 
     def do() -> T:
         close_old_connections()
@@ -287,7 +287,7 @@ def _end(task: Task, status: Task.Status, now: datetime) -> None:
 
 
 def _schedule_next_poll(task: Task, report: TaskReport | None, now: datetime) -> None:
-    """Look again soon; ever later while nothing is heard, but not after the deadline."""
+    """Poll again soon; with exponential backoff while the upstream is unreachable, but no later than the deadline."""
     if report is None:
         task.misses += 1
     else:
@@ -327,18 +327,21 @@ def _call(
 
 
 def _claim(space_id: int, task_id: UUID, condition: Q) -> Claim | None:
-    """Two that claim at once ask the upstream once; one that dies with its claim leaves it to the next."""
+    """Take a lease on the task with a conditional UPDATE, so that of concurrent callers only one polls the upstream.
+
+    The lease expires when next_poll_at is reached, so a caller that dies does not keep the task.
+    """
     now = origin.now()
     lease = {"polled_at": now, "next_poll_at": now + timedelta(seconds=2 * POLL_TIMEOUT_S)}
-    open_one = Task.objects.filter(condition, space=space_id, pk=task_id, next_poll_at__isnull=False)
-    if not open_one.update(**lease):
+    open_task_row = Task.objects.filter(condition, space=space_id, pk=task_id, next_poll_at__isnull=False)
+    if not open_task_row.update(**lease):
         return None
     task = Task.objects.get(space=space_id, pk=task_id)
     return Claim(task, upstream_of(task))
 
 
 async def _poll_upstream(claim: Claim, upstreams: Upstreams) -> TaskReport | None:
-    """None when nothing was learnt."""
+    """The upstream's report; None if it could not be reached or its answer was not a task."""
     if not claim.task.upstream_task_id:
         return _NEVER_SUBMITTED
     if claim.target is None:
@@ -350,12 +353,12 @@ async def _poll_upstream(claim: Claim, upstreams: Upstreams) -> TaskReport | Non
             with response:
                 return read_report(await response.read(MAX_TASK_BYTES))
     except UpstreamError as error:
-        return _UNKNOWN_UPSTREAM if error.status in (404, 410) else None
+        return _GONE_AT_UPSTREAM if error.status in (404, 410) else None
     except (HttpError, TimeoutError):
         return None
 
 
-# -- Reading ------------------------------------------------------------------------------------------------------
+# -- Parsing ------------------------------------------------------------------------------------------------------
 
 
 def _matching(pattern: re.Pattern[str], value: object) -> str:
@@ -367,7 +370,7 @@ def _percent(value: object) -> int:
 
 
 def _count(value: object) -> int | None:
-    """Zero or more, as a number or in digits: OpenAI's seconds are a string."""
+    """An integer of at least zero, also as a string of digits, as OpenAI reports `seconds`; else None."""
     if isinstance(value, str) and _DIGITS.fullmatch(value):
         value = int(value)
     return min(value, MAX_TOKENS) if type(value) is int and value >= 0 else None

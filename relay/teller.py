@@ -1,10 +1,10 @@
-"""The teller: writes what many requests want, a set at a time, and answers when it is durable.
+"""The teller: group commit for the holds, renewals and settlements of concurrent requests.
 
-Requests put orders (hold, renew, settle) into a queue and await. While one set is being written the next gathers, so a
-lone request waits for nobody and a crowd shares one commit (group commit).
+Requests put orders into a queue and await their outcomes. While one set of orders is written, the next one gathers: a
+single request waits for no other, and many concurrent ones share one commit.
 
-On PostgreSQL the sets go over a connection of the event loop's own: a thread would wait for the interpreter's lock, of
-which a busy loop lets go every few milliseconds only. SQLite, and what is done one by one, has one thread.
+On PostgreSQL, sets go over an asynchronous connection of the event loop, because a thread would wait for the GIL, which
+a busy event loop releases only every few milliseconds. SQLite, and orders written one by one, use one worker thread.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 MAX_SET_ORDERS = 200
-# A settlement is owed: it is tried again while the database is away, as long as this.
+# While the database is unavailable, settlements and other owed orders are retried for this long.
 MAX_RETRY_S = 60.0
 RETRY_INTERVAL_S = 0.25
-# A database that does not answer a set within so long is taken for lost.
+# The connection is closed and the set retried if the database has not answered by then.
 SET_TIMEOUT_S = 20.0
 
-# What says that a pooler gave the statement to another session than the one that prepared it: nothing was done.
+# Raised when a connection pooler sends a prepared statement to a session that has not prepared it. Nothing was written.
 PREPARED_STATEMENT_ERRORS = (InvalidSqlStatementName, DuplicatePreparedStatement)
 DATABASE_ERRORS = (DatabaseError, InterfaceError, psycopg.Error, OSError)
 
 
 class CallOrder(Order[T], frozen=True):
-    """Something rare that is no part of a set: done by itself, in a transaction of its own."""
+    """Calls a function in a transaction of its own, outside of any set. For rare orders, such as opening a task."""
 
     do: Callable[[], T]
 
@@ -55,20 +55,21 @@ class _Pending:
 
 
 class Teller:
-    """Start it in the loop that asks; `close` writes what is still queued, and what waits for the database."""
+    """Writes orders in sets. `start` it in the callers' event loop; `close` first writes what is queued or retried."""
 
     def __init__(self) -> None:
         self.renewals = Renewals()
         self._queue: deque[_Pending] = deque()
         self._has_work = asyncio.Event()
         self._is_closing = False
-        # Owed, and waiting for the database.
+        # Number of owed orders that wait to be queued again after a database error.
         self._retrying = 0
         self._loop: asyncio.AbstractEventLoop
         self._writer: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="teller")
         self._connection: psycopg.AsyncConnection[Any] | None = None
-        # Until a pooler shows that it cannot: to read and plan the call anew costs a lone request a tenth of it all.
+        # Set to False once a connection pooler turns out not to support them. Parsing and planning the call each time
+        # takes a tenth of a single request's time.
         self._uses_prepared_statements = True
         self._wallets: WalletHints = {}
 
@@ -86,9 +87,9 @@ class Teller:
         self._thread.shutdown()
 
     async def ask(self, order: Order[T]) -> T:
-        """The order's outcome once it is committed. Who is cancelled meanwhile loses the answer, not the order.
+        """Queue the order and return its outcome once it is committed. Cancelling the caller does not cancel the order.
 
-        Raises the QuotaError that refused it, or DatabaseError when nothing was written.
+        Raises the QuotaError that refused it, or DatabaseError if nothing was written.
         """
         answer: asyncio.Future[T] = self._loop.create_future()
         self._enqueue(_Pending(order, answer, time.monotonic()))
@@ -121,7 +122,7 @@ class Teller:
                     _resolve(call, await self._write_alone(call))
 
     async def _write(self, pending: list[_Pending]) -> list[Any]:
-        """The outcomes of a set; NOT_WRITTEN for what is to be tried by itself."""
+        """The outcome of each order in a set; NOT_WRITTEN for those to be written one by one."""
         orders = [one.order for one in pending]
         try:
             if connection.vendor == "postgresql":
@@ -157,7 +158,7 @@ class Teller:
         return await cursor.fetchall()
 
     async def _write_alone(self, pending: _Pending) -> Any:
-        """A call, what a set left, or one order of a set that failed as a whole, by itself."""
+        """Write one order: a CallOrder, one that its set did not write, or one of a set that failed as a whole."""
         order = pending.order
         try:
             if isinstance(order, CallOrder):
@@ -201,7 +202,7 @@ def _resolve(pending: _Pending, outcome: Any) -> None:
 
 
 async def _connect() -> psycopg.AsyncConnection[Any]:
-    """A connection as Django's own, of the loop's: each statement is a transaction."""
+    """An asynchronous autocommit connection with Django's parameters: each statement is a transaction."""
     wanted = connection.get_connection_params()
     known = {name: wanted[name] for name in wanted if name not in ("cursor_factory", "context", "prepare_threshold")}
     return await psycopg.AsyncConnection.connect(**known, autocommit=True)
@@ -216,7 +217,7 @@ def _in_database(work: Callable[..., T], *args: Any) -> T:
 
 
 def _close_thread_connection() -> None:
-    """By this name each thread finds the connection of its own."""
+    """Close the calling thread's connection: Django's `connection` is thread-local."""
     connection.close()
 
 

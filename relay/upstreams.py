@@ -1,4 +1,4 @@
-"""HTTP out: which upstream to ask, in which order, and leaving alone for a while the one that fails."""
+"""Send requests to upstreams: order them by priority and weight, and back off from those that fail."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HEADERS: tuple[tuple[str, str], ...] = (("accept-encoding", "identity"), ("user
 
 @dataclass(frozen=True)
 class Target:
-    """An upstream as the relay asks it; the credential is in clear here and nowhere else."""
+    """An upstream with its credential decrypted. The credential is in clear nowhere else."""
 
     id: int
     name: str
@@ -35,7 +35,7 @@ class _Backoff:
 
 
 class UpstreamError(Exception):
-    """Nothing was delivered: it could not be reached, or answered what another upstream may do better."""
+    """The upstream could not be reached or answered with an error. Nothing was delivered to the client."""
 
     def __init__(self, message: str, *, status: int = 502, body: bytes = b"", content_type: str = "") -> None:
         super().__init__(message)
@@ -45,7 +45,7 @@ class UpstreamError(Exception):
 
 
 class Upstreams:
-    """One client for all upstreams: connections are reused, redirects are not followed."""
+    """Sends requests to all upstreams over one HttpClient and remembers which of them failed lately."""
 
     def __init__(self) -> None:
         self._client = HttpClient()
@@ -55,7 +55,7 @@ class Upstreams:
         self._client.close()
 
     def in_order(self, targets: list[Target]) -> list[Target]:
-        """By priority, by chance within it (weights), those that failed lately at the end."""
+        """Sort by priority, in weighted random order within one; upstreams in backoff come last."""
         if len(targets) < 2:
             return targets
         now = time.monotonic()
@@ -72,10 +72,10 @@ class Upstreams:
         *,
         is_fresh: bool = False,
     ) -> UpstreamResponse:
-        """The answer's head, its body still to be read. Raises UpstreamError before the first byte of it.
+        """Send a request; the response's body is still to be read. Raises UpstreamError for every status but 2xx.
 
-        A kept connection that turns out to be closed is replaced once, and the request sent again. What must not be
-        sent twice asks for a fresh one.
+        On a stale kept-alive connection the request is sent once more. Callers that must not send it twice set
+        `is_fresh`.
         """
         headers = _HEADERS
         if body:
@@ -120,7 +120,7 @@ class Upstreams:
         return backoff is not None and backoff.until > now
 
     def _back_off(self, target: Target) -> None:
-        """Five seconds, then twice as long each time it fails again, a minute at most."""
+        """Exponential backoff: MIN_BACKOFF_S, doubled at each further failure, MAX_BACKOFF_S at most."""
         backoff = self._backoffs.setdefault(target.id, _Backoff())
         backoff.length_s = min(backoff.length_s * 2 or MIN_BACKOFF_S, MAX_BACKOFF_S)
         backoff.until = time.monotonic() + backoff.length_s

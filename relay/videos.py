@@ -1,6 +1,6 @@
-"""The endpoint /v1/videos: submit a video, look at it, fetch it.
+"""The endpoint /v1/videos: submit a video task, read its state, fetch its content.
 
-A client knows a video by our id alone; all else of the upstream's JSON passes untouched.
+The upstream's JSON passes unchanged, except that clients see our task id instead of the upstream's.
 """
 
 from __future__ import annotations
@@ -55,18 +55,18 @@ from usage.models import Task
 
 log = structlog.get_logger(__name__)
 
-# What OpenAI makes of a request that names no length.
+# OpenAI's default for a request without `seconds`.
 DEFAULT_SECONDS = 4
 MAX_SECONDS = 3600
 _PUBLIC_ID = re.compile(r"video_([0-9a-f]{32})", re.ASCII)
 _OPENAI_STATUS = {Task.Status.SUCCESS: "completed"}
-# Fields that a hold is reckoned from: named twice, we and the upstream might read another.
+# The fields that decide the price. A duplicate is refused: we and the upstream might read different values.
 _PRICED_FIELDS = ("model", "seconds", "n")
 
 
 @dataclass(frozen=True)
 class VideoRequest:
-    """What a client asks for, and the body that the upstream gets."""
+    """The fields of a submission that decide its price, and the body for the upstream."""
 
     model: str
     seconds: int
@@ -76,21 +76,21 @@ class VideoRequest:
 
 
 def read_video_request(raw: bytes, content_type: str) -> VideoRequest:
-    """JSON, or the multipart form that OpenAI's clients send. Raises ApiError 400 naming the field."""
+    """Parse JSON, or the multipart form that OpenAI's clients send. Raises ApiError 400, which names the field."""
     is_form = content_type.lower().startswith("multipart/form-data")
     fields = _form(raw, content_type) if is_form else json_object(raw)
     return VideoRequest(
         model=required_model(fields),
         seconds=_integer(fields, "seconds", default=DEFAULT_SECONDS, maximum=MAX_SECONDS),
         images=_integer(fields, "n", default=1, maximum=MAX_CHOICES),
-        # JSON is written anew, so that a name that stands in it twice is read one way by all.
+        # JSON is serialised again: with duplicate names, the upstream might read another value than we did.
         body=raw if is_form else json.dumps(fields).encode(),
         content_type=content_type if is_form else "application/json",
     )
 
 
 class Videos:
-    """Serves what lies below /v1/videos, with the parts of the relay that it is part of."""
+    """Serves all paths below /v1/videos."""
 
     def __init__(self, teller: Teller, catalogue: Catalogue, upstreams: Upstreams) -> None:
         self.teller = teller
@@ -112,13 +112,14 @@ class Videos:
             await self._show(request, await self._find(request, presented, name))
 
     async def _submit(self, request: Request, presented: Presented) -> None:
-        """Hold and task are durable before an upstream hears of it; a client that leaves changes nothing from there."""
+        """Commit the hold and the task, then submit to an upstream. From there on, a disconnect cancels nothing."""
         raw = await request.body(lambda: verify_key(self.teller, presented, request.address))
         try:
             video_request = await asyncio.to_thread(read_video_request, raw, request.header(b"content-type"))
             offer = self._offer(video_request.model)
         except ApiError as error:
-            # A wrong key is video_json before a wrong body: a stranger learns nothing of what is offered.
+            # The key is verified before the body's error is returned, so that a client without a valid key cannot find
+            # out which models are on sale.
             await self._log_refusal(request, presented, model_for_log(raw), error)
             raise
         opened = task_order(
@@ -143,13 +144,13 @@ class Videos:
         await _answer_task(request, task, {"x-space-held-usd": format_exact(hold.amount)})
 
     async def _log_refusal(self, request: Request, presented: Presented, model: str, error: ApiError) -> None:
-        """Raises KeyRefused where it is the key that is wrong."""
+        """Write an error usage record. Raises KeyRefused if the key is not valid."""
         await self.teller.ask(
             refusal_order(presented, request.address, model=model, status=error.status, code=error.code)
         )
 
     async def _submit_upstream(self, video_request: VideoRequest, targets: list[Target]) -> tuple[Target, TaskReport]:
-        """The upstream that took it, and what it said. Raises UpstreamError when none did."""
+        """Try the upstreams in order. Returns the one that accepted the task and its report. Raises UpstreamError."""
         failure = UpstreamError("no upstream serves this model")
         try:
             async with asyncio.timeout(SUBMIT_TIMEOUT_S):
@@ -194,7 +195,7 @@ class Videos:
         await _answer_task(request, await self._refreshed(task))
 
     async def _content(self, request: Request, task: Task) -> None:
-        """The video itself, passed on as it comes. Only of a task that has succeeded: what failed was not paid for."""
+        """Stream the video from the upstream. Refused unless the task succeeded, since nothing else was charged."""
         task = await self._refreshed(task)
         if task.status != Task.Status.SUCCESS:
             message = _("This video cannot be fetched; its status is: %(status)s.")
@@ -215,7 +216,7 @@ class Videos:
             await _relay_content(request, task, response)
 
     async def _refreshed(self, task: Task) -> Task:
-        """As its upstream tells it now, or video_json it a moment ago."""
+        """The task after a poll of its upstream, or as stored if it was polled less than CLIENT_POLL_INTERVAL_S ago."""
         if task.is_finished:
             return task
         claim = await in_database(claim_for_client, task)
@@ -229,7 +230,7 @@ class Videos:
 
 
 def video_json(task: Task) -> dict[str, Any]:
-    """The task as a client reads it: what the upstream said, under our id and with our last word."""
+    """The task as JSON for the client: the upstream's last report with our id, and our own failure if we ended it."""
     body = {
         "object": "video",
         "model": task.model,
@@ -246,7 +247,7 @@ def video_json(task: Task) -> dict[str, Any]:
 
 
 def _own_failure_messages() -> dict[str, str]:
-    """Failures that the upstream did not tell."""
+    """Messages for the codes of failures that the upstream did not report itself."""
     return {
         NOT_SUBMITTED: _("The model's provider did not take this task. Nothing was charged."),
         GONE_UPSTREAM: _("The model's provider no longer knows this task. Nothing was charged."),
@@ -265,7 +266,7 @@ def _headers(task: Task) -> dict[str, str]:
 
 
 async def _accept_with_retries(task: Task, target: Target, report: TaskReport) -> Task:
-    """The upstream works already, so the books are written however long the database is away."""
+    """Retry while the database is unavailable, because the upstream already works on the task."""
     give_up_at = time.monotonic() + MAX_RETRY_S
     while True:
         try:
@@ -286,20 +287,20 @@ async def _relay_content(request: Request, task: Task, response: UpstreamRespons
             async for chunk in response.chunks():
                 await request.write(chunk, more=True)
     except HttpError as error:
-        # The client sees fewer bytes than it was promised.
+        # Without a last empty chunk, the client notices that bytes are missing.
         log.warning("content_broke_off", task=str(task.pk), error=str(error))
         return
     await request.write(b"", more=False)
 
 
 def _authorize(presented: Presented, address: str | None) -> tuple[int, int]:
-    """(space, user) of a key that may be used. Raises KeyRefused."""
+    """The key's (space id, user id). Raises KeyRefused."""
     key = usable_key(presented, address=address)
     return key.space_id, key.user_id
 
 
 def _find(presented: Presented, address: str | None, name: str) -> Task:
-    """The user's own task. Raises ApiError 404 for any other, as for one that never was."""
+    """The user's own task. Raises ApiError 404 for every other, whether or not it exists."""
     space_id, user_id = _authorize(presented, address)
     match = _PUBLIC_ID.fullmatch(name)
     task = match and Task.objects.filter(space=space_id, user_id=user_id, pk=UUID(match[1])).first()
@@ -308,11 +309,11 @@ def _find(presented: Presented, address: str | None, name: str) -> Task:
     return task
 
 
-# -- Reading ------------------------------------------------------------------------------------------------------
+# -- Parsing ------------------------------------------------------------------------------------------------------
 
 
 class _FieldNameHandler(FileUploadHandler):
-    """Keeps nothing of a file but the field that it came in."""
+    """Collects the names of uploaded files' fields and discards their contents."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -343,7 +344,7 @@ def _form(raw: bytes, content_type: str) -> dict[str, Any]:
 
 
 def _integer(fields: dict[str, Any], name: str, *, default: int, maximum: int) -> int:
-    """A whole number, or the digits of one: OpenAI's seconds are a string."""
+    """An integer, or a string of digits, as OpenAI's clients send `seconds`."""
     value = fields.get(name)
     if value is None:
         return default

@@ -20,15 +20,15 @@ from relay.models import Model, Price, validate_name
 from relay.pricing import MAX_PRICE_NANOS, Rate
 from relay.services import record_change, set_price
 
-# What their figures are called, and by how much to divide for ours.
+# Our names of token prices → those of genai-prices, per million tokens. Its price of requests is per thousand.
 _TOKENS = {"input": "input_mtok", "cached_input": "cache_read_mtok", "output": "output_mtok"}
 _REQUESTS = "requests_kcount"
-# Priced apart from the request's tokens, or as a surcharge on some of them: said, since it is not charged for.
+# Prices that the relay cannot charge. The models are imported, and a note lists what is not charged for.
 _NOT_CHARGED = {"web_searches_kcount", "storage_searches_kcount", "cache_write_mtok", "cache_write_1h_mtok"}
 
 
 class UnsupportedPrice(Exception):
-    """This price cannot be said in ours; the text is why."""
+    """The listed price cannot be expressed as a Rate. The message is the reason that the command prints."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _read(name: str, info: ModelInfo, now: datetime) -> ListedPrice:
 
 
 def _notes(prices: dict[str, Any]) -> Iterator[str]:
-    """What the provider asks and our price does not."""
+    """Yield notes on what the provider charges for and our price leaves out."""
     if uncharged := sorted(prices.keys() & _NOT_CHARGED):
         yield f"not charged for: {', '.join(uncharged)}"
     tiers = [tier.start for price in prices.values() if isinstance(price, TieredPrices) for tier in price.tiers]
@@ -131,7 +131,10 @@ def _figures(prices: dict[str, Any]) -> dict[str, int]:
 
 
 def _nanos(price: Decimal | TieredPrices, per: int) -> int:
-    """Exactly, or not at all. Of a price with tiers the first one, for which a note makes up."""
+    """The price in nano-dollars. Of a tiered price it is the base; `_notes` mentions the other tiers.
+
+    Raises UnsupportedPrice instead of rounding.
+    """
     usd = price.base if isinstance(price, TieredPrices) else price
     nanos = usd * NANOS_PER_USD / per
     if nanos != int(nanos) or not 0 <= nanos <= MAX_PRICE_NANOS:
@@ -140,12 +143,12 @@ def _nanos(price: Decimal | TieredPrices, per: int) -> int:
 
 
 def _rate(listed: ListedPrice, price: Price | None) -> Rate:
-    """What the list does not price (an image, a second) stays as operators set it."""
+    """The rate with the listed prices. Prices that the list does not have (images, seconds) stay as they are."""
     return replace(price.rate if price else Rate(), **listed.figures)
 
 
 def _describe_change(listed: ListedPrice, now: datetime) -> str:
-    """`gpt-4o: input $5.00 → input $2.50`; empty where nothing changes."""
+    """Like `gpt-4o: input $5.00 → input $2.50`; empty if nothing changes."""
     model = Model.objects.filter(name=listed.name).first()
     price = model.price_at(now) if model else None
     after = _rate(listed, price)

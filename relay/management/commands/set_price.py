@@ -88,7 +88,7 @@ def _parse_start(text: str | None) -> datetime:
 
 
 def _save_limits(model: Model, options: dict[str, Any]) -> None:
-    """Put the limits that were given on the model, and keep it; a default above a new largest limit follows it."""
+    """Set and save the given limits. A default limit above the new maximum is lowered to it, unless it was given."""
     for name in LIMITS:
         if options[name] is not None:
             setattr(model, name, options[name])
