@@ -65,7 +65,7 @@ def remove(schema_editor: BaseDatabaseSchemaEditor, table: str) -> None:
 def without_append_only_triggers(connection: BaseDatabaseWrapper, table: str) -> Iterator[None]:
     """Drop the triggers of a table inside the `with` block. Call it in a transaction.
 
-    The transaction keeps other connections from changing rows meanwhile, and a rollback restores the triggers.
+    In a transaction no other connection can use the table without its triggers, and a rollback restores them.
     """
     with connection.cursor() as cursor:
         for statement in _remove(connection, table):

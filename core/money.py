@@ -12,7 +12,7 @@ NANOS_PER_CENT = NANOS_PER_USD // 100
 # Prices are per million tokens, so the cost of one token can be a fraction of a nano-dollar.
 PARTS_PER_NANO = 1_000_000
 
-# The maximum of a wallet. All sums over one space then fit into a BIGINT (9.2e18).
+# The maximum amount of a wallet. All sums over one space then fit into a BIGINT (9.2e18).
 MAX_AMOUNT_NANOS = 1_000_000_000 * NANOS_PER_USD
 
 MINUS = "\N{MINUS SIGN}"

@@ -22,17 +22,17 @@ def can_edit(actor: Person, target: Person) -> bool:
 
 
 def can_set_enabled(actor: Person, target: Person) -> bool:
-    """Like can_edit, but not oneself."""
+    """Nobody enables or disables themselves."""
     return can_edit(actor, target) and actor != target
 
 
 def can_demote(actor: Person, target: Person) -> bool:
-    """Like can_edit, but not oneself."""
+    """Nobody demotes themselves."""
     return can_edit(actor, target) and actor != target
 
 
 def can_set_password(actor: Person, target: Person) -> bool:
-    """Like can_edit, but not oneself: one's own password needs the current password, in Personal Settings."""
+    """Nobody sets their own: Personal Settings changes it and asks for the current password."""
     return can_edit(actor, target) and actor != target
 
 

@@ -29,7 +29,7 @@ def trail() -> list[str]:
     return list(AuditEvent.objects.filter(kind__startswith="key.").order_by("id").values_list("kind", flat=True))
 
 
-def test_a_key_names_its_space_and_is_kept_as_a_hash(member: User) -> None:
+def test_a_key_contains_its_space_and_is_stored_as_a_hash(member: User) -> None:
     key, text = create_key(owner=member, terms=TERMS)
 
     presented = parse_key(text)
@@ -48,11 +48,13 @@ def test_no_two_keys_are_alike(member: User) -> None:
     ["", "sk-", "sk-1-short", "sk-0-" + "a" * 43, "sk-01-" + "a" * 43, "sk-1-" + "a" * 44, "sk-1-" + "ä" * 43]
     + ["sk-٣-" + "a" * 43, " sk-1-" + "a" * 43, "sk-1-" + "a" * 43 + "\n", "sk-" + "9" * 19 + "-" + "a" * 43],
 )
-def test_what_cannot_be_a_key_is_none(text: str) -> None:
+def test_text_without_the_form_of_a_key_is_not_parsed(text: str) -> None:
     assert parse_key(text) is None
 
 
-def test_each_owner_counts_from_one_and_a_number_is_never_used_again(member: User, stranger: User) -> None:
+def test_the_keys_of_each_owner_are_numbered_from_one_and_numbers_are_never_reused(
+    member: User, stranger: User
+) -> None:
     first, _text = create_key(owner=member, terms=TERMS)
     second, _text = create_key(owner=member, terms=TERMS)
     delete_key(key=second, actor=member)
@@ -75,7 +77,7 @@ def test_an_edit_changes_the_terms_and_nothing_else(member: User) -> None:
     assert edited.status == ApiKey.Status.EXHAUSTED
 
 
-def test_an_edit_of_nothing_writes_nothing(member: User) -> None:
+def test_an_edit_without_changes_writes_nothing(member: User) -> None:
     key, _text = create_key(owner=member, terms=TERMS)
 
     edit_key(key=key, terms=TERMS, actor=member)
@@ -123,7 +125,7 @@ def test_a_deleted_key_is_a_tombstone_without_an_old_secret(member: User) -> Non
     assert (gone.deleted_at is not None, gone.is_enabled, gone.old_hash, gone.old_until) == (True, False, "", None)
 
 
-def test_what_was_deleted_meanwhile_does_not_exist(member: User) -> None:
+def test_changing_a_key_that_was_deleted_meanwhile_raises_does_not_exist(member: User) -> None:
     key, _text = create_key(owner=member, terms=TERMS)
     delete_key(key=key, actor=member)
     before = ApiKey.with_deleted.values().get()
@@ -161,7 +163,7 @@ def test_a_manager_revokes_and_does_nothing_else_with_a_members_key(
     assert not ApiKey.objects.exists()
 
 
-def test_a_deleted_members_keys_go_with_them_and_nobody_elses(member: User, manager: User) -> None:
+def test_deleting_a_member_deletes_their_keys_and_nobody_elses(member: User, manager: User) -> None:
     for owner in (member, member, manager):
         create_key(owner=owner, terms=TERMS)
 
@@ -177,13 +179,13 @@ def test_every_deed_is_in_the_trail_and_no_secret_is(member: User) -> None:
     _key, new_text = rotate_key(key=key, grace=timedelta(hours=1), actor=member)
     delete_key(key=key, actor=member)
 
-    told = str(list(AuditEvent.objects.values()))
+    written = str(list(AuditEvent.objects.values()))
     deeds = ["created", "edited", "disabled", "enabled", "rotated", "deleted"]
     assert trail() == [f"key.{deed}" for deed in deeds]
     for secret in (text, new_text):
         presented = parse_key(secret)
         assert presented is not None
-        assert secret[-43:] not in told and secret[-12:] not in told and presented.hash not in told
+        assert secret[-43:] not in written and secret[-12:] not in written and presented.hash not in written
 
 
 @pytest.mark.parametrize(
@@ -197,7 +199,9 @@ def test_every_deed_is_in_the_trail_and_no_secret_is(member: User) -> None:
         ({"limit": 5, "spent": 4, "held": 1}, "enabled"),
     ],
 )
-def test_the_status_says_the_first_reason_that_stops_it(member: User, changes: dict[str, object], status: str) -> None:
+def test_the_status_is_the_first_reason_that_stops_the_key(
+    member: User, changes: dict[str, object], status: str
+) -> None:
     create_key(owner=member, terms=KeyTerms(name="default"))
     ApiKey.objects.update(**changes)
 

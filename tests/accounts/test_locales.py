@@ -1,4 +1,4 @@
-"""The language, time zone and theme that somebody sees the product in."""
+"""The language, time zone and theme of a user, and how each request sets and resets them."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def choose(client: Client, **chosen: str) -> Any:
     return client.post("/me/settings/", {"form": "locale", "language": "", "time_zone": ""} | chosen)
 
 
-# -- Settings -----------------------------------------------------------------------------------------------------
+# -- Settings ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_chosen_language_and_zone_are_kept_and_written_down(signed_in: Client, member: User) -> None:
+def test_a_chosen_language_and_zone_are_saved_and_recorded(signed_in: Client, member: User) -> None:
     response = choose(signed_in, language="zh-hans", time_zone="Asia/Shanghai")
 
     now = User.objects.get(pk=member.pk)
@@ -51,7 +51,7 @@ def test_a_chosen_language_and_zone_are_kept_and_written_down(signed_in: Client,
     assert "语言和时区已保存。" in signed_in.get("/me/settings/").content.decode()
 
 
-def test_what_is_as_it_was_writes_nothing(signed_in: Client) -> None:
+def test_unchanged_settings_write_nothing(signed_in: Client) -> None:
     assert choose(signed_in).status_code == 303
 
     assert not AuditEvent.objects.filter(kind="self.edited").exists()
@@ -62,7 +62,7 @@ def test_what_is_as_it_was_writes_nothing(signed_in: Client) -> None:
     [({"time_zone": zone}, "time_zone") for zone in ("Mars/Olympus", "EST5EDT", "../etc/passwd", "\0", "x" * 70_000)]
     + [({"language": code}, "language") for code in ("tlh", "zh", "en\0", "EN", "x" * 70_000)],
 )
-def test_a_strange_choice_is_refused_beside_its_field(
+def test_an_unknown_choice_is_refused_with_an_error_at_its_field(
     signed_in: Client, member: User, chosen: dict[str, str], field: str
 ) -> None:
     response = choose(signed_in, **chosen)
@@ -73,7 +73,7 @@ def test_a_strange_choice_is_refused_beside_its_field(
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_a_theme_is_kept_by_account_and_browser(signed_in: Client, member: User, theme: str) -> None:
+def test_a_theme_is_saved_in_the_account_and_in_a_cookie(signed_in: Client, member: User, theme: str) -> None:
     response = signed_in.post("/me/settings/", {"form": "theme", "theme": theme})
 
     assert response.status_code == 303 and response.cookies["theme"].value == theme
@@ -84,7 +84,7 @@ def test_a_theme_is_kept_by_account_and_browser(signed_in: Client, member: User,
     assert f'data-theme="{theme}"' in signed_in.get("/me/settings/").content.decode()
 
 
-def test_the_systems_theme_forgets_both(signed_in: Client, member: User) -> None:
+def test_choosing_the_system_theme_clears_account_and_cookie(signed_in: Client, member: User) -> None:
     signed_in.post("/me/settings/", {"form": "theme", "theme": "dark"})
 
     signed_in.post("/me/settings/", {"form": "theme", "theme": ""})
@@ -93,7 +93,7 @@ def test_the_systems_theme_forgets_both(signed_in: Client, member: User) -> None
     assert "data-theme=" not in signed_in.get("/me/settings/").content.decode()
 
 
-def test_a_theme_chosen_with_a_script_answers_with_a_toast(signed_in: Client) -> None:
+def test_a_theme_chosen_with_htmx_is_answered_with_a_toast(signed_in: Client) -> None:
     data = {"form": "theme", "theme": "dark"}
 
     response = signed_in.post("/me/settings/", data, headers={"HX-Request": "true"})
@@ -103,17 +103,17 @@ def test_a_theme_chosen_with_a_script_answers_with_a_toast(signed_in: Client) ->
 
 
 @pytest.mark.parametrize("data", [{"form": "theme", "theme": "pink"}, {"form": "nonsense"}, {"form": "\0"}])
-def test_a_form_that_there_is_not_changes_nothing(signed_in: Client, member: User, data: dict[str, str]) -> None:
+def test_an_unknown_form_or_theme_changes_nothing(signed_in: Client, member: User, data: dict[str, str]) -> None:
     assert signed_in.post("/me/settings/", data).status_code == 422
 
     now = User.objects.get(pk=member.pk)
     assert (now.display_name, now.theme) == ("Jun Sato", "")
 
 
-# -- Language -----------------------------------------------------------------------------------------------------
+# -- Language ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_signed_out_read_what_their_browser_asks_for(client: Client) -> None:
+def test_signed_out_visitors_get_the_language_of_their_browser(client: Client) -> None:
     chinese = client.get("/login/", headers=CHINESE)
     other = client.get("/login/", headers={"Accept-Language": "fr"})
 
@@ -130,7 +130,7 @@ def test_the_language_can_be_switched_before_signing_in(client: Client) -> None:
     assert "<h1>登录</h1>" in page and '<button class="btn btn--sm" type="submit" name="language" value="en"' in page
 
 
-def test_the_switch_leads_to_no_other_site_and_knows_no_other_language(client: Client) -> None:
+def test_the_language_switch_refuses_other_sites_and_unknown_languages(client: Client) -> None:
     response = client.post("/language/", {"language": "tlh", "next": "https://elsewhere.example/"})
 
     assert (response.status_code, response["Location"]) == (302, "/") and "language" not in response.cookies
@@ -140,7 +140,7 @@ def test_an_account_without_a_language_follows_the_browser(signed_in: Client) ->
     assert "<h1>个人设置</h1>" in signed_in.get("/me/settings/", headers=CHINESE).content.decode()
 
 
-def test_a_chosen_language_goes_before_the_browsers(signed_in: Client) -> None:
+def test_a_chosen_language_has_priority_over_the_browsers(signed_in: Client) -> None:
     choose(signed_in, language="en")
 
     response = signed_in.get("/me/settings/", headers=CHINESE)
@@ -175,7 +175,7 @@ def test_each_request_of_a_thread_has_its_own_language_and_zone(signed_in: Clien
     assert (before, between, active()) == (("en", "UTC"),) * 3
 
 
-def test_a_thread_has_the_language_and_zone_of_before_the_request_back(signed_in: Client, member: User) -> None:
+def test_a_request_restores_the_language_and_zone_that_its_thread_had_before(signed_in: Client, member: User) -> None:
     User.objects.filter(pk=member.pk).update(language="en", time_zone="Asia/Tokyo")
 
     with translation.override("zh-hans"), timezone.override("Europe/Berlin"):
@@ -228,7 +228,7 @@ def test_a_request_starts_without_the_language_or_zone_of_its_thread() -> None:
     assert seen == [("en", "UTC")]
 
 
-def test_a_language_that_is_offered_no_more_is_as_none(signed_in: Client, member: User) -> None:
+def test_a_language_or_zone_that_is_no_longer_offered_is_ignored(signed_in: Client, member: User) -> None:
     User.objects.filter(pk=member.pk).update(language="tlh", time_zone="Mars/Olympus")
 
     response = signed_in.get("/console/usage/")
@@ -236,8 +236,10 @@ def test_a_language_that_is_offered_no_more_is_as_none(signed_in: Client, member
     assert (response.status_code, response["Content-Language"]) == (200, "en")
 
 
-def test_it_costs_no_query(signed_in: Client, member: User, django_assert_num_queries: Any) -> None:
-    # The first request of a session notes that it was seen.
+def test_a_chosen_language_zone_and_theme_cost_no_query(
+    signed_in: Client, member: User, django_assert_num_queries: Any
+) -> None:
+    # The first request of a session costs a query more: it stores when the session was last seen.
     signed_in.get("/me/settings/")
     with CaptureQueriesContext(connection) as before:
         signed_in.get("/me/settings/")
@@ -247,10 +249,10 @@ def test_it_costs_no_query(signed_in: Client, member: User, django_assert_num_qu
         signed_in.get("/me/settings/")
 
 
-# -- Time ---------------------------------------------------------------------------------------------------------
+# -- Time -------------------------------------------------------------------------------------------------------------
 
 
-def test_times_are_the_viewers(signed_in: Client, member: User) -> None:
+def test_times_are_in_the_viewers_time_zone(signed_in: Client, member: User) -> None:
     charge(member, cost_usd=1)
     key = {"name": "late", "expires": "2030-12-31"}
     User.objects.filter(pk=member.pk).update(language="zh-hans", time_zone="Asia/Shanghai")
@@ -262,7 +264,7 @@ def test_times_are_the_viewers(signed_in: Client, member: User) -> None:
     assert '2030年12月31日 <span class="dim">00:00</span>' in page and "Asia/Shanghai" in page
 
 
-def test_a_zone_tells_its_offset_of_the_season() -> None:
+def test_the_offset_of_a_zone_follows_daylight_saving_time() -> None:
     winter, summer = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 7, 1, tzinfo=UTC)
 
     assert [offset_of("Europe/Paris", at) for at in (winter, summer)] == ["UTC+01:00", "UTC+02:00"]

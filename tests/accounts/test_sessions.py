@@ -40,7 +40,7 @@ def row_of(client: Client) -> Any:
     return UserSession.objects.get(session_key=client.session.session_key)
 
 
-def test_the_card_tells_device_address_and_which_is_this_one(member: User) -> None:
+def test_the_sessions_card_shows_device_and_address_and_marks_the_current_session(member: User) -> None:
     desk = signed_in("jun")
     signed_in("jun", agent=IPHONE, address="2001:db8::7")
 
@@ -51,7 +51,7 @@ def test_the_card_tells_device_address_and_which_is_this_one(member: User) -> No
     assert page.count("This session") == 1 and page.count("/end/") == 1
 
 
-def test_one_session_is_signed_out(member: User) -> None:
+def test_one_session_is_ended_and_the_others_stay(member: User) -> None:
     desk, phone = signed_in("jun"), signed_in("jun", agent=IPHONE)
 
     assert desk.post(f"/me/sessions/{row_of(phone).pk}/end/").status_code == 303
@@ -63,7 +63,7 @@ def test_one_session_is_signed_out(member: User) -> None:
     }
 
 
-def test_what_the_trail_keeps_of_a_device_is_in_no_language(member: User) -> None:
+def test_the_trail_stores_device_names_untranslated(member: User) -> None:
     desk, phone = signed_in("jun"), signed_in("jun", agent=IPHONE)
 
     desk.post(f"/me/sessions/{row_of(phone).pk}/end/", headers={"Accept-Language": "zh-hans"})
@@ -81,7 +81,7 @@ def test_a_session_that_is_ended_twice_at_once_is_recorded_once(member: User) ->
     assert AuditEvent.objects.filter(kind="session.ended").count() == 1
 
 
-def test_who_is_deleted_while_signing_out_elsewhere_is_signed_out(
+def test_a_user_deleted_while_ending_other_sessions_is_redirected_to_sign_in(
     member: User, manager: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def after_the_deletion(*, user: User) -> None:
@@ -97,7 +97,7 @@ def test_who_is_deleted_while_signing_out_elsewhere_is_signed_out(
     assert not is_in(desk) and not AuditEvent.objects.filter(kind="session.others_ended").exists()
 
 
-def test_everywhere_else_is_signed_out_and_this_one_stays(member: User) -> None:
+def test_all_other_sessions_are_ended_and_the_current_one_stays(member: User) -> None:
     desk, phone = signed_in("jun"), signed_in("jun", agent=IPHONE)
     unlisted = signed_in("jun")
     row_of(unlisted).delete()
@@ -109,7 +109,7 @@ def test_everywhere_else_is_signed_out_and_this_one_stays(member: User) -> None:
 
 
 @pytest.mark.parametrize("username", ["stranger", "mira", "amara"])
-def test_nobody_sees_or_ends_anothers(
+def test_nobody_sees_or_ends_another_users_session(
     space: Any, admin_member: User, member: User, stranger: User, username: str
 ) -> None:
     mine, theirs = signed_in("jun"), signed_in(username, agent=IPHONE, address="198.51.100.77")
@@ -120,19 +120,19 @@ def test_nobody_sees_or_ends_anothers(
     assert "198.51.100.77" not in mine.get("/me/settings/").content.decode()
 
 
-def test_this_one_is_ended_by_signing_out(member: User) -> None:
+def test_the_current_session_cannot_be_ended_like_the_others(member: User) -> None:
     desk = signed_in("jun")
 
     assert desk.post(f"/me/sessions/{row_of(desk).pk}/end/").status_code == 404 and is_in(desk)
 
 
-def test_sessions_that_no_longer_count_are_not_shown(member: User, manager: User) -> None:
+def test_invalid_sessions_are_not_shown(member: User, manager: User) -> None:
     desk = signed_in("jun")
-    for how in ("signed out", "run out", "epoch"):
+    for how in ("signed out", "expired", "epoch"):
         other = signed_in("jun", address="198.51.100.77")
         if how == "signed out":
             other.post("/logout/")
-        elif how == "run out":
+        elif how == "expired":
             Session.objects.filter(pk=other.session.session_key).update(expire_date=timezone.now())
         else:
             set_enabled(member=User.objects.get(pk=member.pk), is_enabled=False, actor=manager)
@@ -157,7 +157,7 @@ def test_last_seen_is_written_once_a_minute(member: User) -> None:
     assert timezone.now() - row_of(desk).last_seen_at < timedelta(minutes=1)
 
 
-def test_what_ran_out_long_ago_is_forgotten_at_the_next_sign_in(member: User) -> None:
+def test_rows_of_expired_sessions_are_deleted_at_the_next_sign_in(member: User) -> None:
     signed_in("jun")
     UserSession.objects.update(last_seen_at=timezone.now() - timedelta(days=90))
 
@@ -167,7 +167,7 @@ def test_what_ran_out_long_ago_is_forgotten_at_the_next_sign_in(member: User) ->
 
 
 @pytest.mark.parametrize("agent", ["", "x" * 10_000, "Mozilla/5.0 <script>alert(1)</script>"])
-def test_a_strange_browser_is_shown_harmlessly(member: User, agent: str) -> None:
+def test_an_unknown_user_agent_is_shown_as_an_unknown_device(member: User, agent: str) -> None:
     desk = signed_in("jun", agent=agent)
 
     page = desk.get("/me/settings/").content.decode()
@@ -186,5 +186,5 @@ def test_a_strange_browser_is_shown_harmlessly(member: User, agent: str) -> None
         ("curl/8.5", "Unknown device"),
     ],
 )
-def test_devices_are_named_in_plain_words(agent: str, device: str) -> None:
+def test_a_device_is_named_by_browser_and_system(agent: str, device: str) -> None:
     assert device_of(agent).text == device

@@ -1,4 +1,4 @@
-"""A crowd of guesses at one moment gets no more of them answered than one after the other would."""
+"""Concurrent guesses get no more attempts than sequential ones; a lock-out states its remaining wait."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from tests.authenticator import App, give_password
 from tests.factories import PASSWORD, MemberFactory
 from tests.quotas.test_concurrency import together
 
-CROWD = 12
+CONCURRENT_GUESSES = 12
 THREADS = pytest.mark.django_db(transaction=True)
 
 
 class SlowHasher(MD5PasswordHasher):
-    """As slow as a real one, so that guesses meet; tells how many were looked at."""
+    """A hasher as slow as a real one, so that guesses overlap. It lists the passwords that were compared."""
 
     algorithm = "slow"
-    looked_at: list[str] = []
+    compared: list[str] = []
 
     def encode(self, password: str, salt: str) -> str:
-        SlowHasher.looked_at.append(password)
+        SlowHasher.compared.append(password)
         time.sleep(0.1)
         return super().encode(password, salt)
 
@@ -40,8 +40,8 @@ def slow(settings: Any, member: User) -> list[str]:
     settings.PASSWORD_HASHERS = ["tests.accounts.test_throttle.SlowHasher"]
     member.set_password(PASSWORD)
     member.save(update_fields=["password"])
-    SlowHasher.looked_at.clear()
-    return SlowHasher.looked_at
+    SlowHasher.compared.clear()
+    return SlowHasher.compared
 
 
 def statuses(answers: list[Any]) -> list[int]:
@@ -50,22 +50,27 @@ def statuses(answers: list[Any]) -> list[int]:
 
 @THREADS
 @pytest.mark.parametrize("username", ["jun", "nobody"])
-def test_a_crowd_of_sign_ins_gets_as_many_looks_as_a_name_has(slow: list[str], username: str) -> None:
-    guesses = [f"guess {number}" for number in range(CROWD)]
-    clients = [Client(REMOTE_ADDR=f"198.51.100.{number}") for number in range(CROWD)]
+def test_concurrent_sign_ins_are_compared_up_to_the_limit_of_a_name(slow: list[str], username: str) -> None:
+    guesses = [f"guess {number}" for number in range(CONCURRENT_GUESSES)]
+    clients = [Client(REMOTE_ADDR=f"198.51.100.{number}") for number in range(CONCURRENT_GUESSES)]
 
     answers = together(
         *(lambda pair=pair: give_password(pair[0], username, pair[1]) for pair in zip(clients, guesses, strict=True))
     )
 
     assert len(set(slow) & set(guesses)) == len(slow) == MAX_FAILURES_PER_NAME
-    assert set(statuses(answers)) <= {422, 429} and statuses(answers).count(429) >= CROWD - MAX_FAILURES_PER_NAME
+    assert (
+        set(statuses(answers)) <= {422, 429}
+        and statuses(answers).count(429) >= CONCURRENT_GUESSES - MAX_FAILURES_PER_NAME
+    )
     assert give_password(Client(REMOTE_ADDR="203.0.113.9"), username).status_code == 429
 
 
 @THREADS
-def test_a_crowd_of_present_passwords_gets_as_many_looks(slow: list[str], member: User) -> None:
-    clients = [Client() for _ in range(CROWD)]
+def test_concurrent_confirmations_of_a_password_are_compared_up_to_the_limit_of_a_name(
+    slow: list[str], member: User
+) -> None:
+    clients = [Client() for _ in range(CONCURRENT_GUESSES)]
     for client in clients:
         client.force_login(member, backend=BACKEND)
 
@@ -73,13 +78,16 @@ def test_a_crowd_of_present_passwords_gets_as_many_looks(slow: list[str], member
         *(lambda client=client: client.post("/me/confirm/", {"present_password": "guess"}) for client in clients)
     )
 
-    assert slow == ["guess"] * MAX_FAILURES_PER_NAME and statuses(answers).count(429) >= CROWD - MAX_FAILURES_PER_NAME
+    assert (
+        slow == ["guess"] * MAX_FAILURES_PER_NAME
+        and statuses(answers).count(429) >= CONCURRENT_GUESSES - MAX_FAILURES_PER_NAME
+    )
     assert clients[0].post("/me/confirm/", {"present_password": PASSWORD}).status_code == 429
 
 
 @THREADS
-def test_a_crowd_over_many_names_gets_as_many_looks_as_an_address_has(slow: list[str]) -> None:
-    guesses = [f"name{number}" for number in range(MAX_FAILURES_PER_ADDRESS + CROWD)]
+def test_concurrent_guesses_with_many_names_are_compared_up_to_the_limit_of_an_address(slow: list[str]) -> None:
+    guesses = [f"name{number}" for number in range(MAX_FAILURES_PER_ADDRESS + CONCURRENT_GUESSES)]
 
     together(*(lambda name=name: give_password(Client(), name, "guess") for name in guesses))
 
@@ -88,14 +96,14 @@ def test_a_crowd_over_many_names_gets_as_many_looks_as_an_address_has(slow: list
 
 
 @THREADS
-def test_a_right_password_in_a_crowd_of_right_ones_is_not_locked(slow: list[str]) -> None:
+def test_concurrent_sign_ins_with_the_right_password_are_not_locked_out(slow: list[str]) -> None:
     answers = together(*(lambda: give_password(Client(), "jun") for _ in range(MAX_FAILURES_PER_NAME)))
 
     assert statuses(answers) == [302] * MAX_FAILURES_PER_NAME and not AccessAttempt.objects.exists()
 
 
 @pytest.mark.django_db
-def test_one_right_password_after_four_wrong_ones_begins_anew(member: User) -> None:
+def test_one_right_password_after_four_wrong_ones_resets_the_failures(member: User) -> None:
     for _ in range(3):
         for _ in range(MAX_FAILURES_PER_NAME - 1):
             assert give_password(Client(), "jun", "wrong").status_code == 422
@@ -104,7 +112,7 @@ def test_one_right_password_after_four_wrong_ones_begins_anew(member: User) -> N
 
 
 @pytest.mark.django_db
-def test_what_was_right_at_another_door_neither_counts_nor_forgives(client: Client, member: User) -> None:
+def test_a_right_password_on_another_page_neither_counts_nor_resets_failures(client: Client, member: User) -> None:
     client.force_login(member, backend=BACKEND)
     for _ in range(MAX_FAILURES_PER_NAME - 1):
         client.post("/me/confirm/", {"present_password": "wrong"})
@@ -134,13 +142,13 @@ def test_a_right_password_before_the_second_step_is_not_counted(member: User) ->
 
 
 @pytest.mark.django_db
-def test_the_right_passwords_of_an_office_do_not_count_for_its_address(member: User) -> None:
+def test_right_passwords_from_one_address_do_not_count_as_failures(member: User) -> None:
     people = [MemberFactory.create(space=member.space) for _ in range(MAX_FAILURES_PER_ADDRESS + 1)]
 
     assert {give_password(Client(), person.username).status_code for person in people} == {302}
 
 
-# -- How long it lasts ------------------------------------------------------------------------------------------------
+# -- Length of a lock-out ---------------------------------------------------------------------------------------------
 
 
 def wrong(count: int, *, ago: timedelta, username: str = "jun", address: str = "198.51.100.1") -> None:
@@ -152,23 +160,23 @@ def wrong(count: int, *, ago: timedelta, username: str = "jun", address: str = "
 
 @pytest.mark.django_db
 @pytest.mark.parametrize(
-    ("ago_s", "wait_s", "said"),
+    ("ago_s", "wait_s", "message"),
     [
         (1, 900, "Try again in 15 minutes."),
         (9 * 60 + 30, 360, "Try again in 6 minutes."),
         (14 * 60 + 30, 60, "Try again in 1 minute."),
     ],
 )
-def test_the_wait_that_is_told_is_what_is_left_of_it(member: User, ago_s: int, wait_s: int, said: str) -> None:
+def test_a_locked_out_user_is_told_the_remaining_wait(member: User, ago_s: int, wait_s: int, message: str) -> None:
     wrong(MAX_FAILURES_PER_NAME, ago=timedelta(seconds=ago_s))
 
     answer = give_password(Client(), "jun")
 
-    assert (answer.status_code, answer["Retry-After"]) == (429, str(wait_s)) and said in answer.content.decode()
+    assert (answer.status_code, answer["Retry-After"]) == (429, str(wait_s)) and message in answer.content.decode()
 
 
 @pytest.mark.django_db
-def test_the_wait_is_over_when_enough_of_them_are_old(member: User) -> None:
+def test_the_wait_ends_when_enough_failures_have_expired(member: User) -> None:
     wrong(3, ago=timedelta(minutes=10, seconds=30))
     wrong(2, ago=timedelta(minutes=1), address="198.51.100.2")
 
@@ -176,7 +184,7 @@ def test_the_wait_is_over_when_enough_of_them_are_old(member: User) -> None:
 
 
 @pytest.mark.django_db
-def test_the_wait_of_an_address_is_told_to_names_that_are_free(member: User) -> None:
+def test_the_wait_of_a_locked_address_applies_to_names_without_failures(member: User) -> None:
     for number in range(MAX_FAILURES_PER_ADDRESS):
         wrong(1, ago=timedelta(minutes=2, seconds=30), username=f"guess{number}", address="127.0.0.1")
 
@@ -184,7 +192,7 @@ def test_the_wait_of_an_address_is_told_to_names_that_are_free(member: User) -> 
 
 
 @pytest.mark.django_db
-def test_the_wait_at_other_doors_and_in_chinese(client: Client, member: User) -> None:
+def test_the_wait_is_stated_on_other_pages_and_in_chinese(client: Client, member: User) -> None:
     client.force_login(member, backend=BACKEND)
     wrong(MAX_FAILURES_PER_NAME, ago=timedelta(minutes=9, seconds=30))
 

@@ -1,4 +1,4 @@
-"""What the trail knows after acts, and what it knows of those that were refused."""
+"""The audit trail records every change, refusal and sign-in, and never a secret."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ def as_(user: User) -> Client:
 
 
 def refusals(**which: Any) -> list[tuple[str, str, str, str]]:
-    """(actor, kind, target, why), the oldest first."""
+    """Return (actor, kind, target, reason) of the recorded refusals, oldest first."""
     events = AuditEvent.objects.exclude(refusal="").filter(**which).order_by("id")
     return list(events.values_list("actor_name", "kind", "target_name", "refusal"))
 
 
-# -- What happened can be read from it alone ------------------------------------------------------------------------
+# -- The state can be rebuilt from the trail alone --------------------------------------------------------------------
 
 Known = dict[int, dict[str, Any]]
 
 
 def rebuilt(space: Space) -> Known:
-    """Every living member's names, role, state and allocation, by what the trail says and by nothing else."""
+    """Rebuild the names, role, state and allocation of every member from the trail alone, without deleted members."""
     known: Known = {}
     for event in AuditEvent.objects.filter(space=space, refusal="").order_by("id"):
         assert event.target_id is not None
@@ -86,7 +86,7 @@ def stored(space: Space) -> Known:
 
 
 def click(chance: random.Random, who: list[User], number: int, step: int) -> None:
-    """One post of somebody to some address, sensible or not."""
+    """Send one POST request of a random user to a random page, valid or not."""
     edit = {"username": f"name{step}", "display_name": f"Name {step}", "remaining": str(chance.randint(0, 300))}
     if chance.random() < 0.5:
         edit |= {"admin": "on"}
@@ -109,7 +109,7 @@ def click(chance: random.Random, who: list[User], number: int, step: int) -> Non
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_random_clicking_can_be_rebuilt_from_the_trail(
+def test_the_state_after_random_requests_can_be_rebuilt_from_the_trail(
     space: Space, manager: User, admin_member: User, member: User, stranger: User, seed: int
 ) -> None:
     chance = random.Random(seed)
@@ -125,7 +125,7 @@ def test_random_clicking_can_be_rebuilt_from_the_trail(
     assert rebuilt(Space.objects.get(name="Elsewhere")).keys() <= others.keys() | stored(stranger.space).keys()
 
 
-# -- Refused attempts -----------------------------------------------------------------------------------------------
+# -- Refused attempts -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -159,14 +159,14 @@ def test_a_refused_attempt_is_recorded_and_nothing_else_is(
     assert event.address == "198.51.100.7" and len(event.request_id) == 32
 
 
-def test_looking_is_no_attempt(member: User) -> None:
+def test_get_requests_and_previews_are_not_recorded_as_refusals(member: User) -> None:
     assert as_(member).get("/space/users/2/delete/").status_code == 403
     assert as_(member).post("/space/users/2/preview/", {"remaining": "1"}).status_code == 403
 
     assert refusals() == []
 
 
-def test_a_strangers_number_leaves_nothing_in_either_trail(manager: User, stranger: User) -> None:
+def test_editing_a_member_of_another_space_leaves_nothing_in_either_trail(manager: User, stranger: User) -> None:
     client = as_(manager)
     before = AuditEvent.objects.count()
 
@@ -175,7 +175,7 @@ def test_a_strangers_number_leaves_nothing_in_either_trail(manager: User, strang
     assert AuditEvent.objects.count() == before
 
 
-def test_a_wrong_present_password_is_recorded(member: User) -> None:
+def test_a_wrong_current_password_is_recorded(member: User) -> None:
     given = {"form": "password", "present_password": SECRET, "new_password": SECRET + "2"}
 
     assert as_(member).post("/me/settings/", given).status_code == 422
@@ -183,7 +183,7 @@ def test_a_wrong_present_password_is_recorded(member: User) -> None:
     assert refusals() == [("jun", "self.password_changed", "jun", "wrong_password")]
 
 
-def test_a_loop_of_refusals_does_not_fill_the_table(member: User) -> None:
+def test_repeated_refusals_are_recorded_up_to_the_hourly_limit(member: User) -> None:
     client = as_(member)
 
     for _ in range(MAX_REFUSALS_PER_HOUR + 5):
@@ -216,13 +216,13 @@ def test_a_refusal_is_recorded_once_its_transaction_is_rolled_back(space: Space,
     assert AuditEvent.objects.get(refusal="name_taken").after == {"name": "Halcyon Labs", "manager_username": "nora"}
 
 
-def test_a_failure_is_no_refusal(operator: User) -> None:
+def test_an_error_that_is_not_a_refusal_is_not_recorded(operator: User) -> None:
     record_refused_deed("space.created", RuntimeError("no connection"), actor=operator, target=None)
 
     assert refusals() == []
 
 
-def test_what_django_admin_refuses_an_operator_is_recorded(member: User, operator: User) -> None:
+def test_a_request_that_django_admin_refuses_is_recorded(member: User, operator: User) -> None:
     answer = as_(operator).post(f"/admin/accounts/user/{member.pk}/change/", {"username": "x-new"})
 
     assert answer.status_code == 403
@@ -231,7 +231,7 @@ def test_what_django_admin_refuses_an_operator_is_recorded(member: User, operato
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.postgresql("SQLite's pages write one after the other")
+@pytest.mark.postgresql("SQLite allows one writer at a time, so that the two cannot race")
 @pytest.mark.parametrize(
     ("path", "kind"),
     [("/admin/tenants/space/add/", "space.created"), ("/admin/accounts/user/{pk}/change/", "manager.reset")],
@@ -245,8 +245,8 @@ def test_a_name_that_is_taken_while_an_operators_page_saves_is_in_the_trail(
     with ThreadPoolExecutor(1) as thread:
         with transaction.atomic():
             create_space(name="Elsewhere", manager_username="nora", manager_password=SECRET)
-            page = thread.submit(_post_and_hang_up, client, path.format(pk=manager.pk), form)
-            wait_for(_is_somebody_waiting, seconds=20)
+            page = thread.submit(_post_and_close_connection, client, path.format(pk=manager.pk), form)
+            wait_for(_is_a_lock_awaited, seconds=20)
         answer = page.result(timeout=60)
 
     assert (answer.status_code, answer["Location"]) == (302, path.format(pk=manager.pk))
@@ -254,20 +254,20 @@ def test_a_name_that_is_taken_while_an_operators_page_saves_is_in_the_trail(
     assert User.objects.get(pk=manager.pk).username == "mira" and not Space.objects.filter(name="Northwind").exists()
 
 
-def _post_and_hang_up(client: Client, path: str, form: dict[str, str]) -> Any:
+def _post_and_close_connection(client: Client, path: str, form: dict[str, str]) -> Any:
     try:
         return client.post(path, form)
     finally:
         connection.close()
 
 
-def _is_somebody_waiting() -> bool:
+def _is_a_lock_awaited() -> bool:
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
         return bool(cursor.fetchone()[0])
 
 
-def test_commands_are_actors_by_their_names(space: Space) -> None:
+def test_management_commands_are_recorded_as_actors_by_name(space: Space) -> None:
     call_command("grant", space="Halcyon Labs", amount="5", reason="More", stdout=StringIO())
     with pytest.raises(CommandError):
         call_command("grant", space="Halcyon Labs", amount="-900", reason="Too much", stdout=StringIO())
@@ -276,24 +276,24 @@ def test_commands_are_actors_by_their_names(space: Space) -> None:
     assert refusals() == [("grant", "pool.revoke", "Halcyon Labs", "insufficient_pool")]
 
 
-# -- Coming and going -----------------------------------------------------------------------------------------------
+# -- Sign-ins and sign-outs -------------------------------------------------------------------------------------------
 
 
 def try_to_sign_in(username: str, password: str = PASSWORD, client: Client | None = None) -> int:
     return (client or Client()).post("/login/", {"username": username, "password": password}).status_code
 
 
-def test_who_comes_and_who_goes_is_recorded(member: User) -> None:
+def test_sign_ins_and_sign_outs_are_recorded(member: User) -> None:
     client = Client()
     assert try_to_sign_in("JUN", client=client) == 302
     client.post("/logout/")
 
     events = AuditEvent.objects.filter(kind__startswith="session.").order_by("id")
-    said = list(events.values_list("kind", "actor_name", "target_name", "address"))
-    assert said == [(f"session.signed_{way}", "jun", "jun", "127.0.0.1") for way in ("in", "out")]
+    found = list(events.values_list("kind", "actor_name", "target_name", "address"))
+    assert found == [(f"session.signed_{way}", "jun", "jun", "127.0.0.1") for way in ("in", "out")]
 
 
-def test_refused_sign_ins_say_why_to_the_right_people(member: User, space: Space) -> None:
+def test_refused_sign_ins_are_recorded_with_their_reason_in_the_space_of_the_user(member: User, space: Space) -> None:
     MemberFactory(space=space, username="asleep")
     User.objects.filter(username="asleep").update(is_active=False)
     for username in ("jun", "asleep", SECRET):
@@ -306,14 +306,14 @@ def test_refused_sign_ins_say_why_to_the_right_people(member: User, space: Space
     assert refusals(space=None) == [("", "session.signed_in", "", "unknown_name")]
 
 
-def test_a_lock_is_told_apart_from_a_wrong_password(member: User) -> None:
+def test_a_locked_out_sign_in_is_recorded_with_a_reason_of_its_own(member: User) -> None:
     for _ in range(MAX_FAILURES_PER_NAME + 1):
         try_to_sign_in("jun", "wrong")
 
     assert [why for *_, why in refusals()] == ["wrong_password"] * MAX_FAILURES_PER_NAME + ["locked"]
 
 
-# -- Secrets --------------------------------------------------------------------------------------------------------
+# -- Secrets ----------------------------------------------------------------------------------------------------------
 
 
 def test_no_secret_gets_into_the_trail(
@@ -333,8 +333,8 @@ def test_no_secret_gets_into_the_trail(
     as_(operator).post("/admin/tenants/space/add/", space_form)
     as_(operator).post(f"/admin/accounts/user/{manager.pk}/change/", {"username": "mira", "new_password": SECRET})
     monkeypatch.setattr("sys.stdin", StringIO(f"{SECRET}\n"))
-    said = {"name": "up", "base_url": "https://up.example/v1", "models": "m", "credential_stdin": True}
-    call_command("add_upstream", **said, stdout=StringIO())
+    options = {"name": "up", "base_url": "https://up.example/v1", "models": "m", "credential_stdin": True}
+    call_command("add_upstream", **options, stdout=StringIO())
     monkeypatch.setattr("sys.stdin", StringIO(f"{SECRET}\n"))
     call_command("create_space", name="Third", manager="third", grant="1", password_stdin=True, stdout=StringIO())
 
@@ -349,7 +349,7 @@ def test_no_secret_gets_into_the_trail(
     "fact",
     [{"password": "x"}, {"new_password": "x"}, {"key": {"hash": "x"}}, {"totp_secret": "x"}, {"recovery_codes": ["x"]}],
 )
-def test_a_field_named_like_a_secret_is_refused_with_the_act(member: User, fact: dict[str, Any]) -> None:
+def test_a_field_named_like_a_secret_raises_and_writes_nothing(member: User, fact: dict[str, Any]) -> None:
     before = AuditEvent.objects.count()
 
     with pytest.raises(SecretInTrailError):
@@ -358,7 +358,7 @@ def test_a_field_named_like_a_secret_is_refused_with_the_act(member: User, fact:
     assert AuditEvent.objects.count() == before
 
 
-# -- Operators' own -------------------------------------------------------------------------------------------------
+# -- Events of operators ----------------------------------------------------------------------------------------------
 
 
 def test_prices_and_upstreams_are_recorded_for_operators_alone(operator: User) -> None:

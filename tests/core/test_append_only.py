@@ -1,4 +1,4 @@
-"""The database itself refuses changes to the books, after all migrations, on both databases."""
+"""Append-only triggers exist on every table of the books after all migrations, on both databases."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def test_an_amount_as_people_write_it_is_read(text: str, nanos: int) -> None:
         ("99999999999999999999", "too_large"),
     ],
 )
-def test_what_is_no_amount_is_refused_with_its_reason(text: str, code: str) -> None:
+def test_text_that_is_not_an_amount_is_refused_with_its_reason(text: str, code: str) -> None:
     with pytest.raises(AmountError) as refusal:
         parse_usd(text)
 
@@ -178,7 +178,7 @@ def test_a_cost_is_rounded_up_to_cents_and_exact_below_one(nanos: int, text: str
 
 
 @given(AMOUNTS)
-def test_a_screen_shows_no_balance_that_is_not_there_and_no_cost_that_is_too_small(nanos: int) -> None:
+def test_a_balance_is_never_shown_too_high_and_a_cost_never_too_low(nanos: int) -> None:
     shown = parse_usd(format_balance(nanos))
 
     assert shown <= nanos < shown + NANOS_PER_CENT
@@ -204,13 +204,13 @@ def test_the_figures_of_a_sum_add_up_as_they_are_shown(parts: list[int]) -> None
         (1_234_500_000_000_000_000, "$1,234.50"),
     ],
 )
-def test_parts_of_a_nano_dollar_are_shown_to_the_last_digit(parts: int, text: str) -> None:
+def test_fractions_of_a_nano_dollar_are_shown_to_the_last_digit(parts: int, text: str) -> None:
     assert format_parts(parts) == text
 
 
 @given(AMOUNTS, PARTS)
 def test_the_figures_of_a_difference_add_up_as_they_are_shown(total: int, parts: list[int]) -> None:
-    """Total - allocated - used = available, as it is written on Credits Management."""
+    """The equation of Credits Management: total - allocated - used = available."""
     left, first, *others = [_nanos(text) for text in format_sum(total - sum(parts), total, *(-part for part in parts))]
 
     assert left == first + sum(others)
@@ -231,14 +231,14 @@ def test_the_figures_of_a_difference_add_up_as_they_are_shown(total: int, parts:
         ([], []),
     ],
 )
-def test_a_sum_is_shown_in_cents_where_they_add_up_and_else_to_the_finest_digit(
+def test_a_sum_is_shown_in_cents_if_they_add_up_and_otherwise_to_the_finest_digit(
     nanos: list[int], texts: list[str]
 ) -> None:
     assert format_sum(*nanos) == texts
 
 
 def _read(text: str) -> int | str:
-    """The amount, or the code of the refusal."""
+    """Return the amount, or the code of the AmountError."""
     try:
         return parse_usd(text)
     except AmountError as error:
@@ -246,7 +246,7 @@ def _read(text: str) -> int | str:
 
 
 def _nanos(text: str) -> int:
-    """What a shown figure says, beyond the limits of what may be entered."""
+    """Parse a displayed figure, which may exceed the limits of parse_usd."""
     whole, part = text.replace(MINUS, "").replace("$", "").replace(",", "").split(".")
     nanos = int(whole + part.ljust(9, "0"))
     return -nanos if MINUS in text else nanos

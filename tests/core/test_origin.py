@@ -37,13 +37,13 @@ def seen(settings: Any, peer: str, forwarded: str, trusted: list[str]) -> str | 
         ("::ffff:198.51.100.7", "", [], "198.51.100.7"),
     ],
 )
-def test_a_proxy_is_believed_only_where_settings_say_so(
+def test_x_forwarded_for_counts_only_from_trusted_proxies(
     settings: Any, peer: str, forwarded: str, trusted: list[str], address: str | None
 ) -> None:
     assert seen(settings, peer, forwarded, trusted) == address
 
 
-def test_the_relay_believes_the_line_that_its_proxy_added_not_the_one_that_the_client_sent(settings: Any) -> None:
+def test_the_relay_reads_the_header_that_its_proxy_added_not_the_one_that_the_client_sent(settings: Any) -> None:
     settings.TRUSTED_PROXIES = [ip_network("10.0.0.0/8")]
     lines = [(b"x-forwarded-for", b"6.6.6.6"), (b"host", b"h"), (b"x-forwarded-for", b"1.1.1.1")]
     request = Request({"client": ("10.0.0.1", 5), "headers": lines}, receive=nobody, send=nobody)
@@ -51,11 +51,11 @@ def test_the_relay_believes_the_line_that_its_proxy_added_not_the_one_that_the_c
 
 
 async def nobody(*_: Any) -> Any:
-    raise AssertionError("an address is read from the head alone")
+    raise AssertionError("the address must be read from the headers alone")
 
 
 @pytest.mark.parametrize(("peer", "is_secure"), [("10.0.0.1", True), ("198.51.100.7", False)])
-def test_only_a_trusted_proxy_says_that_it_was_https(settings: Any, peer: str, is_secure: bool) -> None:
+def test_only_a_trusted_proxy_may_state_that_the_client_used_https(settings: Any, peer: str, is_secure: bool) -> None:
     settings.TRUSTED_PROXIES = [ip_network("10.0.0.0/8")]
     settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     seen_secure = []
@@ -70,7 +70,7 @@ def test_only_a_trusted_proxy_says_that_it_was_https(settings: Any, peer: str, i
 
 
 @pytest.mark.django_db
-def test_a_refused_deed_leaves_no_event_of_having_been_done(member: User, manager: User) -> None:
+def test_a_refused_deed_leaves_no_event(member: User, manager: User) -> None:
     before = AuditEvent.objects.count()
     changes = MemberChanges(display_name="Changed", remaining_nanos=501 * NANOS_PER_USD)
 

@@ -17,14 +17,14 @@ def old_key(settings: Any) -> None:
 
 
 @pytest.mark.parametrize("clear", ["sk-abc", "x" * 4000, "ключ"])
-def test_a_credential_comes_back_and_cannot_be_seen_in_what_is_kept(clear: str) -> None:
+def test_a_secret_is_decrypted_to_itself_and_not_visible_in_the_encrypted_text(clear: str) -> None:
     sealed = encrypt(clear)
 
     assert decrypt(sealed) == clear
     assert clear not in sealed and encrypt(clear) != sealed
 
 
-def test_a_new_key_in_front_reads_what_the_old_one_wrote(settings: Any) -> None:
+def test_with_a_new_key_in_front_old_secrets_are_decrypted_and_rotated(settings: Any) -> None:
     sealed = encrypt("sk-abc")
     settings.CREDENTIAL_KEYS = [NEW, OLD]
 
@@ -35,18 +35,18 @@ def test_a_new_key_in_front_reads_what_the_old_one_wrote(settings: Any) -> None:
     assert decrypt(rotated) == "sk-abc"
 
 
-@pytest.mark.parametrize("open_it", [decrypt, rotate])
-def test_without_the_right_key_nothing_opens_and_the_words_hold_no_secret(settings: Any, open_it: Any) -> None:
+@pytest.mark.parametrize("read", [decrypt, rotate])
+def test_without_the_right_key_nothing_is_decrypted_and_the_error_holds_no_secret(settings: Any, read: Any) -> None:
     sealed = encrypt("sk-abc")
     settings.CREDENTIAL_KEYS = [OTHER]
 
     with pytest.raises(ImproperlyConfigured, match="none of them opens this credential") as error:
-        open_it(sealed)
+        read(sealed)
 
     assert OTHER not in str(error.value) and sealed not in str(error.value)
 
 
-def test_without_any_key_it_says_how_to_make_one(settings: Any) -> None:
+def test_without_any_key_the_error_says_how_to_generate_one(settings: Any) -> None:
     settings.CREDENTIAL_KEYS = []
 
     with pytest.raises(ImproperlyConfigured, match=r"CREDENTIAL_KEYS is not set.*generate_key"):
@@ -54,7 +54,7 @@ def test_without_any_key_it_says_how_to_make_one(settings: Any) -> None:
 
 
 @pytest.mark.parametrize("key", ["short", "", "x" * 44, "ключ"])
-def test_a_key_that_is_none_is_refused_and_not_quoted(settings: Any, key: str) -> None:
+def test_an_invalid_key_is_refused_and_not_quoted_in_the_error(settings: Any, key: str) -> None:
     settings.CREDENTIAL_KEYS = [NEW, key]
 
     with pytest.raises(ImproperlyConfigured, match="not 32 bytes") as error:
@@ -64,6 +64,6 @@ def test_a_key_that_is_none_is_refused_and_not_quoted(settings: Any, key: str) -
 
 
 @pytest.mark.parametrize("sealed", ["", "junk", "gAAAAA"])
-def test_what_was_never_sealed_does_not_open(sealed: str) -> None:
+def test_text_that_was_never_encrypted_is_not_decrypted(sealed: str) -> None:
     with pytest.raises(ImproperlyConfigured):
         decrypt(sealed)
