@@ -1,7 +1,8 @@
-"""PostgreSQL's function quotas_charge_set: its parameters and its answer, declared once by name.
+"""Parameters and result columns of the PostgreSQL function quotas_charge_set, declared once by name.
 
-From these declarations come the call, the values that it sends and the text of the function's newest version, which
-`python -m quotas.charge_set` renders from sql/charge_set.template.sql. See docs/developers.md, "The set function".
+The call, its values and the SQL text of the function's newest version are generated from these declarations.
+`python -m quotas.charge_set` renders the text from sql/charge_set.template.sql; see docs/developers.md, "The set
+function".
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ TEMPLATE_PATH = Path(__file__).parent / "sql" / "charge_set.template.sql"
 
 @dataclass(frozen=True)
 class OrderColumn:
-    """One value of each order: its name and type in SQL, and the attribute of an SetEntry that it is read from.
+    """One column of an order: its name and type in SQL, and the attribute path of a SetEntry that it is read from.
 
-    `encode` makes text of a value for which str() is wrong or slow.
+    `encode` turns a value into text where str() would be wrong or slow.
     """
 
     name: str
@@ -39,7 +40,7 @@ class OrderColumn:
 
 
 class SetEntry(NamedTuple):
-    """An order with its place in the set, and the id of the usage record that it may lead to."""
+    """An order, its place in the set, and the id that its usage record gets when one is written."""
 
     place: int
     record: str
@@ -48,7 +49,7 @@ class SetEntry(NamedTuple):
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """The orders of one kind, for which the function takes an array for each column: <kind>_<column>."""
+    """The array parameters for one kind of order, one per column, named <kind>_<column>."""
 
     kind: str
     columns: tuple[OrderColumn, ...]
@@ -59,7 +60,7 @@ class ParameterGroup:
 
     @cached_property
     def _read(self) -> Callable[[SetEntry], tuple[Any, ...]]:
-        # One attrgetter for all columns reads an order without a Python call for each.
+        # One attrgetter for all columns, because a Python call per column would be slower.
         return attrgetter(*(column.path for column in self.columns))
 
     @cached_property
@@ -67,7 +68,7 @@ class ParameterGroup:
         return [(name, column.encode) for name, column in zip(self.types, self.columns, strict=True)]
 
     def arrays(self, entries: Sequence[SetEntry]) -> dict[str, str]:
-        """The parameters of these orders, as PostgreSQL's text."""
+        """The parameters as array literals in PostgreSQL's text format."""
         if not entries:
             return dict.fromkeys(self.types, "{}")
         columns = zip(*map(self._read, entries), strict=True)
@@ -78,7 +79,7 @@ class ParameterGroup:
 
 
 def _without_zone(address: str | None) -> str | None:
-    """PostgreSQL's inet takes no zone of an IPv6 address."""
+    """Strip the zone of an IPv6 address (fe80::1%eth0), which the type inet does not accept."""
     return address.partition("%")[0] if address else None
 
 
@@ -136,8 +137,9 @@ RENEWED = ParameterGroup(
     ),
 )
 
-# The relay of the version before calls until it is restarted, so a new version keeps these names and gives a new
-# parameter a default. Relays for version 4 call by position: version 5 has the order and types that it had.
+# During an upgrade, relays of the previous version keep calling until they are restarted. A new version must therefore
+# keep these names and give a new parameter a default. Relays for version 4 call by position, so version 5 keeps the
+# positions and types of version 4.
 PARAMETERS: Mapping[str, str] = {
     "moment": "timestamptz",
     "wallets": "uuid[]",
@@ -149,7 +151,7 @@ PARAMETERS: Mapping[str, str] = {
 
 
 class ChargeSetRow(NamedTuple):
-    """One row of the function's answer, with its type in SQL; which figures are there depends on the outcome."""
+    """One result row of the function; annotations are SQL types. Which amounts are set depends on the outcome."""
 
     place: Annotated[int, "int"]
     outcome: Annotated[str, "text"]
@@ -158,7 +160,7 @@ class ChargeSetRow(NamedTuple):
     spent_nanos: Annotated[int, "bigint"]
     limit_nanos: Annotated[int, "bigint"]
     models: Annotated[str, "text"]
-    # The wallet of a key that was not known to the caller.
+    # The wallet that the key spends from, unless the caller had hints for all keys of the set.
     spent_from: Annotated[str | None, "text"]
 
 
@@ -178,7 +180,7 @@ def values_of(
     asked: Sequence[SetEntry],
     renewed: Sequence[SetEntry],
 ) -> dict[str, Any]:
-    """The values of CALL_SQL, by name."""
+    """The named parameters of CALL_SQL."""
     return {
         "moment": moment,
         "wallets": f"{{{','.join(wallets)}}}",
@@ -190,11 +192,14 @@ def values_of(
 
 
 def array_text(column: tuple[str | int | None, ...]) -> str:
-    """PostgreSQL's text of an array, by Python's own loops where no value needs care. A column is of one type."""
+    """An array literal in PostgreSQL's text format. All values must be of one type, apart from None.
+
+    Without None and special characters it avoids a Python call per value, because this runs for every set.
+    """
     if None in column:
         return f"{{{','.join(map(_element, column))}}}"
     if isinstance(column[0], int):
-        # The text of a list has the same commas, and is written in one call.
+        # str() of a list separates with commas as well and is one C call.
         return f"{{{str(list(column))[1:-1]}}}"
     text = '","'.join(map(str, column))
     if "\\" in text or text.count('"') != 2 * (len(column) - 1):
@@ -212,17 +217,17 @@ def _escaped(value: str) -> str:
     return value.replace("\\", "\\\\").replace('"', '\\"')
 
 
-# -- The text of the function -----------------------------------------------------------------------------------------
+# -- Rendering the SQL of the function --------------------------------------------------------------------------------
 
 
 class _SqlTemplate(Template):
-    """`$` quotes bodies in PostgreSQL, so a placeholder is @{name}."""
+    """Placeholders are @{name}, because `$$` quotes function bodies in PostgreSQL."""
 
     delimiter = "@"
 
 
 def render() -> str:
-    """The newest version of the function, as these declarations and the rules of accounts/spending.py have it."""
+    """Render the SQL of the newest version from these declarations and the rules of accounts/spending.py."""
     kinds = (SETTLED, ASKED, RENEWED)
     fixed = {name: type_ for name, type_ in PARAMETERS.items() if not any(name in orders.types for orders in kinds)}
     answer = get_type_hints(ChargeSetRow, include_extras=True)
@@ -240,7 +245,7 @@ def render() -> str:
 
 
 def _indented(line: str, parts: Mapping[str, str]) -> str:
-    """Fill in a line; a part of several lines is indented as the line is."""
+    """Substitute the placeholders of a line and indent every line of a multi-line part like it."""
     indent = line[: len(line) - len(line.lstrip())]
     return _SqlTemplate(line).substitute(parts).replace("\n", f"\n{indent}").replace(f"\n{indent}\n", "\n\n")
 
@@ -250,12 +255,12 @@ def _wrapped(text: str) -> str:
 
 
 def _typed(types: Mapping[str, str]) -> str:
-    # A name stays on one line with its type.
+    # NUL stands for the space between a name and its type, so that textwrap does not break there.
     return _wrapped(", ".join(f"{name}\0{type_}" for name, type_ in types.items())).replace("\0", " ")
 
 
 def _refusals(rules: Sequence[Rule[Any]]) -> str:
-    """WHEN branches in the order of the rules: the first that is true is the refusal."""
+    """WHEN branches in the order of the rules, because SQL takes the first that is true."""
     return "\n".join(_wrapped(f"WHEN {rule.sql} THEN '{rule.code}'").replace("\n", "\n    ") for rule in rules)
 
 

@@ -1,7 +1,7 @@
-"""Grant, revoke, allocate, reclaim, return: with charging.py the only code that writes balances.
+"""Grant, revoke, allocate, reclaim and return: transfers between operator, pool and members.
 
-Every movement is one Transfer. Wallets are locked in id order, as late as possible, and the database decides under
-that lock, never a value read before.
+Only this module and charging.py write balances. Every movement is one Transfer. Wallets are locked in id order, as
+late as possible, and limits are checked under that lock, never against a value that was read before.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from core.money import MAX_AMOUNT_NANOS, format_exact
 from quotas.models import Transfer, Wallet
 from tenants.models import Space
 
-# What each kind does to the pool's and the member's figures, in amounts.
+# Fields of the pool's and the member's wallet that each kind changes, and the sign of the change.
 _POOL_EFFECT = {
     Transfer.Kind.GRANT: {"total": +1},
     Transfer.Kind.REVOKE: {"total": -1},
@@ -47,9 +47,9 @@ def open_wallet(*, member: User) -> Wallet:
 
 @transaction.atomic
 def grant(*, space: Space, amount_nanos: int, reason: str, actor: User | None, key: str = "") -> Transfer:
-    """Raise a pool's total. Repeating it with the same key moves nothing and returns the first transfer.
+    """Raise a pool's total. `key` is an idempotency key: a repeat moves nothing and returns the first transfer.
 
-    Raises PoolLimit beyond MAX_AMOUNT_NANOS, KeyReused when the key moved something else.
+    Raises PoolLimit when the total would exceed MAX_AMOUNT_NANOS, KeyReused when the key was used for another transfer.
     """
     return _move_pool_total(
         Transfer.Kind.GRANT, space=space, amount_nanos=amount_nanos, reason=reason, actor=actor, key=key
@@ -58,14 +58,14 @@ def grant(*, space: Space, amount_nanos: int, reason: str, actor: User | None, k
 
 @transaction.atomic
 def revoke(*, space: Space, amount_nanos: int, reason: str, actor: User | None, key: str = "") -> Transfer:
-    """Take back from a pool at most what it has available. Raises InsufficientPool, KeyReused."""
+    """Lower a pool's total, by at most what it has available. Raises InsufficientPool, KeyReused."""
     return _move_pool_total(
         Transfer.Kind.REVOKE, space=space, amount_nanos=amount_nanos, reason=reason, actor=actor, key=key
     )
 
 
 class QuotaChange(NamedTuple):
-    """The transfer, None where nothing had to move, and both wallets as they are after it."""
+    """The transfer, None when nothing had to move, and both wallets with their new figures."""
 
     transfer: Transfer | None
     pool: Wallet
@@ -78,8 +78,8 @@ def set_remaining(
 ) -> QuotaChange:
     """Move the difference between pool and member, so that at commit the member's remaining is `remaining_nanos`.
 
-    Writes nothing when it already was. Raises InsufficientPool, BelowHeld, and StaleTotal when
-    `was_total_nanos` is given and the allocation has changed since.
+    Writes nothing when there is no difference. Raises InsufficientPool, BelowHeld, KeyReused, WalletClosed, and
+    StaleTotal when `was_total_nanos` (optimistic locking) is not the wallet's current total.
     """
     if not 0 <= remaining_nanos <= MAX_AMOUNT_NANOS:
         raise QuotaError(f"remaining must be 0 to {MAX_AMOUNT_NANOS} nanos")
@@ -117,9 +117,9 @@ def set_remaining(
 
 
 def close_wallet(*, member: User, actor: User) -> Transfer | None:
-    """Return what a deleted member had neither spent nor held; what they hold now returns when it settles.
+    """Return a deleted member's available money to the pool. What is on hold returns when each hold ends.
 
-    Belongs into the transaction that deletes the member.
+    Must run in the transaction that deletes the member.
     """
     pool, wallet = _lock_pair(member)
     Wallet.objects.filter(space=member.space_id, pk=wallet.pk).update(is_closed=True)
@@ -127,7 +127,7 @@ def close_wallet(*, member: User, actor: User) -> Transfer | None:
 
 
 def return_free(*, pool: Wallet, wallet: Wallet, member: User, actor: User | None, key: str) -> Transfer | None:
-    """Move all that is free in a closed wallet back to the pool. Both wallets are locked by the caller."""
+    """Move everything available in a closed wallet to the pool. The caller must have locked both wallets."""
     if wallet.available == 0:
         return None
     return _move(
@@ -142,7 +142,7 @@ def return_free(*, pool: Wallet, wallet: Wallet, member: User, actor: User | Non
 
 
 def lock(space_id: int, *wallet_ids: UUID) -> dict[UUID, Wallet]:
-    """Lock wallets of one space in id order, whatever order they are named in: opposite moves never deadlock."""
+    """Lock wallets of one space in id order, so that opposite transfers cannot deadlock."""
     wallets = Wallet.objects.select_for_update(no_key=True).filter(space=space_id, pk__in=wallet_ids).order_by("pk")
     return {wallet.pk: wallet for wallet in wallets}
 
@@ -179,7 +179,7 @@ def _lock_pool(space: Space) -> Wallet:
 
 
 def _lock_pair(member: User) -> tuple[Wallet, Wallet]:
-    """The pool and the member's wallet, locked in one query in id order. Raises WalletClosed for the deleted."""
+    """Lock the pool and the member's wallet in id order, in one query. Raises WalletClosed for a deleted member."""
     locked = (
         Wallet.objects.select_for_update(no_key=True)
         .filter(Q(kind=Wallet.Kind.POOL) | Q(user=member), space=member.space_id)
@@ -196,7 +196,7 @@ def _earlier_transfer(space_id: int | None, key: str) -> Transfer | None:
 
 
 def _apply_effect(wallet: Wallet, effect: dict[str, int], amount_nanos: int) -> None:
-    """Change one locked wallet, in the database by what it holds there, and in `wallet` alike."""
+    """Add to the fields of a locked wallet with F() expressions, and to the instance."""
     signed = {field: sign * amount_nanos for field, sign in effect.items()}
     Wallet.objects.filter(space=wallet.space_id, pk=wallet.pk).update(
         **{field: F(field) + change for field, change in signed.items()}
@@ -216,7 +216,7 @@ def _move(
     reason: str = "",
     key: str = "",
 ) -> Transfer:
-    """The one place where money moves between wallets. The wallets are locked; the journal gets its row."""
+    """Move money and write its Transfer; the only place that does. The caller must have locked the wallets."""
     source, target = _ends(kind, pool, wallet)
     if source is not None and source.available < amount_nanos:
         raise InsufficientPool(available=source.available, amount=amount_nanos)

@@ -1,8 +1,8 @@
-"""What many requests want of the books at once, written as one set: one transaction, one commit.
+"""Batched writes: the orders of many requests (hold, check, settle, release, renew) as one set, with one commit.
 
-On PostgreSQL a set is one call of the function in sql/charge_set_v*.sql; on SQLite, and for what the function leaves
-(a hold that is gone, a deleted member's, a cost beyond the hold), the same is done one by one by charging.py. One suite
-of tests holds both to one contract: tests/quotas/test_sets.py.
+On PostgreSQL a set is one call of the function in sql/charge_set_v*.sql. On SQLite, charging.py writes the orders one
+by one; so it does on PostgreSQL for orders that the function does not write (the hold is gone, the member was deleted,
+the cost exceeds the hold). tests/quotas/test_sets.py holds both implementations to the same contract.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Order(msgspec.Struct, Generic[T_co], frozen=True, kw_only=True):
-    """Something to be done in a set, with an outcome of its own. Owed ones must be written, however long it takes."""
+    """One write in a set, with an outcome of type T_co. An owed order is retried while the database is away."""
 
     is_owed: ClassVar[bool] = False
 
 
 class Held(msgspec.Struct, frozen=True):
-    """How much was set aside."""
+    """Outcome of a HoldOrder: the amount on hold."""
 
     amount_nanos: int
 
 
 class Settled(msgspec.Struct, frozen=True):
-    """What was charged, and what the wallet had free after it."""
+    """Outcome of a SettleOrder: the charged cost, and what the wallet had available after it."""
 
     cost_nanos: int
     available_nanos: int
 
 
 class HoldOrder(Order[Held], frozen=True, kw_only=True):
-    """Hold for the request of a key as much as there is, from `least_nanos` to `most_nanos`.
+    """Hold as much as wallet and key have available, between `least_nanos` and `most_nanos`.
 
-    Refused with KeyRefused, InsufficientQuota or KeyLimitReached; the refusal of a known key is logged. The id is the
-    request's own, made for it.
+    Refused with KeyRefused, InsufficientQuota or KeyLimitReached; the refusal of a known key is logged. `request_id`
+    must be new: the SQL function does not look for an earlier hold or settlement with the same id.
     """
 
     request_id: UUID
@@ -60,15 +60,15 @@ class HoldOrder(Order[Held], frozen=True, kw_only=True):
     least_nanos: int
     most_nanos: int
     lifetime_s: int = HOLD_LIFETIME_S
-    # A hold brings no refusal with it.
+    # Holds and checks share the function's "asked" parameters; these two are fields of checks only.
     status: ClassVar[int] = 0
     code: ClassVar[str] = ""
 
 
 class CheckOrder(Order[list[str]], frozen=True, kw_only=True):
-    """Whether a key may be used at all: the models that it is limited to, empty for all. Refused with KeyRefused.
+    """Check an API key without holding. The outcome lists the models that it is limited to; empty means all.
 
-    With `code`, the log gets an Error row of a request that was refused before any money was asked for.
+    Refused with KeyRefused. A `code` logs an Error record for a request that the relay refused before its hold.
     """
 
     request_id: UUID
@@ -77,16 +77,16 @@ class CheckOrder(Order[list[str]], frozen=True, kw_only=True):
     model: str = ""
     status: int = 0
     code: str = ""
-    # A check holds nothing.
+    # The function's "asked" parameters that only holds use.
     least_nanos: ClassVar[int] = 0
     most_nanos: ClassVar[int] = 0
     lifetime_s: ClassVar[int] = 0
 
 
 class SettleOrder(Order[Settled], frozen=True, kw_only=True):
-    """Charge a request what it cost and let go of the rest of its hold, as charging.settle does.
+    """Charge a request its cost and release the rest of its hold, as charging.settle does.
 
-    `presented` is the key that held, where that is known: its wallet is found sooner.
+    `presented`, when known, is the API key that held: WalletHints may then spare the look-up of its wallet.
     """
 
     space_id: int
@@ -98,7 +98,7 @@ class SettleOrder(Order[Settled], frozen=True, kw_only=True):
 
 
 class ReleaseOrder(Order[bool], frozen=True, kw_only=True):
-    """Let go of a hold without a charge and log why, as charging.release does. `presented` as of a SettleOrder."""
+    """End a hold without a charge and log the reason, as charging.release does. `presented` is as in SettleOrder."""
 
     space_id: int
     request_id: UUID
@@ -109,7 +109,7 @@ class ReleaseOrder(Order[bool], frozen=True, kw_only=True):
 
 
 class RenewOrder(Order[bool], frozen=True, kw_only=True):
-    """Keep a hold alive and note what its answer has come to, as charging.renew does."""
+    """Extend a hold's expiry and note the cost of its answer so far, as charging.renew does."""
 
     space_id: int
     request_id: UUID
@@ -119,10 +119,11 @@ class RenewOrder(Order[bool], frozen=True, kw_only=True):
 
 
 def write_set(orders: Sequence[Order[Any]], wallets: WalletHints | None = None) -> list[Any]:
-    """The outcome of each order, in their order: its result, or the QuotaError that refused it and wrote nothing.
+    """Write all orders and return the outcome of each, in the same sequence: its result, or the QuotaError.
 
-    Durable when it returns. `wallets` is what earlier sets have learnt, and learns from this one. Raises DatabaseError
-    when the set was not written; write_one then tells which.
+    An order that was refused moves no money. Everything is committed when this returns. `wallets` carries hints from
+    earlier sets and is updated. Raises DatabaseError when the whole set was rolled back; the caller can then find the
+    order at fault with write_one.
     """
     if connection.vendor == "postgresql":
         gathered = ChargeSet(orders, {} if wallets is None else wallets)
@@ -133,7 +134,7 @@ def write_set(orders: Sequence[Order[Any]], wallets: WalletHints | None = None) 
             write_one(order) if outcome is NOT_WRITTEN else outcome
             for order, outcome in zip(orders, outcomes, strict=True)
         ]
-    # What ends goes first, so that what it frees can be held.
+    # Settlements and releases come first, so that later holds can use the money that they free.
     places = sorted(range(len(orders)), key=lambda place: isinstance(orders[place], HoldOrder | CheckOrder))
     with transaction.atomic():
         by_place = {place: write_one(orders[place]) for place in places}
@@ -142,17 +143,17 @@ def write_set(orders: Sequence[Order[Any]], wallets: WalletHints | None = None) 
 
 @transaction.atomic
 def write_one(order: Order[Any]) -> Any:
-    """As write_set, of one order. A repeat of an order whose answer was lost moves nothing twice."""
+    """Write one order and return its outcome as write_set does. Idempotent: a retry after a lost reply is safe."""
     try:
         with transaction.atomic():
-            return _do(order)
+            return _write_order(order)
     except QuotaError as refusal:
         if isinstance(order, HoldOrder) or (isinstance(order, CheckOrder) and (order.model or order.code)):
             _log_refusal(order, refusal.code, REFUSAL_STATUS.get(refusal.code, 400))
         return refusal
 
 
-def _do(order: Order[Any]) -> Any:
+def _write_order(order: Order[Any]) -> Any:
     match order:
         case HoldOrder():
             hold, _key = charging.hold_for_key(
@@ -193,23 +194,24 @@ def _check(order: CheckOrder) -> list[str]:
 
 
 def _log_refusal(order: HoldOrder | CheckOrder, code: str, status: int) -> None:
-    """Unknown keys leave no row: they are nobody's."""
+    """Log the refusal. An unknown key belongs to no space, so there is no log to write it to."""
     if key := find_key(order.presented):
         call = Call(model=order.model, key_id=key.pk, key_name=key.name, status=status, code=code)
         charging.log_refusal(request_id=order.request_id, user=key.user, call=call)
 
 
-# The outcome of an order that the function left to be done one by one.
+# Outcome of an order that the set did not write; the caller must pass it to write_one.
 NOT_WRITTEN = object()
 
 KeyOrder = HoldOrder | CheckOrder | SettleOrder | ReleaseOrder
 # API key → wallet id, only to lock wallets without looking them up. The SQL checks it again under the lock.
+# When it is full, a set clears the whole cache, which then fills again.
 WalletHints = dict[Presented, str]
 MAX_WALLET_HINTS = 20_000
 
 
 class ChargeSet:
-    """Orders as one call of PostgreSQL's function: its values, and its rows as outcomes."""
+    """A set as one call of the PostgreSQL function: `values` are its parameters, `outcomes` reads its rows."""
 
     STATEMENT: ClassVar[str] = CALL_SQL
 
@@ -230,7 +232,7 @@ class ChargeSet:
         )
 
     def outcomes(self, rows: Iterable[tuple[Any, ...]]) -> list[Any]:
-        """The outcome of each order, as write_set has it; NOT_WRITTEN where the function did nothing."""
+        """The outcome of each order, as from write_set, or NOT_WRITTEN."""
         answers = {answer.place: answer for answer in map(ChargeSetRow._make, rows)}
         for place, order in enumerate(self.orders):
             if isinstance(order, HoldOrder | CheckOrder):
@@ -252,7 +254,7 @@ class ChargeSet:
         renewed: dict[UUID, SetEntry] = {}
         for entry in map(SetEntry, range(len(self.orders)), records, self.orders):
             match entry.order:
-                # A second one of the same request is left: the function would see the hold under both.
+                # Only the first per request; a second is NOT_WRITTEN, as one statement would charge the hold for both.
                 case SettleOrder() | ReleaseOrder():
                     settled.setdefault(entry.order.request_id, entry)
                 case HoldOrder() | CheckOrder():
