@@ -100,7 +100,7 @@ def hold(
     the id is so old that the record of an earlier settlement may have been pruned.
     """
     if amount_nanos <= 0:
-        raise QuotaError("a hold is more than nothing")
+        raise QuotaError("a hold must be more than zero")
     wallet = _spending_wallet(user)
     if earlier := Hold.objects.filter(space=user.space_id, pk=request_id).first():
         if earlier.user_id != user.pk:
@@ -157,7 +157,7 @@ def settle(*, space_id: int, request_id: UUID, cost_nanos: int, call: Call) -> U
     A cost above MAX_AMOUNT_NANOS, which no wallet can exceed, is reduced to it.
     """
     if cost_nanos < 0:
-        raise QuotaError("a cost is not negative")
+        raise QuotaError("a cost must not be negative")
     cost_nanos = min(cost_nanos, MAX_AMOUNT_NANOS)
     locked = _lock_hold(space_id, request_id)
     if locked is None:

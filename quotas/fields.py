@@ -16,7 +16,7 @@ _MESSAGES = {
 
 
 class AmountField(forms.CharField):
-    """Dollars as a person writes them, to an int of nano-dollars; None when blank and not required."""
+    """Parses a decimal dollar amount into an int of nano-dollars; None when blank and not required."""
 
     def clean(self, value: Any) -> int | None:
         text: str = super().clean(value)

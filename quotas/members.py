@@ -1,6 +1,6 @@
-"""What happens to spaces and their members. Each deed is one transaction with its audit event.
+"""Create, edit, enable, disable and delete members. Each deed is one transaction with its audit event.
 
-A member's row is locked before wallets are, everywhere, so that deeds on one member queue instead of deadlocking.
+Every deed locks the member's row before wallets, so concurrent deeds on one member wait and cannot deadlock.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from tenants.policies import (
 
 @dataclass(frozen=True, kw_only=True)
 class MemberChanges:
-    """What an edit changes; None leaves a thing as it is. `remaining_nanos` is what remaining shall be."""
+    """The fields to change; None leaves a field as it is. `remaining_nanos` is the new remaining, not a difference."""
 
     username: str | None = None
     display_name: str | None = None
@@ -46,10 +46,10 @@ class MemberChanges:
 
 
 def create_member(*, space: Space, username: str, display_name: str, password: str, actor: User) -> User:
-    """A new Normal user, enabled, with an empty wallet and the space's next number. Raises NameTakenError."""
+    """Create an enabled Normal user with an empty wallet. Raises NameTakenError, PermissionDenied."""
     if not can_manage_users(actor) or actor.space_id != space.pk:
         raise PermissionDenied
-    # Outside the transaction, here and below: hashing is slow on purpose, and a lock should be short.
+    # Hash outside the transaction, here and below: hashing is slow by design and would hold locks meanwhile.
     member = User(
         space=space,
         username=username,
@@ -64,16 +64,16 @@ def create_member(*, space: Space, username: str, display_name: str, password: s
 
 
 class MemberEdited(NamedTuple):
-    """The member with their wallet as they are now; and the pool, None where no quota was asked for."""
+    """The edited member with their wallet, and the pool, which is None when the edit set no quota."""
 
     member: User
     pool: Wallet | None
 
 
 def edit_member(*, member: User, changes: MemberChanges, actor: User) -> MemberEdited:
-    """Make the changes, all or none.
+    """Apply all changes in one transaction.
 
-    Raises NameTakenError, MemberGoneError, PermissionDenied, and what set_remaining raises.
+    Raises NameTakenError, MemberGoneError, PermissionDenied, and whatever set_remaining raises.
     """
     if not can_edit(actor, member) or (changes.is_admin is False and member.is_admin and not can_demote(actor, member)):
         raise PermissionDenied
@@ -97,7 +97,10 @@ def edit_member(*, member: User, changes: MemberChanges, actor: User) -> MemberE
 
 
 def reset_manager(*, manager: User, changes: MemberChanges, actor: User) -> User:
-    """An operator mends a manager's username, display name or password. Raises NameTakenError, PermissionDenied."""
+    """Let an operator change a manager's username, display name or password.
+
+    Raises NameTakenError, MemberGoneError, PermissionDenied.
+    """
     if not (actor.is_operator and manager.is_manager):
         raise PermissionDenied
     hashed = make_password(changes.password) if changes.password else None
@@ -109,7 +112,7 @@ def reset_manager(*, manager: User, changes: MemberChanges, actor: User) -> User
 
 @transaction.atomic
 def set_enabled(*, member: User, is_enabled: bool, actor: User) -> User:
-    """Says what shall be, so a repeat changes nothing. Disabling ends the member's sessions; money stays."""
+    """Enable or disable a member; idempotent. Disabling ends the member's sessions and moves no money."""
     if not can_set_enabled(actor, member):
         raise PermissionDenied
     member = _lock_member(member)
@@ -132,14 +135,14 @@ def set_enabled(*, member: User, is_enabled: bool, actor: User) -> User:
 
 @transaction.atomic
 def delete_member(*, member: User, actor: User) -> Transfer | None:
-    """Delete a member for good; what they had neither spent nor held returns to the pool.
+    """Delete a member permanently and return their available money to the pool.
 
-    Raises MemberGoneError when somebody else was faster.
+    Raises PermissionDenied, and MemberGoneError when the member was deleted concurrently.
     """
     if not can_delete(actor, member):
         raise PermissionDenied
     member = _lock_member(member)
-    # Wallets before keys, as charging locks them.
+    # Lock wallets before API keys, in the same order as charging.py, to avoid deadlocks.
     returned = close_wallet(member=member, actor=actor)
     revoke_keys(owner=member, actor=actor)
     member.deleted_at = origin.now()
@@ -160,9 +163,9 @@ def delete_member(*, member: User, actor: User) -> Transfer | None:
 
 
 def enrol(person: User, actor: User | None) -> None:
-    """Give a new person the space's next number and save them. Raises NameTakenError."""
+    """Number and save a new user. Raises NameTakenError."""
     assert person.space_id is not None
-    # The row lock of this update makes numbers unique; a rollback gives the number back unused.
+    # The update's row lock serialises enrolments, so numbers are unique; a rollback frees the number again.
     space = Space.objects.filter(pk=person.space_id)
     space.update(last_number=F("last_number") + 1)
     person.number = space.values_list("last_number", flat=True).get()
@@ -191,7 +194,7 @@ def _lock_member(member: User) -> User:
 
 
 def _change_person(person: User, changes: MemberChanges, hashed_password: str | None, actor: User) -> None:
-    """Names, role and password of a locked person: saves and records what really changed."""
+    """Save names, role and password of a locked user, and record only the fields that differ."""
     wanted = {"username": changes.username, "display_name": changes.display_name, "role": _role(person, changes)}
     changed = {name: value for name, value in wanted.items() if value not in (None, getattr(person, name))}
     before = {name: getattr(person, name) for name in changed}
@@ -213,7 +216,7 @@ def _role(person: User, changes: MemberChanges) -> str | None:
 
 
 def _save_unique_name(person: User, fields: list[str] | None = None) -> None:
-    """Save, telling a taken username from any other trouble. The savepoint keeps the outer transaction usable."""
+    """Save, and raise NameTakenError on a duplicate username. The savepoint keeps the outer transaction usable."""
     try:
         with transaction.atomic():
             person.save(update_fields=fields)

@@ -1,3 +1,5 @@
+"""Wallets and what changes them: transfers, holds, and the outcomes of reconciliation. All amounts are in nanos."""
+
 from __future__ import annotations
 
 from django.conf import settings
@@ -13,10 +15,10 @@ from tenants.models import Space
 
 
 class Wallet(models.Model):
-    """Money of a space's pool, or of one member. All figures are nano-dollars.
+    """The money of a space's pool or of one member.
 
-    The manager spends from the pool. A deleted member's wallet stays, closed, with what they spent and still hold.
-    Written by quotas/services.py and quotas/charging.py alone.
+    The manager spends from the pool. A deleted member's wallet is closed but kept, for its spending and open holds.
+    Only quotas/services.py, quotas/charging.py and the SQL function for sets write it.
     """
 
     class Kind(models.TextChoices):
@@ -55,24 +57,24 @@ class Wallet(models.Model):
 
     @property
     def available(self) -> int:
-        """What can be handed out or spent now."""
+        """What can be allocated or spent now."""
         return self.total - self.allocated - self.spent - self.held
 
     @property
     def remaining(self) -> int:
-        """What a member has not spent, in flight or not: the first figure of `$2.00 / $5.00`."""
+        """What a member has not spent, including money on hold: the first figure of `$2.00 / $5.00`."""
         return self.total - self.spent
 
 
-# Kept in English, shown in the language of who looks.
+# Stored in English; translated when it is shown, into the viewer's language.
 FIRST_GRANT = gettext_noop("First grant")
 
 
 class Transfer(models.Model):
-    """One movement of money between an operator, a pool and a member. Append-only: the database refuses changes.
+    """One movement of money between operator, pool and member. Append-only: a trigger refuses UPDATE and DELETE.
 
-    `source` is empty for a grant and `target` for a revoke: that money comes from and goes to the operator. Names
-    and balances are as they were at that moment.
+    A grant has no `source` and a revoke no `target`, because the operator has no wallet. Names and balances are those
+    at the moment of the transfer.
     """
 
     class Kind(models.TextChoices):
@@ -87,7 +89,7 @@ class Transfer(models.Model):
     at = models.DateTimeField()
     kind = models.CharField(max_length=8, choices=Kind.choices)
     amount = models.BigIntegerField()
-    # No constraint in the database between tenant tables (docs/decisions/004): reconcile finds orphans.
+    # No foreign key constraint between tenant tables (docs/decisions/004); reconcile finds orphans.
     source = models.ForeignKey(
         Wallet, on_delete=models.DO_NOTHING, null=True, db_constraint=False, db_index=False, related_name="+"
     )
@@ -127,13 +129,13 @@ class Transfer(models.Model):
 
 
 class Hold(models.Model):
-    """Money set aside for a request in flight. Renewed by its worker, gone when settled, released or swept.
+    """Money set aside for a request in flight. Renewed while the answer runs; deleted by settle, release or sweep.
 
-    Its id is the request's id and the key of its idempotency.
+    Its id is the request's id, which makes it the idempotency key of all steps.
     """
 
     id = models.UUIDField(primary_key=True, editable=False)
-    # Without a constraint: it would lock the space's row for each request, and be checked one by one.
+    # No foreign key constraint: each insert would check it and lock the space's row (FOR KEY SHARE).
     space = models.ForeignKey(
         Space, on_delete=models.PROTECT, related_name="holds", db_index=False, db_constraint=False
     )
@@ -145,7 +147,7 @@ class Hold(models.Model):
     key_name = models.CharField(max_length=80, blank=True)
     model = models.CharField(max_length=100)
     amount = models.BigIntegerField()
-    # What the answer had cost by the last renewal: charged when nobody settles.
+    # Cost of the answer at the last renewal; the sweep charges it when the request is never settled.
     accrued = models.BigIntegerField(default=0)
     delivered_bytes = models.BigIntegerField(default=0)
     created_at = models.DateTimeField()

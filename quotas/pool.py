@@ -1,4 +1,4 @@
-"""Figures for screens; nothing here writes."""
+"""Read-only sums over the wallets of a space, for screens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_RICHEST = 5
 
 @dataclass(frozen=True)
 class MembersShare:
-    """Where the allocated money of a space is, in nano-dollars. `used` includes what deleted members had spent."""
+    """How much of a space's allocated money is used and left, in nanos. `used` includes deleted members' spending."""
 
     used: int
     left: int
@@ -43,9 +43,9 @@ def members_share(space: Space) -> MembersShare:
 
 
 def richest_of(space: Space) -> list[Wallet]:
-    """The living members who have most left to spend, the most first."""
+    """The wallets with the highest remaining, deleted members' excluded, the highest first."""
     wallets = Wallet.objects.filter(space=space, kind=Wallet.Kind.MEMBER, is_closed=False)
-    # Ids alone are sorted: all wallets of the space are looked at.
+    # Sort ids only, then fetch the few rows: the sort has to visit every wallet of the space.
     most = list(wallets.order_by(F("spent") - F("total"), "user_id").values_list("pk", flat=True)[:MAX_RICHEST])
     found = wallets.select_related("user").in_bulk(most)
     return [found[pk] for pk in most if pk in found]

@@ -1,6 +1,6 @@
-"""Recompute every balance from the journal, the holds and the usage records, and name what differs.
+"""Recompute every balance and roll-up from transfers, holds and usage records, and report differences.
 
-Usage that is no longer kept counts by its checkpoints (usage/retention.py).
+Checkpoints stand for pruned usage records (usage/retention.py).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from usage.figures import EPOCH, HOUR, first_id, floor
 from usage.models import QuarterMark, UsageRecord
 from usage.quarters import pruned_through
 
-# One statement each, so that each sees one snapshot on both databases, whatever is charged meanwhile.
+# Each comparison is a single statement, so that on both databases it reads one snapshot despite concurrent charges.
 _WALLETS = """
 WITH taken AS (
     SELECT target_id AS wallet_id,
@@ -86,7 +86,7 @@ ORDER BY id
 """
 
 _SPACE = "space_id = %(space)s"
-# Checkpoints keep no tokens of errors, so these are compared where rows are kept.
+# Checkpoints do not store error tokens, so these are compared only for hours whose usage records are not pruned.
 _ROLL_UPS = difference_sql(
     ("user_id", "key_id", "model"),
     stored=Source(
@@ -100,7 +100,7 @@ _ROLL_UPS = difference_sql(
     ),
 )
 
-# Whole hours that are closed, against the hours of all keys; these are compared with the records above.
+# Compares closed quarters, up to the last full hour, with hourly usage, which _ROLL_UPS compares with the records.
 _QUARTERS = difference_sql(
     ("model",),
     stored=Source("usage_spacequarter", f"{_SPACE} AND quarter < %(whole)s"),
@@ -110,7 +110,7 @@ _QUARTERS = difference_sql(
 
 @dataclass(frozen=True)
 class Difference:
-    """One figure that is not what the records come to: nano-dollars, or a count."""
+    """A stored figure, in nanos or a count, that differs from the sum of the records."""
 
     row: str
     figure: str
@@ -123,7 +123,7 @@ class Difference:
 
 @transaction.atomic
 def reconcile(space: Space) -> list[Difference]:
-    """Compare one space's books with its records and keep the outcome. Empty means balanced."""
+    """Compare the stored balances of a space with its records and save the outcome. An empty list means balanced."""
     differences = [
         *_compare(_WALLETS, space, "wallet", (_uuid,), ("total", "allocated", "spent", "held")),
         *_compare(_KEYS, space, "API key", (_uuid,), ("spent", "held")),
@@ -141,7 +141,7 @@ def reconcile(space: Space) -> list[Difference]:
 
 
 def _compare_roll_ups(space: Space) -> Iterator[Difference]:
-    """Locked, so that nobody closes, reopens or prunes between the looks at how far and the sums."""
+    """Lock the quarter mark, so that nothing closes, reopens or prunes between reading the bounds and the sums."""
     mark = QuarterMark.objects.select_for_update().filter(space=space).first()
     kept = pruned_through(space.pk) or EPOCH
     bounds = {"kept": _db_moment(kept), "kept_id": _db_first_id(kept)}
@@ -153,7 +153,7 @@ def _compare_roll_ups(space: Space) -> Iterator[Difference]:
 
 
 def _db_moment(moment: datetime) -> Any:
-    """As the database keeps it: SQLite compares texts."""
+    """The moment as a raw SQL parameter; SQLite stores and compares datetimes as text."""
     return connection.ops.adapt_datetimefield_value(moment)
 
 
@@ -164,7 +164,7 @@ def _db_first_id(moment: datetime) -> Any:
 def _compare(
     sql: str, space: Space, what: str, names: tuple[Callable[[Any], str], ...], figures: tuple[str, ...], **more: Any
 ) -> Iterator[Difference]:
-    """The rows of a statement that answers the columns of identity, then (stored, computed) for each figure."""
+    """Run a statement that selects the identity columns, then (stored, computed) for each figure."""
     with connection.cursor() as cursor:
         cursor.execute(sql, {"space": space.pk} | more)
         rows: list[tuple[Any, ...]] = cursor.fetchall()
@@ -177,5 +177,5 @@ def _compare(
 
 
 def _uuid(value: UUID | str) -> str:
-    """With its dashes, without which SQLite keeps it."""
+    """Format with dashes; SQLite stores UUIDs without them."""
     return str(UUID(str(value)))

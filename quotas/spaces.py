@@ -1,4 +1,4 @@
-"""What happens to a space as a whole. Each deed is one transaction with its audit event."""
+"""Create, rename, suspend and resume spaces. Each deed is one transaction with its audit event."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def create_space(
     actor: User | None = None,
     is_demo: bool = False,
 ) -> Space:
-    """A space with its manager and, when more than nothing, its first grant. Raises NameTakenError, PoolLimit."""
+    """Create a space with its manager, its pool and, unless zero, a first grant. Raises NameTakenError, QuotaError."""
     manager = User(
         username=manager_username,
         display_name=manager_display_name,
@@ -49,7 +49,7 @@ def create_space(
 
 @transaction.atomic
 def set_suspended(*, space: Space, is_suspended: bool, actor: User | None) -> bool:
-    """Stop or resume a whole space: nobody of it signs in or spends; nothing is lost. False when it already was."""
+    """Suspend or resume a space. While suspended, its users can neither sign in nor spend. False when unchanged."""
     change = Space.objects.filter(pk=space.pk, suspended_at__isnull=is_suspended).update(
         suspended_at=origin.now() if is_suspended else None
     )
@@ -61,7 +61,10 @@ def set_suspended(*, space: Space, is_suspended: bool, actor: User | None) -> bo
 
 @transaction.atomic
 def require_second_factor(*, space: Space, is_required: bool, actor: User) -> bool:
-    """Ask a second factor of the space's admins, or no longer. False when it was so already."""
+    """Require a second factor of the space's admins, or stop requiring it. False when unchanged.
+
+    Raises PermissionDenied.
+    """
     if not can_require_second_factor(actor) or actor.space_id != space.pk:
         raise PermissionDenied
     unlike = Space.objects.filter(pk=space.pk).exclude(requires_second_factor=is_required)

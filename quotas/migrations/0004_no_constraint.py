@@ -5,7 +5,7 @@ from django.db.models.deletion import PROTECT
 
 
 class Migration(migrations.Migration):
-    """A constraint would be checked for each hold, and lock the space's row for it."""
+    """Drop the foreign key constraint, which was checked for each hold and locked the space's row."""
 
     dependencies = [("quotas", "0003_charge_set"), ("tenants", "0001_initial")]
 

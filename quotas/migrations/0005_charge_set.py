@@ -6,7 +6,7 @@ from core.sql_function import InstallFunction
 
 
 class Migration(migrations.Migration):
-    """The function that writes a set takes arrays, and looks for refusals' rows in their own month."""
+    """Version 3: orders are arrays instead of JSON, and records of refusals are read from one partition only."""
 
     dependencies = [("quotas", "0004_no_constraint"), ("usage", "0007_partitions")]
 

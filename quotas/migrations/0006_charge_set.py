@@ -6,7 +6,7 @@ from core.sql_function import InstallFunction
 
 
 class Migration(migrations.Migration):
-    """The function that writes a set is told from which wallets its keys spend."""
+    """Version 4: the caller may pass the wallets that its keys spend from, which saves their look-up."""
 
     dependencies = [("quotas", "0005_charge_set")]
 

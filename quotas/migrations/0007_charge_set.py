@@ -6,7 +6,7 @@ from core.sql_function import InstallFunction
 
 
 class Migration(migrations.Migration):
-    """The function that writes a set has one name for each column, and the refusals of accounts/spending.py."""
+    """Version 5: one name for each column, and refusals rendered from accounts/spending.py."""
 
     dependencies = [("quotas", "0006_charge_set")]
 

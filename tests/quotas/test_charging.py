@@ -103,7 +103,7 @@ def test_a_members_hold_does_not_draw_on_the_pool(member: User) -> None:
 
 @pytest.mark.parametrize("nanos", [0, -1])
 def test_a_hold_of_nothing_is_refused(member: User, nanos: int) -> None:
-    with pytest.raises(QuotaError, match="more than nothing"):
+    with pytest.raises(QuotaError, match="more than zero"):
         _hold(member, nanos)
 
     assert figures(member) == (5 * USD, 0, 0, 0)
@@ -190,7 +190,7 @@ def test_a_negative_cost_is_refused(member: User) -> None:
     request_id = _hold(member, 2 * USD)
     before = books(member.space)
 
-    with pytest.raises(QuotaError, match="not negative"):
+    with pytest.raises(QuotaError, match="not be negative"):
         _settle(member, request_id, -1)
 
     assert books(member.space) == before

@@ -41,7 +41,7 @@ class Command(BaseCommand):
 
 
 def _moment(text: str) -> datetime:
-    """A day or a moment; without an offset it is UTC's."""
+    """Parse a date or datetime; without an offset it is UTC."""
     try:
         moment = datetime.fromisoformat(text)
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
