@@ -210,8 +210,8 @@ class _DemoHistory:
             )
         for day, cents, actor in member.changes:
             yield self._at(day, 17, 50), partial(self._give, member.username, cents, actor)
-        # Spending ends before a cut, so that the amount to cut is still there. It begins only ten days before a raise, so
-        # that what the raise adds is not needed earlier.
+        # Spending ends before a cut, so that the amount to cut is still there. It begins only ten days before a raise,
+        # so that what the raise adds is not needed earlier.
         busy_until = max([member.last_day, *(day + 1 for day, cents, _ in member.changes if cents < 0)])
         busy_from = min([member.joined - 1, *(day + 10 for day, cents, _ in member.changes if cents > 0)])
         yield from self._spending(member.username, member.spent, busy_from, busy_until)

@@ -1,4 +1,4 @@
-"""The test space: what it is made of adds up, as the product's own services would have left it."""
+"""The test space has balanced books and consistent rows, as if the product's services had written it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def load(monkeypatch: Any, *extra: str, password: str = "long enough") -> tuple[
     return Space.objects.get(name="Big One"), out.getvalue()
 
 
-def test_its_books_balance_and_it_has_what_was_asked_for(monkeypatch: Any) -> None:
+def test_the_books_balance_and_the_sizes_are_as_requested(monkeypatch: Any) -> None:
     space, said = load(monkeypatch)
 
     assert "60 members" in said and "the books balance" in said and "manager big-one.manager, admin " in said
@@ -50,7 +50,7 @@ def test_its_books_balance_and_it_has_what_was_asked_for(monkeypatch: Any) -> No
     assert space.is_demo
 
 
-def test_its_log_is_uneven_as_a_real_one_is(monkeypatch: Any) -> None:
+def test_usage_is_distributed_unevenly(monkeypatch: Any) -> None:
     space, _said = load(monkeypatch)
 
     rows = UsageRecord.objects.filter(space=space).order_by()
@@ -61,7 +61,7 @@ def test_its_log_is_uneven_as_a_real_one_is(monkeypatch: Any) -> None:
     assert rows.filter(user_id=space.people.get(number=1).pk).exists()
     assert ApiKey.objects.filter(space=space).count() > 61
     days = {record.at.date() for record in rows.order_by("id")}
-    # Its first hours, in the night, may have no row: then twelve days show.
+    # The first hours may be at night without a row; then only twelve different dates occur.
     assert len(days) >= 12 and max(days) - min(days) in {timedelta(days=11), timedelta(days=12)}
     assert max(record.at for record in rows) < timezone.now()
 
@@ -79,7 +79,7 @@ def test_each_row_costs_what_its_price_says_and_leaves_what_is_available(monkeyp
     assert spent == dict(Wallet.objects.filter(space=space).values_list("pk", "spent"))
 
 
-def test_its_roll_ups_are_what_the_rows_come_to(monkeypatch: Any) -> None:
+def test_roll_ups_are_the_sums_of_the_rows(monkeypatch: Any) -> None:
     space, _said = load(monkeypatch)
 
     hours = HourlyUsage.objects.filter(space=space)
@@ -90,7 +90,7 @@ def test_its_roll_ups_are_what_the_rows_come_to(monkeypatch: Any) -> None:
     assert list(hours.aggregate(Sum("requests"), Sum("cost"), Sum("input_tokens")).values()) == list(rows.values())
 
 
-def test_the_same_seed_tells_the_same_story(monkeypatch: Any) -> None:
+def test_the_same_seed_makes_the_same_data(monkeypatch: Any) -> None:
     def told(space: Space) -> list[Any]:
         return list(UsageRecord.objects.filter(space=space).order_by("id").values_list("model", "cost", "kind"))
 
@@ -104,7 +104,7 @@ def test_the_same_seed_tells_the_same_story(monkeypatch: Any) -> None:
     assert "nobody can sign in" in other.getvalue()
 
 
-def test_the_product_goes_on_in_it(monkeypatch: Any) -> None:
+def test_the_services_work_in_the_test_space(monkeypatch: Any) -> None:
     space, _said = load(monkeypatch)
     manager, member = User.objects.get(space=space, number=1), User.objects.get(space=space, number=3)
     set_remaining(member=member, remaining_nanos=5 * NANOS_PER_USD, actor=manager)
@@ -130,7 +130,7 @@ def test_people_sign_in_with_the_password_that_was_given(monkeypatch: Any, clien
     assert client.get("/console/usage/").status_code == 200
 
 
-def test_it_keeps_away_from_real_spaces_unless_it_is_forced(monkeypatch: Any, space: Space) -> None:
+def test_it_refuses_a_database_with_real_spaces_unless_forced(monkeypatch: Any, space: Space) -> None:
     with pytest.raises(CommandError, match="--force"):
         load(monkeypatch)
     assert list(Space.objects.all()) == [space]
@@ -149,7 +149,7 @@ def test_a_name_that_is_taken_is_refused(monkeypatch: Any) -> None:
 
 
 @pytest.mark.parametrize("option", ["--members=0", "--rows=-1", "--days=0", "--days=99999"])
-def test_sizes_that_make_no_sense_are_refused(monkeypatch: Any, option: str) -> None:
+def test_sizes_out_of_range_are_refused(monkeypatch: Any, option: str) -> None:
     with pytest.raises(CommandError, match=option.partition("=")[0]):
         load(monkeypatch, option)
     assert not Space.objects.exists()

@@ -27,7 +27,7 @@ CREDENTIAL = "sk-demo-credential"
 
 
 class Served:
-    """The demo upstream in a loop of its own, as another process would have it."""
+    """The demo upstream on an event loop in a thread of its own."""
 
     def __init__(self, **options: str) -> None:
         self._loop = asyncio.new_event_loop()
@@ -59,7 +59,7 @@ class Served:
             return answer.status, await answer.json()
 
     def stream(self, path: str, body: dict[str, Any]) -> tuple[list[Any], bool]:
-        """(payloads, whether the stream came to its end)."""
+        """(payloads, whether the stream ended normally)."""
         return self.do(self._stream(path, body))
 
     async def _stream(self, path: str, body: dict[str, Any]) -> tuple[list[Any], bool]:
@@ -94,11 +94,11 @@ def chat(**fields: Any) -> dict[str, Any]:
     return {"model": "demo-chat", "messages": HI} | fields
 
 
-def wish(text: str, **fields: Any) -> dict[str, Any]:
+def directive(text: str, **fields: Any) -> dict[str, Any]:
     return chat(messages=[{"role": "user", "content": f"hi {text}"}], **fields)
 
 
-# -- As an SDK sees it --------------------------------------------------------------------------------------------
+# -- Through the OpenAI SDK --------------------------------------------------------------------------------------------
 
 
 def test_it_lists_models(sdk: openai.OpenAI) -> None:
@@ -137,7 +137,7 @@ def test_a_streamed_chat_is_the_same_text(sdk: openai.OpenAI) -> None:
     assert stream[-1].choices == [] and stream[-1].usage == whole.usage
 
 
-def test_completions_stream_and_do_not(sdk: openai.OpenAI) -> None:
+def test_completions_answer_with_and_without_a_stream(sdk: openai.OpenAI) -> None:
     whole = sdk.completions.create(model="demo-chat", prompt="hi", max_tokens=4)
     stream = sdk.completions.create(model="demo-chat", prompt="hi", max_tokens=4, stream=True)
 
@@ -145,7 +145,7 @@ def test_completions_stream_and_do_not(sdk: openai.OpenAI) -> None:
     assert whole.usage.completion_tokens == 4
 
 
-def test_responses_stream_and_do_not(sdk: openai.OpenAI) -> None:
+def test_responses_answer_with_and_without_a_stream(sdk: openai.OpenAI) -> None:
     whole = sdk.responses.create(model="demo-chat", input="hi")
     events = list(sdk.responses.create(model="demo-chat", input="hi", stream=True))
 
@@ -162,7 +162,7 @@ def test_a_response_cut_at_its_limit_is_incomplete(sdk: openai.OpenAI) -> None:
     assert events[-1].type == "response.incomplete" and events[-1].response.usage.output_tokens == 2
 
 
-# Left to itself the SDK asks for base64.
+# Without encoding_format, the SDK requests base64.
 @pytest.mark.parametrize("form", [{"encoding_format": "float"}, {}])
 def test_embeddings_are_of_length_one_and_the_same_each_time(sdk: openai.OpenAI, form: dict[str, Any]) -> None:
     answer = sdk.embeddings.create(model="demo-embedding", input=["a", "b", "a"], dimensions=64, **form)
@@ -211,8 +211,8 @@ def test_the_usage_of_a_stream_comes_only_when_asked_for(served: Served) -> None
     assert without[-1] == asked[-1] == "[DONE]"
 
 
-def test_half_of_a_long_prompt_is_told_as_cached(served: Served) -> None:
-    _, answer = served.ask("POST", "/v1/chat/completions", json=wish("x" * 8192))
+def test_half_of_a_long_prompt_is_reported_as_cached(served: Served) -> None:
+    _, answer = served.ask("POST", "/v1/chat/completions", json=directive("x" * 8192))
 
     usage = parse_usage(answer)
     assert (usage.input_tokens, usage.cached_tokens) == (2052, 1024)
@@ -246,7 +246,7 @@ def test_every_error_has_openais_shape(
     assert got == status and set(answer["error"]) == {"message", "type", "param", "code"}
 
 
-def test_it_asks_for_the_credential_it_was_given() -> None:
+def test_it_requires_the_credential_it_was_started_with() -> None:
     served = Served(credential=CREDENTIAL)
     try:
         answers = [
@@ -265,8 +265,8 @@ def test_it_asks_for_the_credential_it_was_given() -> None:
 @pytest.mark.parametrize(
     "asked",
     [
-        {"json": wish("demo:error=503")},
-        {"json": wish("demo:error-503", stream=True)},
+        {"json": directive("demo:error=503")},
+        {"json": directive("demo:error-503", stream=True)},
         {"json": chat(model="demo-chat:demo:error-503")},
         {"json": chat(), "headers": {"X-Demo": "demo:error=503"}},
         {"json": chat(messages=[{"role": "user", "content": [{"type": "text", "text": "demo:error=503"}]}])},
@@ -278,7 +278,7 @@ def test_it_answers_an_error_on_request(served: Served, asked: dict[str, Any]) -
     assert status == 503 and answer["error"]["code"] == "demo_error"
 
 
-def test_a_wish_of_an_earlier_message_is_over(served: Served) -> None:
+def test_a_directive_in_an_earlier_message_is_ignored(served: Served) -> None:
     messages = [{"role": "user", "content": "demo:error=503"}, *HI]
 
     assert served.ask("POST", "/v1/chat/completions", json=chat(messages=messages))[0] == 200
@@ -287,9 +287,9 @@ def test_a_wish_of_an_earlier_message_is_over(served: Served) -> None:
 @pytest.mark.parametrize(
     ("text", "output"), [("demo:nousage", None), ("demo:zerousage", 0), ("demo:hugeusage", HUGE_OUTPUT_TOKENS)]
 )
-def test_it_tells_the_usage_it_was_asked_for(served: Served, text: str, output: int | None) -> None:
-    _, answer = served.ask("POST", "/v1/chat/completions", json=wish(text))
-    events, _ = served.stream("/v1/chat/completions", wish(text, stream_options={"include_usage": True}))
+def test_it_reports_the_usage_of_its_directive(served: Served, text: str, output: int | None) -> None:
+    _, answer = served.ask("POST", "/v1/chat/completions", json=directive(text))
+    events, _ = served.stream("/v1/chat/completions", directive(text, stream_options={"include_usage": True}))
     _, response = served.ask("POST", "/v1/responses", json={"model": "m", "input": text})
     steps, _ = served.stream("/v1/responses", {"model": "m", "input": text})
 
@@ -298,7 +298,7 @@ def test_it_tells_the_usage_it_was_asked_for(served: Served, text: str, output: 
 
 
 @pytest.mark.parametrize(("path", "field"), [("/v1/chat/completions", "messages"), ("/v1/responses", "input")])
-def test_it_breaks_off_a_stream_after_so_many_pieces(served: Served, path: str, field: str) -> None:
+def test_it_breaks_off_a_stream_after_so_many_events(served: Served, path: str, field: str) -> None:
     events, is_whole = served.stream(path, {"model": "m", field: [{"role": "user", "content": "demo:break=3"}]})
 
     assert len(events) == 3 and not is_whole
@@ -306,11 +306,13 @@ def test_it_breaks_off_a_stream_after_so_many_pieces(served: Served, path: str, 
 
 def test_it_breaks_off_in_the_middle_of_a_body(served: Served) -> None:
     with pytest.raises(aiohttp.ClientPayloadError):
-        served.ask("POST", "/v1/chat/completions", json=wish("demo:break"))
+        served.ask("POST", "/v1/chat/completions", json=directive("demo:break"))
 
 
-def test_it_waits_and_paces_and_goes_on_as_long_as_it_was_asked_to(served: Served) -> None:
-    events, is_whole = served.stream("/v1/chat/completions", wish("demo:delay=0.05 demo:pace=0.001 demo:tokens=70"))
+def test_it_obeys_delay_pace_and_tokens(served: Served) -> None:
+    events, is_whole = served.stream(
+        "/v1/chat/completions", directive("demo:delay=0.05 demo:pace=0.001 demo:tokens=70")
+    )
 
     assert len(events) == 73 and is_whole
 
@@ -319,15 +321,15 @@ def test_it_waits_and_paces_and_goes_on_as_long_as_it_was_asked_to(served: Serve
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "-1"])
-def test_a_port_that_is_none_is_refused(port: str) -> None:
+def test_a_port_out_of_range_is_refused(port: str) -> None:
     with pytest.raises(CommandError, match="--port: a number from 1"):
         call_command("demo_upstream", f"--port={port}")
 
 
-def test_a_port_in_use_is_refused_in_words(served: Served) -> None:
+def test_a_port_in_use_is_refused_with_a_message(served: Served) -> None:
     port = served.url.rpartition(":")[2]
 
-    # In a process of its own: another test's event loop may be running in this one.
+    # In a process of its own, because another test's event loop may be running in this one.
     command = [sys.executable, "manage.py", "demo_upstream", f"--port={port}"]
     root = Path(__file__).parent.parent.parent
     ended = subprocess.run(command, cwd=root, env=os.environ, capture_output=True, text=True, check=False)
@@ -336,7 +338,7 @@ def test_a_port_in_use_is_refused_in_words(served: Served) -> None:
     assert f"--port: cannot listen on 127.0.0.1:{port}" in ended.stderr
 
 
-def test_the_command_serves_and_says_plainly_what_it_is() -> None:
+def test_the_command_serves_and_prints_that_it_is_a_demo() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

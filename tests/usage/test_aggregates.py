@@ -25,7 +25,7 @@ EXPECTED = {
 
 @pytest.fixture
 def charged(member: User) -> User:
-    """Two charges and an error that had used tokens."""
+    """Two charges and an error, all with tokens."""
     for read, written, status in ((3, 7, 200), (4, 11, 200), (5, 6, 502)):
         call = Call(model="m", input_tokens=read, output_tokens=written, status=status)
         held, _is_new = hold(request_id=new_id(), user=member, amount_nanos=USD, call=call)
@@ -36,7 +36,7 @@ def charged(member: User) -> User:
     return member
 
 
-def test_rows_roll_ups_records_and_sql_come_to_the_same(charged: User) -> None:
+def test_records_roll_ups_python_and_sql_have_equal_sums(charged: User) -> None:
     suffixed = {name + SUFFIX: value for name, value in EXPECTED.items()}
     assert UsageRecord.objects.aggregate(**of_rows()) == suffixed
     assert HourlyUsage.objects.aggregate(**of_roll_ups()) == suffixed
@@ -50,7 +50,7 @@ def test_rows_roll_ups_records_and_sql_come_to_the_same(charged: User) -> None:
         assert dict(zip(AGGREGATES, cursor.fetchone(), strict=True)) == EXPECTED
 
 
-def test_no_rows_come_to_nothing(db: None) -> None:
+def test_sums_of_no_rows_are_zero(db: None) -> None:
     empty: list[QuerySet[UsageRecord] | QuerySet[HourlyUsage]] = [UsageRecord.objects.all(), HourlyUsage.objects.all()]
     for rows, sums in zip(empty, (of_rows(), of_roll_ups()), strict=True):
         assert rows.aggregate(**sums) == {name + SUFFIX: 0 for name in AGGREGATES}

@@ -1,4 +1,4 @@
-"""Every figure is the sum of the rows of its period, in every zone, whatever was closed and whoever asks."""
+"""Every figure is the sum of its period's usage records, in every time zone, for every viewer and closed quarter."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ AUTUMN = datetime(2026, 10, 25, tzinfo=UTC)
 
 def spend(user: User, *, at: datetime, cost: int = CENT, status: int = 200, **call: Any) -> None:
     fields: dict[str, Any] = {"model": "a", "status": status} | call
-    # Of its own time: an id that is older than rows are kept holds nothing.
+    # `acting` is set to the id's moment, since a hold whose id is older than MIN_KEPT_DAYS is refused.
     request_id, made = id_at(at), Call(**fields)
     assert user.space_id is not None
     with acting(moment=at):
@@ -69,7 +69,7 @@ def look_from(zone: str) -> None:
     timezone.activate(ZoneInfo(zone))
 
 
-# -- Four answers to one question ---------------------------------------------------------------------------------
+# -- Dashboard, log, CSV and wallets agree ------------------------------------------------------------------------
 
 EXAMPLES = count(1)
 SECONDS = 4 * 24 * 3600
@@ -78,7 +78,7 @@ EVENTS = st.lists(
         st.sampled_from(["spend", "spend", "spend", "fail", "rename", "rename key", "close", "delete"]),
         st.integers(0, 3),
         st.sampled_from(["a", "b"]),
-        # At the edges of quarters most of all: that is where one source ends and the next begins.
+        # Often at the edge of a quarter, where one source of figures.py ends and the next begins.
         st.integers(0, SECONDS - 1) | st.integers(0, SECONDS // 900 - 1).map(lambda quarter: quarter * 900),
         st.integers(0, 3 * CENT),
         st.integers(0, 5000),
@@ -96,7 +96,7 @@ QUERIES = st.fixed_dictionaries(
 
 
 class Traffic:
-    """Two members and the manager, a key each, and what they do."""
+    """The manager and three members with a key each, and their deeds."""
 
     def __init__(self, space: Space, manager: User, start: datetime) -> None:
         number = next(EXAMPLES)
@@ -133,7 +133,7 @@ class Traffic:
 
 
 def summed(rows: list[UsageRecord]) -> Figures:
-    """By adding up, one by one."""
+    """The sum in Python, to compare with the sums in SQL."""
     return Figures(
         sum(row.cost for row in rows),
         len(rows),
@@ -197,7 +197,7 @@ def test_dashboard_log_rows_and_wallets_agree(
 
 
 def exported(log: UsageLog, *, now: datetime) -> tuple[int, Decimal]:
-    """How many rows the CSV has, and the sum in its last line."""
+    """The number of rows of the CSV, and the sum in its last line."""
     with acting(moment=now):
         lines = list(csv.DictReader(io.StringIO("".join(usage_sheet(log)), newline="")))
     return len(lines) - 1, Decimal(lines[-1]["Cost (USD)"])
@@ -218,7 +218,7 @@ def assert_shows(dashboard: Dashboard, rows: list[UsageRecord]) -> None:
 
 
 def by_hand(rows: list[UsageRecord], dashboard: Dashboard) -> dict[str, int]:
-    """What each bar must show, told from the clock on the wall of whoever looks."""
+    """The expected cost of each bar, from each record's local time in the viewer's time zone."""
     costs: dict[str, int] = {}
     for row in rows:
         local = row.at.astimezone(dashboard.zone)
@@ -242,19 +242,19 @@ def by_hand(rows: list[UsageRecord], dashboard: Dashboard) -> dict[str, int]:
         ("Europe/Berlin", date(2026, 3, 29), 23),
         ("Asia/Kolkata", date(2026, 10, 25), 24),
         ("Australia/Lord_Howe", date(2026, 4, 5), 24.5),
-        # Clocks skip midnight, and strike it twice.
+        # Clock changes at midnight: one skips it, one repeats it.
         ("America/Asuncion", date(2024, 10, 6), 23),
         ("Atlantic/Azores", date(2026, 10, 25), 25),
     ],
 )
-def test_a_day_is_as_long_as_where_one_looks_from(zone: str, day: date, hours: float) -> None:
+def test_a_day_has_its_length_in_the_viewers_time_zone(zone: str, day: date, hours: float) -> None:
     first, after = Period(day, day).moments(ZoneInfo(zone))
 
     assert after - first == timedelta(hours=hours)
     assert [moment.astimezone(ZoneInfo(zone)).date() for moment in (first, after)] == [day, day + timedelta(days=1)]
 
 
-def test_today_is_the_viewers(manager: User) -> None:
+def test_today_is_the_date_in_the_viewers_time_zone(manager: User) -> None:
     now = datetime(2026, 5, 13, 20, 0, tzinfo=UTC)
 
     seen = []
@@ -270,7 +270,7 @@ def test_today_is_the_viewers(manager: User) -> None:
 
 
 @pytest.mark.parametrize(("zone", "bars"), [("Europe/Berlin", 25), ("Asia/Kolkata", 25), ("UTC", 24)])
-def test_a_day_has_as_many_bars_as_hours_and_half_ones_at_its_ends(manager: User, zone: str, bars: int) -> None:
+def test_a_day_has_a_bar_for_each_hour_and_partial_ones_at_its_ends(manager: User, zone: str, bars: int) -> None:
     look_from(zone)
     spend(manager, at=AUTUMN + timedelta(hours=2))
 
@@ -297,7 +297,7 @@ def test_weeks_begin_on_the_viewers_monday(manager: User, zone: str) -> None:
 # -- Quarters -----------------------------------------------------------------------------------------------------
 
 
-def test_a_closed_quarter_is_what_its_rows_come_to(manager: User, member: User) -> None:
+def test_a_closed_quarter_has_the_sums_of_its_rows(manager: User, member: User) -> None:
     for minute, user in ((0, manager), (14, member), (15, member)):
         spend(user, at=AUTUMN + timedelta(minutes=minute), input_tokens=10, output_tokens=3)
     spend(member, at=AUTUMN + timedelta(minutes=1), cost=0, status=502, input_tokens=7, output_tokens=1)
@@ -319,7 +319,7 @@ def test_closing_again_changes_nothing(manager: User) -> None:
     assert QuarterMark.objects.get(space=manager.space_id).through > AUTUMN + timedelta(hours=2)
 
 
-def test_many_quarters_are_closed_in_parts(manager: User) -> None:
+def test_many_quarters_are_closed_in_several_transactions(manager: User) -> None:
     for number in range(MAX_QUARTERS_PER_TRANSACTION + 2):
         spend(manager, at=AUTUMN + timedelta(minutes=15 * number))
 
@@ -327,7 +327,7 @@ def test_many_quarters_are_closed_in_parts(manager: User) -> None:
     assert SpaceQuarter.objects.count() == MAX_QUARTERS_PER_TRANSACTION + 2
 
 
-def test_history_that_is_written_later_is_in_the_figures(manager: User) -> None:
+def test_a_backdated_charge_is_counted_while_its_quarter_is_reopened_and_after(manager: User) -> None:
     query = QueryDict("from=2026-10-24&to=2026-10-26")
     spend(manager, at=AUTUMN + timedelta(hours=5))
     close_quarters(now=AUTUMN + timedelta(days=1))
@@ -341,7 +341,7 @@ def test_history_that_is_written_later_is_in_the_figures(manager: User) -> None:
 
 
 @pytest.mark.parametrize("ahead", [timedelta(minutes=16), timedelta(days=40)])
-def test_a_closers_clock_that_runs_ahead_closes_nothing_early(space: Space, manager: User, ahead: timedelta) -> None:
+def test_a_worker_whose_clock_runs_ahead_closes_no_quarter_early(space: Space, manager: User, ahead: timedelta) -> None:
     with acting(moment=timezone.now() + ahead):
         close_quarters()
 
@@ -351,7 +351,7 @@ def test_a_closers_clock_that_runs_ahead_closes_nothing_early(space: Space, mana
     assert UsageLog(manager, QueryDict()).totals.cost_nanos == CENT and reconcile(space) == []
 
 
-def test_a_closers_clock_that_runs_ahead_asks_nothing_about_spaces_in_order(space: Space, stranger: User) -> None:
+def test_a_worker_whose_clock_runs_ahead_makes_no_query_for_a_closed_space(space: Space, stranger: User) -> None:
     close_quarters()
 
     with acting(moment=timezone.now() + timedelta(days=40)), CaptureQueriesContext(connection) as queries:
@@ -360,7 +360,7 @@ def test_a_closers_clock_that_runs_ahead_asks_nothing_about_spaces_in_order(spac
     assert len(queries) == 1
 
 
-def test_a_closers_clock_that_lags_leaves_the_mark(space: Space, manager: User) -> None:
+def test_a_worker_whose_clock_lags_leaves_the_mark(space: Space, manager: User) -> None:
     charge(manager, cost_usd=0.01)
     close_quarters()
     through = QuarterMark.objects.get(space=space).through
@@ -371,7 +371,7 @@ def test_a_closers_clock_that_lags_leaves_the_mark(space: Space, manager: User) 
     assert QuarterMark.objects.get(space=space).through == through
 
 
-def test_a_mark_that_was_left_ahead_goes_back_by_itself(space: Space, manager: User) -> None:
+def test_a_mark_ahead_of_the_databases_clock_is_moved_back(space: Space, manager: User) -> None:
     spend(manager, at=AUTUMN)
     close_space(space.pk, floor(timezone.now() + timedelta(days=1), QUARTER))
     charge(manager, cost_usd=0.01)
@@ -384,10 +384,12 @@ def test_a_mark_that_was_left_ahead_goes_back_by_itself(space: Space, manager: U
     assert list(SpaceQuarter.objects.values_list("quarter", flat=True)) == [AUTUMN]
 
 
-def test_a_space_that_goes_wrong_keeps_no_other_from_being_closed(space: Space, manager: User, stranger: User) -> None:
+def test_an_error_in_one_space_does_not_keep_others_from_being_closed(
+    space: Space, manager: User, stranger: User
+) -> None:
     for user in (manager, stranger):
         spend(user, at=AUTUMN)
-    # As no code of ours leaves it: a quarter past the mark, which stands in the way of the real one.
+    # A quarter beyond the mark, which the product never leaves: the unique constraint refuses the real one.
     SpaceQuarter.objects.create(space=space, model="a", quarter=AUTUMN)
 
     with pytest.raises(NotClosedError) as error:
@@ -422,7 +424,7 @@ def test_reconcile_names_a_quarter_that_is_wrong(space: Space, manager: User) ->
 
 @pytest.fixture
 def spent_by_a_late_clock(space: Space, manager: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cent in a quarter that was closed, and four more there by a process whose clock was a day behind."""
+    """One cent in a quarter that is closed, then four cents in it from a process whose clock is a day behind."""
     spend(manager, at=AUTUMN)
     close_quarters(now=AUTUMN + timedelta(days=1))
     late = AUTUMN + timedelta(minutes=5)
@@ -435,7 +437,7 @@ def spent_by_a_late_clock(space: Space, manager: User, monkeypatch: pytest.Monke
 
 
 @pytest.mark.usefixtures("spent_by_a_late_clock")
-def test_what_came_into_closed_quarters_is_counted_once_they_are_reopened(space: Space, manager: User) -> None:
+def test_charges_dated_into_closed_quarters_are_counted_once_these_are_reopened(space: Space, manager: User) -> None:
     assert UsageLog(manager, QueryDict("from=2026-10-25&to=2026-10-25")).totals.cost_nanos == CENT
     assert reconcile(space) != []
 
@@ -449,7 +451,7 @@ def test_what_came_into_closed_quarters_is_counted_once_they_are_reopened(space:
 
 
 @pytest.mark.usefixtures("spent_by_a_late_clock")
-def test_reopening_too_little_tells_what_still_differs(space: Space) -> None:
+def test_reopening_too_few_quarters_reports_what_still_differs(space: Space) -> None:
     with pytest.raises(CommandError, match=f"closed usage of a: cost is {CENT}, the records come to {5 * CENT}"):
         reopened("--space", space.name, "--since", f"{AUTUMN + timedelta(hours=12):%Y-%m-%dT%H:%M+00:00}")
 
@@ -468,7 +470,7 @@ def reopened(*arguments: str) -> str:
     return said.getvalue().strip()
 
 
-def test_a_closed_space_is_summed_without_its_rows(manager: User) -> None:
+def test_a_closed_space_is_summed_without_reading_its_rows(manager: User) -> None:
     spend(manager, at=AUTUMN + timedelta(hours=1))
     close_quarters(now=AUTUMN + timedelta(days=3))
 
@@ -479,7 +481,7 @@ def test_a_closed_space_is_summed_without_its_rows(manager: User) -> None:
         assert not [query for query in queries if "usagerecord" in query["sql"] or "hourlyusage" in query["sql"]], zone
 
 
-# -- Names that several keys bear --------------------------------------------------------------------------------------
+# -- Key names that several keys share ---------------------------------------------------------------------------------
 
 
 def laptops(*owners: User) -> list[ApiKey]:
@@ -491,7 +493,7 @@ def use(key: ApiKey, *, at: datetime, **call: Any) -> None:
 
 
 def seen(viewer: User, asked: str = "token=laptop") -> list[int]:
-    """Of three days: what each row cost, in cents, which is what the totals say."""
+    """The costs of three days' rows in cents. Asserts that the totals are their sum."""
     query = QueryDict(f"from=2026-10-24&to=2026-10-26&{asked}")
     log = UsageLog(viewer, query)
     rows = listed(viewer, query.dict())
@@ -499,7 +501,7 @@ def seen(viewer: User, asked: str = "token=laptop") -> list[int]:
     return [row.cost // CENT for row in rows]
 
 
-def test_a_key_that_was_called_otherwise_is_still_found(space: Space, manager: User, member: User) -> None:
+def test_a_renamed_key_is_found_by_its_old_and_new_name(space: Space, manager: User, member: User) -> None:
     ours, theirs = laptops(manager, member)
     other = create_key(owner=member, terms=KeyTerms(name="server"))[0]
     for number, key in enumerate((ours, theirs, other)):
@@ -515,7 +517,7 @@ def test_a_key_that_was_called_otherwise_is_still_found(space: Space, manager: U
     assert seen(manager, f"token={theirs.pk}") == seen(member, f"token={theirs.pk}") == [10]
 
 
-def test_of_a_name_that_many_keys_bear_the_newest_are_found_and_the_page_says_so(
+def test_a_name_of_too_many_keys_finds_the_newest_and_the_page_says_so(
     monkeypatch: pytest.MonkeyPatch, client: Client, manager: User, member: User, stranger: User
 ) -> None:
     monkeypatch.setattr("console.token_filter.MAX_KEYS_OF_A_NAME", 1)
@@ -532,10 +534,10 @@ def test_of_a_name_that_many_keys_bear_the_newest_are_found_and_the_page_says_so
     assert note not in client.get("/console/usage/", {"token": "laptop", "user": "mira"}).content.decode()
 
 
-# -- Who spent most -----------------------------------------------------------------------------------------------
+# -- Top spenders -------------------------------------------------------------------------------------------------
 
 
-def test_the_top_is_right_when_old_wallets_are_fuller(space: Space, manager: User) -> None:
+def test_top_spenders_are_right_when_others_spent_more_before_the_period(space: Space, manager: User) -> None:
     people = [MemberFactory.create(space=space, usd=9) for _ in range(12)]
     for place, user in enumerate(people):
         spend(user, at=AUTUMN - timedelta(days=40), cost=(12 - place) * 10 * CENT)

@@ -1,4 +1,4 @@
-"""The usage log by months on PostgreSQL: made ahead, guarded each, and no row is ever refused for its date."""
+"""Monthly partitions of the usage log on PostgreSQL: made ahead, each append-only; no row is refused for its date."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_month_ends_where_the_next_begins() -> None:
 
 
 @on_postgresql
-def test_this_month_and_those_ahead_are_there_from_the_first_moment(db: None) -> None:
+def test_the_migrations_make_this_month_and_those_ahead(db: None) -> None:
     this = Month.of(timezone.now())
 
     assert set(months_from(this, this.plus(MONTHS_AHEAD))) <= set(made())
@@ -97,7 +97,7 @@ def test_a_charge_lands_in_its_month(member: User) -> None:
 
 
 @on_postgresql
-def test_a_row_beyond_all_months_is_found_and_moves_when_its_month_is_made(member: User) -> None:
+def test_a_row_in_the_default_partition_is_found_and_moves_when_its_month_is_made(member: User) -> None:
     old = then(member, LONG_AGO)
     assert table_of(old) == DEFAULT_PARTITION and UsageRecord.objects.get(pk=old.pk) == old
     before = UsageRecord.objects.filter(pk=old.pk).values().get()
@@ -112,7 +112,7 @@ def test_a_row_beyond_all_months_is_found_and_moves_when_its_month_is_made(membe
 
 
 @on_postgresql
-def test_a_row_of_a_clock_that_is_years_ahead_stays_findable(member: User) -> None:
+def test_a_row_dated_years_ahead_stays_in_the_default_partition_and_is_found(member: User) -> None:
     ahead = charge(member, cost_usd=1)
     ahead.pk = id_at(datetime(2091, 5, 1, tzinfo=UTC))
     UsageRecord.objects.bulk_create([ahead])
@@ -123,7 +123,7 @@ def test_a_row_of_a_clock_that_is_years_ahead_stays_findable(member: User) -> No
 
 
 @on_postgresql
-def test_the_next_months_are_made_when_time_goes_on_and_once(db: None) -> None:
+def test_the_next_months_are_made_once_as_time_goes_on(db: None) -> None:
     last = made()[-1]
 
     assert make_ahead(last.start) == months_from(last.plus(1), last.plus(MONTHS_AHEAD))
@@ -147,7 +147,7 @@ def test_no_partition_can_be_changed_directly(member: User, change: str) -> None
 
 
 @on_postgresql
-def test_a_row_in_the_rest_cannot_be_changed_directly(member: User) -> None:
+def test_a_row_in_the_default_partition_cannot_be_changed_directly(member: User) -> None:
     then(member, LONG_AGO)
 
     refused(f"UPDATE {DEFAULT_PARTITION} SET cost = cost + 1")
@@ -172,7 +172,7 @@ def partitions() -> list[str]:
 
 
 @on_postgresql
-def test_a_period_reads_its_month_alone(member: User) -> None:
+def test_a_query_of_one_month_scans_only_its_partition(member: User) -> None:
     this = Month.of(timezone.now())
     first, after = this.ids
 
@@ -182,7 +182,7 @@ def test_a_period_reads_its_month_alone(member: User) -> None:
 
 
 @pytest.fixture
-def one_old_month_goes_again(transactional_db: None) -> Iterator[None]:
+def drops_old_month(transactional_db: None) -> Iterator[None]:
     yield
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
@@ -190,7 +190,7 @@ def one_old_month_goes_again(transactional_db: None) -> Iterator[None]:
 
 
 @on_postgresql
-def test_the_worker_makes_months(member: User, one_old_month_goes_again: None) -> None:
+def test_the_worker_makes_months(member: User, drops_old_month: None) -> None:
     old = then(member, LONG_AGO)
 
     work_once()
@@ -199,7 +199,7 @@ def test_the_worker_makes_months(member: User, one_old_month_goes_again: None) -
 
 
 @on_postgresql
-def test_several_workers_make_a_month_once_and_nobody_fails(member: User, one_old_month_goes_again: None) -> None:
+def test_several_workers_make_a_month_once_and_nobody_fails(member: User, drops_old_month: None) -> None:
     old = then(member, LONG_AGO)
 
     found = [month for months in together(*[make_ahead] * 8) for month in cast("list[Month]", months)]
@@ -208,7 +208,7 @@ def test_several_workers_make_a_month_once_and_nobody_fails(member: User, one_ol
 
 
 @on_postgresql
-def test_a_worker_does_not_wait_for_another_that_is_at_it(transactional_db: None) -> None:
+def test_a_worker_does_not_wait_for_another_that_makes_months(transactional_db: None) -> None:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [ADVISORY_LOCK])
         assert together(lambda: make_ahead(timezone.now() + timedelta(days=400))) == [[]]
@@ -219,8 +219,8 @@ def test_a_worker_does_not_wait_for_another_that_is_at_it(transactional_db: None
 # -- Readers while rows move ------------------------------------------------------------------------------------------
 
 
-class Beside(Generic[Found]):
-    """A step on a connection of its own, of which the server's process is known."""
+class OtherConnection(Generic[Found]):
+    """Runs a step in a thread, on a database connection whose backend process id is known."""
 
     def __init__(self, step: Callable[[], Found]) -> None:
         self._process = SimpleQueue[int]()
@@ -251,16 +251,16 @@ class Beside(Generic[Found]):
 
 
 def found_while_rows_move(reader: Callable[[], Found]) -> Found:
-    """The reader starts when the rows have moved and nobody sees it yet, and goes on when everybody does."""
+    """Start the reader after rows have moved in an uncommitted transaction, and commit once it waits for a lock."""
     with transaction.atomic():
         assert make_ahead() == [Month(2021, 2)]
-        beside = Beside(reader)
+        beside = OtherConnection(reader)
         beside.wait_until_blocked()
     return beside.found()
 
 
 @on_postgresql
-def test_a_page_shows_all_rows_while_they_move(member: User, one_old_month_goes_again: None) -> None:
+def test_a_page_shows_all_rows_while_they_move(member: User, drops_old_month: None) -> None:
     old = then(member, LONG_AGO)
 
     shown = found_while_rows_move(lambda: UsageLog(member, QueryDict("from=2021-02-28&to=2021-02-28")).page.records)
@@ -269,7 +269,7 @@ def test_a_page_shows_all_rows_while_they_move(member: User, one_old_month_goes_
 
 
 @on_postgresql
-def test_quarters_are_closed_over_all_rows_while_they_move(member: User, one_old_month_goes_again: None) -> None:
+def test_quarters_are_closed_over_all_rows_while_they_move(member: User, drops_old_month: None) -> None:
     then(member, LONG_AGO)
     then(member, LONG_AGO - timedelta(hours=1))
 
@@ -280,7 +280,7 @@ def test_quarters_are_closed_over_all_rows_while_they_move(member: User, one_old
 
 
 @on_postgresql
-def test_books_balance_while_rows_move(member: User, one_old_month_goes_again: None) -> None:
+def test_books_balance_while_rows_move(member: User, drops_old_month: None) -> None:
     then(member, LONG_AGO)
     space = member.space
     assert space is not None
@@ -289,15 +289,13 @@ def test_books_balance_while_rows_move(member: User, one_old_month_goes_again: N
 
 
 @on_postgresql
-def test_rows_move_when_who_read_before_is_done_and_late_ones_come_along(
-    member: User, one_old_month_goes_again: None
-) -> None:
+def test_rows_move_after_earlier_readers_end_and_late_rows_move_too(member: User, drops_old_month: None) -> None:
     early, far = then(member, LONG_AGO), charge(member, cost_usd=1)
     far.pk = id_at(datetime(2091, 5, 1, tzinfo=UTC))
     UsageRecord.objects.bulk_create([far])
     with transaction.atomic():
         assert UsageRecord.objects.count() == 3
-        mover = Beside(make_ahead)
+        mover = OtherConnection(make_ahead)
         mover.wait_until_blocked()
         late = then(member, LONG_AGO - timedelta(hours=1))
         assert UsageRecord.objects.count() == 4
@@ -315,14 +313,14 @@ def test_rows_move_when_who_read_before_is_done_and_late_ones_come_along(
 
 @on_postgresql
 def test_nothing_moves_while_the_log_is_too_busy(
-    monkeypatch: pytest.MonkeyPatch, member: User, one_old_month_goes_again: None
+    monkeypatch: pytest.MonkeyPatch, member: User, drops_old_month: None
 ) -> None:
     monkeypatch.setattr(months, "LOCK_TIMEOUT", "20ms")
     monkeypatch.setattr(months, "LOCK_PAUSE_S", 0)
     old = then(member, LONG_AGO)
     with transaction.atomic():
         assert UsageRecord.objects.get() == old
-        assert Beside(make_ahead).found() == []
+        assert OtherConnection(make_ahead).found() == []
 
     assert table_of(old) == DEFAULT_PARTITION and Month(2021, 2) not in made()
     assert make_ahead() == [Month(2021, 2)]
@@ -333,8 +331,8 @@ def migrate(*targets: tuple[str, str]) -> None:
     executor.migrate(list(targets) or executor.loader.graph.leaf_nodes())
 
 
-def test_a_filled_database_keeps_its_rows_its_guards_and_its_books(
-    transactional_db: None, member: User, charged: None, one_old_month_goes_again: None
+def test_migrating_back_and_forth_keeps_rows_triggers_and_balanced_books(
+    transactional_db: None, member: User, charged: None, drops_old_month: None
 ) -> None:
     then(member, LONG_AGO)
     before = list(UsageRecord.objects.order_by("id").values())
@@ -354,7 +352,7 @@ def test_a_filled_database_keeps_its_rows_its_guards_and_its_books(
         assert {table_of(record) for record in UsageRecord.objects.all()} == {
             Month.of(moment_of(row["id"])).table for row in before
         }
-        # Between the first row's month and now there is none that is missing.
+        # Every month from the first row's has a partition.
         assert months_from(Month(2021, 2), Month.of(timezone.now()).plus(MONTHS_AHEAD)) == made()
         drop_between(Month(2021, 3), Month.of(timezone.now()).plus(-1))
 
@@ -365,8 +363,8 @@ def drop_between(first: Month, last: Month) -> None:
             cursor.execute(f"DROP TABLE {month.table}")
 
 
-def test_a_start_up_reads_again_what_was_closed_while_rows_moved(
-    transactional_db: None, space: Space, manager: User, stranger: User, one_old_month_goes_again: None
+def test_a_migration_reopens_quarters_that_were_closed_while_rows_moved(
+    transactional_db: None, space: Space, manager: User, stranger: User, drops_old_month: None
 ) -> None:
     for user, hours in [(manager, 9), (manager, 6), (manager, 6), (manager, 3), (stranger, 9)]:
         then(user, LONG_AGO - timedelta(hours=hours))

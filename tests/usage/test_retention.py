@@ -1,4 +1,4 @@
-"""Pruned usage: whole months go once their roll-ups are known to be right, and the books balance without them."""
+"""Pruning: whole months are dropped once their roll-ups equal the rows, and the books balance without the rows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tenants.models import Space
 from tests.factories import charge
 from tests.quotas.books import books
 from tests.quotas.test_concurrency import together
-from tests.usage.test_partitions import Beside
+from tests.usage.test_partitions import OtherConnection
 from tests.usage.videos import submit, succeed, take
 from usage import figures
 from usage.models import HourlyUsage, QuarterMark, SpaceQuarter, UsageCheckpoint, UsageRecord
@@ -41,7 +41,7 @@ from usage.retention import Pruned, months_due, prune_month
 
 USD = NANOS_PER_USD
 NOW = timezone.now()
-# In the middle of a month, so that rows beside it are of the same month.
+# In the middle of a month, so that moments close to it are in the same month.
 OLD = Month.of(NOW - timedelta(days=500)).start + timedelta(days=15)
 OLD_MONTH = Month.of(OLD)
 
@@ -64,7 +64,7 @@ def drift(statement: str) -> None:
 
 @pytest.fixture
 def history(space: Space, manager: User, member: User) -> Space:
-    """Two old months and today: of the member with a key and without, of the manager, and a refusal."""
+    """Charges in two old months and today: the member's with and without a key, the manager's, and a refusal."""
     key = create_key(owner=member, terms=KeyTerms(name="laptop"))[0]
     with acting(moment=OLD):
         charge(manager, cost_usd=2)
@@ -80,7 +80,7 @@ def history(space: Space, manager: User, member: User) -> Space:
     return space
 
 
-def test_old_months_go_and_what_they_came_to_stays(history: Space, member: User, manager: User) -> None:
+def test_old_months_are_dropped_and_their_sums_stay(history: Space, member: User, manager: User) -> None:
     before = books(history)
     younger = [row for row in before["UsageRecord"] if Month.of(UsageRecord(id=row["id"]).at) > OLD_MONTH.plus(1)]
 
@@ -110,12 +110,12 @@ def test_old_months_go_and_what_they_came_to_stays(history: Space, member: User,
         ("UPDATE quotas_wallet SET spent = spent - 1 WHERE kind = 'member'", ["spent"]),
         ("UPDATE quotas_wallet SET spent = spent - 1 WHERE kind = 'pool'", ["spent"]),
         ("UPDATE accounts_apikey SET spent = 0", ["spent"]),
-        # Against the checkpoints, and against the quarters.
+        # Reported twice: compared with the checkpoints and with the quarters.
         ("UPDATE usage_hourlyusage SET cost = cost + 1 WHERE model = 'gpt-4o' AND cost > 0", ["cost", "cost"]),
         ("DELETE FROM usage_hourlyusage WHERE errors > 0", ["requests", "errors"] * 2),
     ],
 )
-def test_figures_that_drifted_are_found_after_pruning(history: Space, statement: str, figures: list[str]) -> None:
+def test_wrong_figures_are_found_after_pruning(history: Space, statement: str, figures: list[str]) -> None:
     prune()
 
     drift(statement)
@@ -123,18 +123,18 @@ def test_figures_that_drifted_are_found_after_pruning(history: Space, statement:
     assert [difference.figure for difference in reconcile(history)] == figures
 
 
-@pytest.mark.postgresql("SQLite lets nobody write meanwhile")
+@pytest.mark.postgresql("SQLite blocks other writers during a transaction")
 def test_books_balance_while_months_are_dropped(transactional_db: None, history: Space) -> None:
     due = months_due(timedelta(days=400))
     with transaction.atomic():
         assert [pruned.rows for month in due if (pruned := prune_month(month))] == [3, 1]
-        beside = Beside(lambda: reconcile(history))
+        beside = OtherConnection(lambda: reconcile(history))
         beside.wait_until_blocked()
 
     assert beside.found() == [] and UsageCheckpoint.objects.count() == 4
 
 
-def test_roll_ups_that_are_not_what_the_rows_come_to_stop_it(history: Space, member: User) -> None:
+def test_roll_ups_that_differ_from_the_rows_stop_pruning(history: Space, member: User) -> None:
     before = books(history)
     drift(f"UPDATE usage_hourlyusage SET cost = cost + 1, requests = requests + 1 WHERE user_id = {member.pk}")
     wrong = books(history)
@@ -149,7 +149,7 @@ def test_roll_ups_that_are_not_what_the_rows_come_to_stop_it(history: Space, mem
 
 
 def fail(user: User, moment: Any) -> None:
-    """A request that its upstream refused after it had read so much."""
+    """Log a request that failed at its upstream but has used tokens."""
     with acting(moment=moment):
         call = Call(model="gpt-4o", status=502, code="upstream_error", input_tokens=70, output_tokens=3)
         log_refusal(request_id=new_id(), user=user, call=call)
@@ -157,7 +157,7 @@ def fail(user: User, moment: Any) -> None:
 
 @pytest.mark.parametrize("figure", ["error_input_tokens", "error_output_tokens"])
 @pytest.mark.parametrize(("table", "column"), [("hourlyusage", "hour"), ("spacequarter", "quarter")])
-def test_tokens_of_errors_that_drifted_are_found_before_pruning_and_stop_it(
+def test_wrong_tokens_of_errors_are_found_before_pruning_and_stop_it(
     history: Space, member: User, figure: str, table: str, column: str
 ) -> None:
     fail(member, OLD)
@@ -170,7 +170,7 @@ def test_tokens_of_errors_that_drifted_are_found_before_pruning_and_stop_it(
         prune()
 
 
-def test_tokens_of_errors_are_right_after_pruning_and_what_drifted_is_found(history: Space, member: User) -> None:
+def test_wrong_tokens_of_errors_are_found_after_pruning(history: Space, member: User) -> None:
     fail(member, OLD)
     fail(member, NOW)
 
@@ -180,7 +180,7 @@ def test_tokens_of_errors_are_right_after_pruning_and_what_drifted_is_found(hist
     assert [difference.row.split()[0] for difference in reconcile(history)] == ["usage", "closed"]
 
 
-def test_a_month_that_stays_behind_a_pruned_one_is_compared_by_what_is_kept(history: Space, member: User) -> None:
+def test_books_balance_when_a_later_month_is_pruned_before_an_earlier_one(history: Space, member: User) -> None:
     fail(member, OLD)
     _first, second = months_due(timedelta(days=400))
 
@@ -189,7 +189,7 @@ def test_a_month_that_stays_behind_a_pruned_one_is_compared_by_what_is_kept(hist
     assert reconcile(history) == []
 
 
-def test_a_dry_run_says_what_would_go_and_changes_nothing(history: Space) -> None:
+def test_a_dry_run_says_what_would_be_dropped_and_changes_nothing(history: Space) -> None:
     before = books(history)
 
     said = prune("--keep", "400d", "--dry-run")
@@ -198,7 +198,7 @@ def test_a_dry_run_says_what_would_go_and_changes_nothing(history: Space) -> Non
     assert books(history) == before and not UsageCheckpoint.objects.exists()
 
 
-def test_a_month_that_is_not_wholly_older_stays(history: Space) -> None:
+def test_a_month_that_ended_too_recently_stays(history: Space) -> None:
     days = (timezone.now() - OLD_MONTH.end).days + 1
 
     assert prune("--keep", f"{days}d") == "No whole month is older than that.\n"
@@ -206,24 +206,24 @@ def test_a_month_that_is_not_wholly_older_stays(history: Space) -> None:
 
 
 @pytest.mark.parametrize("keep", ["30d", "0", "1d"])
-def test_less_than_a_month_is_not_kept(history: Space, keep: str) -> None:
+def test_keeping_less_than_31_days_is_refused(history: Space, keep: str) -> None:
     with pytest.raises(CommandError, match="at least 31d"):
         prune("--keep", keep)
     assert not UsageCheckpoint.objects.exists()
 
 
 @pytest.mark.parametrize("keep", ["", "-400d", "forever", "400 d", "4e2", "99999d", "٤٠٠d"])
-def test_what_is_no_number_of_days_is_refused(db: None, keep: str) -> None:
+def test_a_value_that_is_not_a_number_of_days_is_refused(db: None, keep: str) -> None:
     with pytest.raises(CommandError, match="--keep: a number of days"):
         prune(f"--keep={keep}")
 
 
-def test_the_service_keeps_a_month_as_well(db: None) -> None:
+def test_the_service_refuses_less_than_31_days_too(db: None) -> None:
     with pytest.raises(ValueError, match="31 days"):
         months_due(timedelta(days=30))
 
 
-def test_pruning_again_finds_nothing(history: Space) -> None:
+def test_pruning_again_changes_nothing(history: Space) -> None:
     prune()
     kept = list(UsageCheckpoint.objects.values())
 
@@ -232,7 +232,7 @@ def test_pruning_again_finds_nothing(history: Space) -> None:
     assert list(UsageCheckpoint.objects.values()) == kept
 
 
-def test_no_history_is_told_of_a_time_that_is_pruned(history: Space, member: User) -> None:
+def test_a_backdated_charge_in_a_pruned_month_is_refused(history: Space, member: User) -> None:
     prune()
     before = books(history)
 
@@ -244,7 +244,7 @@ def test_no_history_is_told_of_a_time_that_is_pruned(history: Space, member: Use
     assert reconcile(history) == []
 
 
-def test_what_is_pruned_is_not_reopened(history: Space) -> None:
+def test_pruned_quarters_cannot_be_reopened(history: Space) -> None:
     prune()
     kept = list(SpaceQuarter.objects.values())
 
@@ -254,7 +254,7 @@ def test_what_is_pruned_is_not_reopened(history: Space) -> None:
     assert list(SpaceQuarter.objects.values()) == kept and reconcile(history) == []
 
 
-def test_quarters_are_closed_before_their_rows_go_and_stay(history: Space) -> None:
+def test_quarters_are_closed_before_pruning_and_stay(history: Space) -> None:
     assert not QuarterMark.objects.exists()
 
     prune()
@@ -266,7 +266,7 @@ def test_quarters_are_closed_before_their_rows_go_and_stay(history: Space) -> No
     assert reconcile(history) == []
 
 
-def test_a_quarter_that_is_not_what_the_rows_come_to_stops_it(history: Space) -> None:
+def test_a_quarter_that_differs_from_its_rows_stops_pruning(history: Space) -> None:
     close_quarters()
     drift("UPDATE usage_spacequarter SET cost = cost + 1 WHERE model = 'gpt-4o'")
     before = books(history)
@@ -277,7 +277,7 @@ def test_a_quarter_that_is_not_what_the_rows_come_to_stops_it(history: Space) ->
     assert books(history) == before and not UsageCheckpoint.objects.exists()
 
 
-def test_of_a_token_the_log_shows_what_is_kept(history: Space, manager: User, member: User) -> None:
+def test_the_log_of_a_token_shows_its_kept_rows(history: Space, manager: User, member: User) -> None:
     later, key = OLD_MONTH.plus(3).start, ApiKey.objects.get(space=history)
     with acting(moment=later):
         request_id, call = new_id(), Call(model="gpt-4o", key_id=key.pk, key_name=key.name)
@@ -292,7 +292,7 @@ def test_of_a_token_the_log_shows_what_is_kept(history: Space, manager: User, me
         assert log.totals == figures.sum_records(log.records) and log.totals.cost_nanos == USD // 2
 
 
-def test_months_that_are_kept_can_be_opened_again(history: Space, member: User) -> None:
+def test_kept_quarters_can_be_reopened_after_pruning(history: Space, member: User) -> None:
     at(OLD_MONTH.plus(3).start, member, 0.25)
     prune("--keep", f"{(NOW - OLD_MONTH.plus(2).end).days}d")
     close_quarters()
@@ -310,7 +310,7 @@ def log_of(user: User, query: str) -> UsageLog:
     return UsageLog(user, QueryDict(query))
 
 
-def test_the_log_totals_and_file_are_of_the_rows_that_are_kept(history: Space, manager: User) -> None:
+def test_log_totals_and_csv_cover_the_kept_rows(history: Space, manager: User) -> None:
     period = f"from={OLD:%Y-%m-%d}&to={NOW + timedelta(days=1):%Y-%m-%d}"
     before, spent = log_of(manager, period), Dashboard(manager, QueryDict(period)).figures
     assert before.cut_note == "" and before.totals == spent and spent.cost_nanos == 3 * USD + 3 * USD // 4
@@ -327,7 +327,7 @@ def test_the_log_totals_and_file_are_of_the_rows_that_are_kept(history: Space, m
 
 
 @pytest.mark.parametrize("size", [1, 2, 2000])
-def test_a_file_that_loses_a_month_while_it_is_read_breaks_off(
+def test_a_csv_breaks_off_when_one_of_its_months_is_pruned_meanwhile(
     history: Space, manager: User, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     monkeypatch.setattr(export, "BATCH", size)
@@ -342,7 +342,7 @@ def test_a_file_that_loses_a_month_while_it_is_read_breaks_off(
     assert len("".join(got).splitlines()) >= 2 and "Total" not in "".join(got)
 
 
-def test_a_file_of_kept_months_alone_is_whole_all_the_same(history: Space, manager: User) -> None:
+def test_a_csv_of_kept_months_is_complete_when_others_are_pruned_meanwhile(history: Space, manager: User) -> None:
     pieces = usage_sheet(log_of(manager, f"from={OLD_MONTH.plus(2).start:%Y-%m-%d}"))
     got = [next(pieces)]
 
@@ -352,7 +352,7 @@ def test_a_file_of_kept_months_alone_is_whole_all_the_same(history: Space, manag
     assert "".join(got).splitlines()[-1].startswith("Total,")
 
 
-def test_a_period_of_kept_rows_says_nothing(history: Space, manager: User) -> None:
+def test_a_period_of_kept_rows_has_no_note_on_pruning(history: Space, manager: User) -> None:
     prune()
 
     assert log_of(manager, "").cut_note == ""
@@ -369,7 +369,9 @@ def test_a_period_that_is_wholly_pruned_is_empty_and_says_why(history: Space, ma
     assert Dashboard(manager, QueryDict(period)).figures.cost_nanos == 2 * USD + USD // 4
 
 
-def test_the_page_says_it(client: Client, history: Space, manager: User, stranger: User) -> None:
+def test_the_usage_page_says_that_rows_are_no_longer_kept(
+    client: Client, history: Space, manager: User, stranger: User
+) -> None:
     prune()
     for user, is_said in ((manager, True), (stranger, False)):
         client.force_login(user, backend="accounts.backends.LivingUserBackend")
@@ -377,7 +379,7 @@ def test_the_page_says_it(client: Client, history: Space, manager: User, strange
         assert ("are no longer kept." in page) is is_said
 
 
-def test_a_request_that_is_pruned_is_not_found_and_it_says_why(history: Space, manager: User) -> None:
+def test_a_pruned_request_is_not_found_and_the_log_says_why(history: Space, manager: User) -> None:
     pruned = UsageRecord.objects.order_by("id")[0].request_id
     kept = UsageRecord.objects.order_by("-id")[0].request_id
     prune()
@@ -409,7 +411,7 @@ def test_statements_are_the_same_after_pruning(history: Space, member: User) -> 
     assert after == before and before[0].combined.spent_nanos == 2 * USD + USD // 4
 
 
-def test_a_strangers_space_is_pruned_beside_ours_and_both_balance(history: Space, stranger: User) -> None:
+def test_two_spaces_are_pruned_together_and_both_balance(history: Space, stranger: User) -> None:
     at(OLD, stranger, 3)
 
     assert prune().startswith(f"{OLD_MONTH}: 4 rows dropped, $5.25 kept")
@@ -434,7 +436,7 @@ def test_the_log_is_append_only_after_pruning(history: Space) -> None:
             drift(statement)
 
 
-def test_a_settlement_after_pruning_moves_nothing(history: Space, member: User) -> None:
+def test_a_settlement_after_pruning_changes_nothing(history: Space, member: User) -> None:
     swept = id_at(OLD)
     with acting(moment=OLD):
         hold(request_id=swept, user=member, amount_nanos=USD, call=Call(model="gpt-4o"))
@@ -461,7 +463,7 @@ def test_a_settlement_that_is_repeated_before_pruning_finds_its_record(history: 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_who_prune_at_once_prune_once(history: Space) -> None:
+def test_concurrent_pruning_prunes_each_month_once(history: Space) -> None:
     due = months_due(timedelta(days=400))
     assert due == [OLD_MONTH, OLD_MONTH.plus(1)]
 
@@ -471,7 +473,7 @@ def test_two_who_prune_at_once_prune_once(history: Space) -> None:
     assert UsageCheckpoint.objects.count() == 4 and reconcile(history) == []
 
 
-def test_an_hours_roll_up_that_is_missing_stops_it(history: Space, manager: User) -> None:
+def test_a_missing_hourly_roll_up_stops_pruning(history: Space, manager: User) -> None:
     HourlyUsage.objects.filter(user_id=manager.pk).delete()
 
     with pytest.raises(CommandError, match=f"{OLD_MONTH}: 4 rolled-up figures"):

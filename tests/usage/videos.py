@@ -1,4 +1,4 @@
-"""Tasks for tests, moved along by the product's own functions."""
+"""Video tasks for tests, in each state, made by the product's own functions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HOUR_S = 3600
 def submit(
     user: User, *, ago: timedelta = timedelta(), seconds: int = 4, model: str = "sora-2", key: str = "laptop"
 ) -> Task:
-    """A video at a cent a second, held and written down so long ago; no upstream has taken it."""
+    """Submit a video task at one cent per second, `ago` before now. It is held, and no upstream has accepted it."""
     presented = parse_key(create_key(owner=user, terms=KeyTerms(name=key))[1])
     assert presented is not None
     offer = Offer(name=model, rate=Rate(per_second=CENT), task_timeout_s=HOUR_S, **LIMITS)
