@@ -94,8 +94,9 @@ PATHS_ALLOWED_BEFORE_SETUP = (SECOND_FACTOR_SETUP_PATH, "/me/confirm/", "/login/
 
 
 def second_factor_required(get_response: Handler) -> Handler:
-    """Redirect users who must set up a second factor to its page: admins if the space requires it, operators if
-    OPERATORS_NEED_2FA does.
+    """Redirect users who must set up a second factor to the page for it.
+
+    Admins must if their space requires it, operators if OPERATORS_NEED_2FA is set.
     """
 
     def middleware(request: HttpRequest) -> HttpResponseBase:

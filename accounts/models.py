@@ -31,7 +31,7 @@ class Theme(models.TextChoices):
     DARK = "dark", _("Dark")
 
 
-class LivingUsers(BaseUserManager["User"]):
+class UndeletedUsers(BaseUserManager["User"]):
     """Users that are not deleted. A deleted user's row stays as a tombstone, because transfers and logs refer to it."""
 
     def get_queryset(self) -> models.QuerySet[User]:
@@ -71,7 +71,7 @@ class User(AbstractBaseUser):
     deleted_at = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
-    objects: ClassVar[LivingUsers] = LivingUsers()
+    objects: ClassVar[UndeletedUsers] = UndeletedUsers()
     everyone: ClassVar[models.Manager[User]] = models.Manager()
 
     USERNAME_FIELD = "username"
@@ -154,7 +154,7 @@ class User(AbstractBaseUser):
         return self.is_active and self.is_operator
 
 
-class LivingKeys(models.Manager["ApiKey"]):
+class UndeletedKeys(models.Manager["ApiKey"]):
     """Keys that are not deleted. A deleted key's row stays as a tombstone, because holds and logs refer to it."""
 
     def get_queryset(self) -> models.QuerySet[ApiKey]:
@@ -196,7 +196,7 @@ class ApiKey(models.Model):
     created_at = models.DateTimeField()
     deleted_at = models.DateTimeField(null=True)
 
-    objects: ClassVar[LivingKeys] = LivingKeys()
+    objects: ClassVar[UndeletedKeys] = UndeletedKeys()
     with_deleted = models.Manager["ApiKey"]()
 
     class Meta:

@@ -47,7 +47,7 @@ class OwnSession:
 
 
 def note_seen(request: HttpRequest, user: User) -> None:
-    """Store when and from where the session was last used: at most once a minute and process, in one statement."""
+    """Store when and from where the session was last used: at most once a minute per process, in one statement."""
     key = request.session.session_key
     if not key or not cache.add(f"seen:{key}", True, LAST_SEEN_INTERVAL_S):
         return
@@ -98,7 +98,7 @@ def end_session(*, user: User, session: Any) -> None:
 
 @transaction.atomic
 def end_other_sessions(*, user: User) -> None:
-    """End every session of the user, also those without a UserSession row, by raising the epoch.
+    """End every session of the user, also those without a UserSession row, by incrementing the epoch.
 
     The caller keeps its own with update_session_auth_hash.
     """

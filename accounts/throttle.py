@@ -40,7 +40,7 @@ log = structlog.get_logger(__name__)
 class Throttle(AxesDatabaseHandler):
     """Axes' handler with a separate limit for addresses.
 
-    A right password resets the failures of the username, never those of the address.
+    A sign-in resets the failures of its username, but not those of other usernames from the same address.
     """
 
     def get_failures(self, request: HttpRequest, credentials: dict[str, Any] | None = None) -> int:
