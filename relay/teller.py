@@ -50,8 +50,8 @@ class CallOrder(Order[T], frozen=True):
 @dataclass(slots=True)
 class _Pending:
     order: Order[Any]
-    answer: asyncio.Future[Any]
-    since: float
+    future: asyncio.Future[Any]
+    queued_at: float
 
 
 class Teller:
@@ -91,9 +91,9 @@ class Teller:
 
         Raises the QuotaError that refused it, or DatabaseError if nothing was written.
         """
-        answer: asyncio.Future[T] = self._loop.create_future()
-        self._enqueue(_Pending(order, answer, time.monotonic()))
-        return await answer
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._enqueue(_Pending(order, future, time.monotonic()))
+        return await future
 
     def _enqueue(self, pending: _Pending) -> None:
         self._queue.append(pending)
@@ -132,6 +132,8 @@ class Teller:
         except (*DATABASE_ERRORS, TimeoutError) as error:
             is_lost = self._connection is None or self._connection.broken or isinstance(error, TimeoutError)
             await self._disconnect()
+            # After a lost connection the whole set is retried. Otherwise a single order may have made it fail, so the
+            # orders are written one by one.
             if len(pending) == 1 or (is_lost and connection.vendor == "postgresql"):
                 return [self._retry_later(one, error) for one in pending]
             return [NOT_WRITTEN] * len(pending)
@@ -174,11 +176,11 @@ class Teller:
         return await self._loop.run_in_executor(self._thread, _in_database, work, *args)
 
     def _retry_later(self, pending: _Pending, error: BaseException) -> Any:
-        words = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if not pending.order.is_owed or time.monotonic() - pending.since > MAX_RETRY_S:
-            log.error("order_failed", error=words, owed=pending.order.is_owed)
-            return error if isinstance(error, DatabaseError) else DatabaseError(words)
-        log.warning("database_away", error=words)
+        message = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if not pending.order.is_owed or time.monotonic() - pending.queued_at > MAX_RETRY_S:
+            log.error("order_failed", error=message, owed=pending.order.is_owed)
+            return error if isinstance(error, DatabaseError) else DatabaseError(message)
+        log.warning("database_away", error=message)
         self._retrying += 1
         self._loop.call_later(RETRY_INTERVAL_S, self._enqueue_again, pending)
         return _WILL_RETRY
@@ -193,12 +195,12 @@ _WILL_RETRY = object()
 
 
 def _resolve(pending: _Pending, outcome: Any) -> None:
-    if outcome is _WILL_RETRY or pending.answer.done():
+    if outcome is _WILL_RETRY or pending.future.done():
         return
     if isinstance(outcome, Exception):
-        pending.answer.set_exception(outcome)
+        pending.future.set_exception(outcome)
     else:
-        pending.answer.set_result(outcome)
+        pending.future.set_result(outcome)
 
 
 async def _connect() -> psycopg.AsyncConnection[Any]:

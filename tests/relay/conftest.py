@@ -1,4 +1,4 @@
-"""The relay as it is served: in a process of its own, the demo upstream behind it, real HTTP on both sides."""
+"""Fixtures that start the relay and the demo upstream as processes and connect them over real HTTP."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ MODEL = "gpt-demo"
 T = TypeVar("T")
 
 
-def wait_for(what: Callable[[], Any], *, seconds: float = 60.0) -> Any:
-    """The first true value of `what`, asked again and again; fails after a while."""
+def wait_for(condition: Callable[[], Any], *, seconds: float = 60.0) -> Any:
+    """Call `condition` until it returns a true value, and return that. Fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
-            if value := what():
+            if value := condition():
                 return value
         except requests.ConnectionError:
             pass
         time.sleep(0.05)
-    raise AssertionError("it did not come in time")
+    raise AssertionError("the condition was not met in time")
 
 
 def run_async(work: Coroutine[Any, Any, T], *, seconds: float = 60.0) -> T:
-    """In a thread of its own: Playwright's loop may run in the tests'."""
+    """Run a coroutine in a new thread, since Playwright's event loop may already run in the tests' thread."""
 
     async def limited() -> T:
         async with asyncio.timeout(seconds):
@@ -57,20 +57,20 @@ def run_async(work: Coroutine[Any, Any, T], *, seconds: float = 60.0) -> T:
 
 
 class Process:
-    """A program under test with all that it starts."""
+    """A program under test and its child processes."""
 
     def __init__(self, *args: str, env: dict[str, str]) -> None:
-        # A group of its own: a server's workers outlive the one that started them when that is killed.
+        # A process group of its own, because a server's workers survive when only their parent is killed.
         self._started = subprocess.Popen(args, cwd=ROOT, env=os.environ | env, start_new_session=True)
 
     def kill(self) -> None:
-        """The server and its workers, at once and without a word."""
+        """Send SIGKILL to the server and its workers."""
         with suppress(ProcessLookupError):
             os.killpg(self._started.pid, signal.SIGKILL)
         self._started.wait()
 
     def workers(self) -> list[int]:
-        """Of the server, without the helper that Python starts beside them."""
+        """Process ids of the server's workers, without Python's resource tracker."""
         found = []
         for child in psutil.Process(self._started.pid).children():
             with suppress(psutil.NoSuchProcess):
@@ -107,7 +107,7 @@ def upstream_url() -> Iterator[str]:
 
 
 def start_relay(*options: str) -> tuple[str, Process]:
-    """A relay on the tests' own database."""
+    """Start a relay on the tests' database."""
     port = free_port()
     env = {"DATABASE_URL": database_url(), "DEMO": "true", "CATALOGUE_REFRESH_S": "0.1", "LOG_LEVEL": "ERROR"}
     process = Process(sys.executable, "-m", "spacemanage.serve", "--port", str(port), *options, env=env)
@@ -118,7 +118,7 @@ def start_relay(*options: str) -> tuple[str, Process]:
 
 @pytest.fixture(scope="session")
 def shared_relay(django_db_setup: None) -> Iterator[str]:
-    """One process for all tests that do not kill it; it keeps nothing but the catalogue, for a tenth of a second."""
+    """One process shared by all tests that do not kill it. Its only state is the catalogue, cached for 0.1 s."""
     url, process = start_relay()
     yield url
     process.stop()
@@ -132,7 +132,7 @@ def relay_url(shared_relay: str, offered: Model, key: str) -> str:
 
 @pytest.fixture
 def own_relay(offered: Model, key: str) -> Iterator[tuple[str, Process]]:
-    """A relay of the test's own, to be killed."""
+    """A relay for one test, which may kill it."""
     url, process = start_relay("--grace-s", "3")
     wait_until_offered(url, key)
     yield url, process
@@ -145,24 +145,25 @@ def wait_until_offered(url: str, key: str) -> None:
 
 
 def database_url() -> str:
-    there = connection.settings_dict
+    database = connection.settings_dict
     if connection.vendor == "sqlite":
-        return f"sqlite:///{there['NAME']}"
-    server = f"{there['USER']}:{there['PASSWORD']}@{there['HOST']}:{there['PORT']}"
-    return f"postgres://{server}/{there['NAME']}{_yielding(there['USER'])}"
+        return f"sqlite:///{database['NAME']}"
+    server = f"{database['USER']}:{database['PASSWORD']}@{database['HOST']}:{database['PORT']}"
+    return f"postgres://{server}/{database['NAME']}{_deadlock_options(database['USER'])}"
 
 
-def _yielding(user: str) -> str:
-    """Where a flush and a relay's worker wait for each other, the worker gives way, and tries again.
+def _deadlock_options(user: str) -> str:
+    """A short deadlock_timeout, which makes the relay's worker the victim of a deadlock with a test's flush.
 
-    Only a superuser may say so; the tests' own server has this one.
+    The worker retries; the flush would fail the test. Only a superuser may set it, such as `postgres` on the server
+    that the tests start.
     """
     return "?options=-c%20deadlock_timeout%3D50ms" if user == "postgres" else ""
 
 
 @pytest.fixture
 def offered(transactional_db: None, upstream_url: str) -> Model:
-    """One model at $2.50 and $10.00 a million tokens, cached input at half, served by the demo upstream."""
+    """A model at $2.50 input, $1.25 cached input and $10.00 output per million tokens, on the demo upstream."""
     assert settings.CREDENTIAL_KEYS
     model = Model.objects.create(name=MODEL, default_output_tokens=64, max_output_tokens=4096)
     Price.objects.create(

@@ -79,7 +79,7 @@ def test_the_same_price_again_writes_nothing(model: Model) -> None:
     assert rates(model) == [CHEAP]
 
 
-def test_a_price_in_force_stays_and_one_to_come_is_replaced(model: Model) -> None:
+def test_a_price_in_force_is_not_changed_and_a_future_price_is_replaced(model: Model) -> None:
     started, to_come = timezone.now() - HOUR, timezone.now() + HOUR
     model.set_price(CHEAP, started)
 
@@ -94,7 +94,7 @@ def test_a_price_in_force_stays_and_one_to_come_is_replaced(model: Model) -> Non
 
 @pytest.mark.parametrize("figure", [-1, MAX_PRICE_NANOS + 1])
 @pytest.mark.parametrize("name", Rate().snapshot())
-def test_the_database_refuses_prices_beyond_their_limits(model: Model, name: str, figure: int) -> None:
+def test_the_database_refuses_prices_out_of_range(model: Model, name: str, figure: int) -> None:
     with pytest.raises(IntegrityError):
         Price.objects.create(model=model, **{name: figure})
 
@@ -104,7 +104,7 @@ def test_the_database_refuses_prices_beyond_their_limits(model: Model, name: str
     [{"default_output_tokens": 0}, {"default_output_tokens": 5000, "max_output_tokens": 4999}]
     + [{"context_tokens": 0}, {"task_timeout_s": 0}, {"image_nanos_ceiling": -1}, {"audio_minute_nanos_ceiling": -1}],
 )
-def test_the_database_refuses_limits_that_bound_nothing(fields: dict[str, int]) -> None:
+def test_the_database_refuses_invalid_model_limits(fields: dict[str, int]) -> None:
     with pytest.raises(IntegrityError):
         Model.objects.create(name="gpt-4o", **fields)
 
@@ -116,7 +116,7 @@ def test_the_database_refuses_limits_that_bound_nothing(fields: dict[str, int]) 
     "url",
     ["https://api.example.com/v1", "http://127.0.0.1:9000/v1", "http://[::1]:80", "https://example.com/a/b/"],
 )
-def test_an_address_to_add_paths_to_is_accepted(url: str) -> None:
+def test_a_base_url_with_scheme_and_host_is_accepted(url: str) -> None:
     validate_base_url(url)
 
 
@@ -127,25 +127,25 @@ def test_an_address_to_add_paths_to_is_accepted(url: str) -> None:
     + ["https://exa mple.com", "https://example.com/\r\nHost: x", "https://example.com/\t", "https://example.com:0"]
     + ["https://example.com:99999", "https://example.com:x", "http://[::1", "https://bücher.example", "https:\\\\a.b"],
 )
-def test_anything_else_is_refused_as_an_address(url: str) -> None:
+def test_an_invalid_base_url_is_refused(url: str) -> None:
     with pytest.raises(ValidationError):
         validate_base_url(url)
 
 
 @pytest.mark.parametrize("fields", [{"weight": 0}, {"timeout_s": 0}])
-def test_the_database_refuses_an_upstream_without_weight_or_time(fields: dict[str, int]) -> None:
+def test_the_database_refuses_an_upstream_without_weight_or_timeout(fields: dict[str, int]) -> None:
     with pytest.raises(IntegrityError):
         Upstream.objects.create(name="east", base_url="https://east.example", **fields)
 
 
-def test_a_credential_is_encrypted_where_it_is_kept(upstream: Upstream) -> None:
+def test_a_credential_is_stored_encrypted(upstream: Upstream) -> None:
     upstream.refresh_from_db()
 
     assert upstream.has_credential and upstream.unseal() == SECRET
     assert SECRET not in upstream.credential
 
 
-def test_a_lost_key_is_told_and_an_upstream_without_credential_needs_none(settings: Any, upstream: Upstream) -> None:
+def test_unseal_needs_the_encryption_key_unless_there_is_no_credential(settings: Any, upstream: Upstream) -> None:
     settings.CREDENTIAL_KEYS = []
 
     assert Upstream(name="west").unseal() == ""
@@ -190,7 +190,7 @@ def test_set_price_from_a_date_leaves_todays_price(model: Model) -> None:
     assert model.price_at(datetime(2999, 1, 31, tzinfo=UTC)).rate.input == 9 * 10**9
 
 
-def test_set_price_without_a_price_changes_the_limits_alone(model: Model) -> None:
+def test_set_price_without_a_price_changes_only_the_limits(model: Model) -> None:
     model.set_price(CHEAP, NOW - HOUR)
 
     run("set_price", "--model=gpt-4o", "--max-output-tokens=16384")
@@ -220,14 +220,14 @@ def test_set_price_without_a_price_changes_the_limits_alone(model: Model) -> Non
         (["--input=1", f"--model={'x' * 101}"], "--model: "),
     ],
 )
-def test_set_price_refuses_by_the_options_name_and_leaves_nothing(args: list[str], text: str) -> None:
+def test_set_price_names_the_invalid_option_and_writes_nothing(args: list[str], text: str) -> None:
     with pytest.raises(CommandError, match=text):
         run("set_price", "--model=gpt-4o", *args)
 
     assert not Model.objects.exists()
 
 
-def test_set_price_does_not_rewrite_what_was_charged_for(model: Model) -> None:
+def test_set_price_does_not_change_a_price_that_requests_were_charged_at(model: Model) -> None:
     model.set_price(CHEAP, timezone.now() - HOUR)
 
     with pytest.raises(CommandError, match="--from: a later price is in force"):
@@ -247,7 +247,7 @@ def add(monkeypatch: Any, *args: str, stdin: str = f"{SECRET}\n") -> str:
     return run("add_upstream", *args)
 
 
-def test_add_upstream_keeps_the_credential_and_never_says_it(monkeypatch: Any, model: Model) -> None:
+def test_add_upstream_stores_the_credential_and_never_prints_it(monkeypatch: Any, model: Model) -> None:
     model.set_price(CHEAP, NOW - HOUR)
 
     out = add(monkeypatch, *EAST, "--credential-stdin", "--priority=2", "--weight=3", "--timeout=30")
@@ -260,7 +260,7 @@ def test_add_upstream_keeps_the_credential_and_never_says_it(monkeypatch: Any, m
     assert "new-one has no price" in out and "gpt-4o has no price" not in out
 
 
-def test_add_upstream_again_changes_what_was_given_alone(monkeypatch: Any, upstream: Upstream) -> None:
+def test_add_upstream_again_changes_only_the_given_options(monkeypatch: Any, upstream: Upstream) -> None:
     add(monkeypatch, "--name=east", "--models=other", "--weight=5")
 
     upstream.refresh_from_db()
@@ -290,7 +290,7 @@ def test_add_upstream_again_changes_what_was_given_alone(monkeypatch: Any, upstr
         ([*EAST, "--credential-stdin"], "sk a\n", "--credential-stdin: Use only visible"),
     ],
 )
-def test_add_upstream_refuses_by_the_options_name_and_leaves_nothing(
+def test_add_upstream_names_the_invalid_option_and_writes_nothing(
     monkeypatch: Any, args: list[str], stdin: str, text: str
 ) -> None:
     with pytest.raises(CommandError, match=text) as error:
@@ -300,7 +300,7 @@ def test_add_upstream_refuses_by_the_options_name_and_leaves_nothing(
     assert "sk a" not in str(error.value)
 
 
-def test_add_upstream_without_a_key_to_encrypt_with_says_so(monkeypatch: Any, settings: Any) -> None:
+def test_add_upstream_without_an_encryption_key_fails_and_writes_nothing(monkeypatch: Any, settings: Any) -> None:
     settings.CREDENTIAL_KEYS = []
 
     with pytest.raises(CommandError, match="CREDENTIAL_KEYS is not set"):
@@ -323,7 +323,7 @@ def test_import_prices_shows_what_would_change_and_writes_nothing(model: Model) 
     assert rates(model) == [CHEAP] and Model.objects.count() == 1
 
 
-def test_import_prices_applies_once_and_keeps_what_the_list_does_not_price(model: Model) -> None:
+def test_import_prices_is_idempotent_and_keeps_prices_that_the_list_does_not_have(model: Model) -> None:
     model.set_price(Rate(per_image=7), NOW - HOUR)
 
     assert "2 written" in run("import_prices", "--models=gpt-4o,gpt-4", "--apply")
@@ -338,7 +338,7 @@ def test_import_prices_applies_once_and_keeps_what_the_list_does_not_price(model
     assert other.price_at(now).rate == Rate(input=30_000_000_000, cached_input=30_000_000_000, output=60_000_000_000)
 
 
-def test_import_prices_takes_every_model_it_can_say_and_tells_which_not() -> None:
+def test_import_prices_imports_supported_models_and_names_those_left_out() -> None:
     out = run("import_prices", "--apply")
 
     assert "whisper-1: left out, it also has a price for audio_hours" in out
@@ -355,7 +355,7 @@ def test_import_prices_takes_every_model_it_can_say_and_tells_which_not() -> Non
         (["--models=,"], "--models: name at least one"),
     ],
 )
-def test_import_prices_refuses_by_the_options_name(args: list[str], text: str) -> None:
+def test_import_prices_names_the_invalid_option_and_writes_nothing(args: list[str], text: str) -> None:
     with pytest.raises(CommandError, match=text):
         run("import_prices", "--apply", *args)
 
@@ -441,7 +441,7 @@ def test_a_model_saved_without_a_price_keeps_it_and_its_history_says_what_change
         ("__all__", {"default_output_tokens": "2001"}),
     ],
 )
-def test_a_wrong_model_form_writes_nothing(signed_in: Client, field: str, data: dict[str, str]) -> None:
+def test_an_invalid_model_form_writes_nothing(signed_in: Client, field: str, data: dict[str, str]) -> None:
     response = signed_in.post("/admin/relay/model/add/", MODEL | NO_PRICES | data)
 
     assert response.status_code == 200 and response.context["adminform"].form.errors[field]
@@ -454,7 +454,7 @@ def test_a_model_and_its_prices_cannot_be_deleted(signed_in: Client, model: Mode
     assert Model.objects.get() == model
 
 
-def test_an_operator_gives_a_credential_and_nobody_reads_it_again(signed_in: Client, model: Model) -> None:
+def test_an_operator_sets_a_credential_and_no_page_shows_it(signed_in: Client, model: Model) -> None:
     given = UPSTREAM | {"models": [str(model.pk)], "new_credential": SECRET}
     assert signed_in.post("/admin/relay/upstream/add/", given).status_code == 302
 
@@ -469,7 +469,7 @@ def test_an_operator_gives_a_credential_and_nobody_reads_it_again(signed_in: Cli
     assert SECRET not in str(list(LogEntry.objects.values()))
 
 
-def test_a_credential_left_blank_stays(signed_in: Client, upstream: Upstream) -> None:
+def test_a_credential_field_left_blank_keeps_the_credential(signed_in: Client, upstream: Upstream) -> None:
     given = UPSTREAM | {"new_credential": "", "weight": "4"}
     response = signed_in.post(f"/admin/relay/upstream/{upstream.pk}/change/", given)
 
@@ -477,7 +477,7 @@ def test_a_credential_left_blank_stays(signed_in: Client, upstream: Upstream) ->
     assert response.status_code == 302 and (upstream.weight, upstream.unseal()) == (4, SECRET)
 
 
-def test_a_credential_does_not_follow_its_upstream_to_another_address(signed_in: Client, upstream: Upstream) -> None:
+def test_a_new_base_url_needs_the_credential_entered_again(signed_in: Client, upstream: Upstream) -> None:
     address = f"/admin/relay/upstream/{upstream.pk}/change/"
     moved = UPSTREAM | {"base_url": "https://mine.example/v1"}
 
@@ -499,14 +499,14 @@ def test_a_credential_does_not_follow_its_upstream_to_another_address(signed_in:
         ("new_credential", {"new_credential": "sk a"}),
     ],
 )
-def test_a_wrong_upstream_form_writes_nothing(signed_in: Client, field: str, data: dict[str, str]) -> None:
+def test_an_invalid_upstream_form_writes_nothing(signed_in: Client, field: str, data: dict[str, str]) -> None:
     response = signed_in.post("/admin/relay/upstream/add/", UPSTREAM | data)
 
     assert response.status_code == 200 and response.context["adminform"].form.errors[field]
     assert not Upstream.objects.exists()
 
 
-def test_without_a_key_to_encrypt_with_the_form_says_so(signed_in: Client, settings: Any) -> None:
+def test_without_an_encryption_key_the_form_reports_it_and_writes_nothing(signed_in: Client, settings: Any) -> None:
     settings.CREDENTIAL_KEYS = []
 
     response = signed_in.post("/admin/relay/upstream/add/", UPSTREAM | {"new_credential": SECRET})
@@ -516,7 +516,7 @@ def test_without_a_key_to_encrypt_with_the_form_says_so(signed_in: Client, setti
 
 
 @pytest.mark.parametrize("address", ["/admin/relay/model/", "/admin/relay/upstream/", "/admin/relay/upstream/add/"])
-def test_nobody_of_a_space_sees_models_or_upstreams(client: Client, manager: User, address: str) -> None:
+def test_a_space_manager_cannot_open_models_or_upstreams(client: Client, manager: User, address: str) -> None:
     client.force_login(manager, backend="accounts.backends.LivingUserBackend")
 
     assert client.get(address).status_code == 403

@@ -1,4 +1,4 @@
-"""The client against servers that speak, dawdle, break off and hang up: real sockets on both sides."""
+"""The HTTP client against slow, silent, broken and closing servers, over real sockets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Type: text/plain; char
 
 
 class Server:
-    """Answers each request of a connection by its script, in turn; a script that ends hangs up."""
+    """Answers each request with the next script: bytes are sent, a float is a pause, b"hang up" closes."""
 
     def __init__(self, *scripts: list[bytes | float]) -> None:
         self.scripts = list(scripts)
@@ -38,7 +38,7 @@ class Server:
             writer.close()
 
     async def _play(self, writer: asyncio.StreamWriter) -> bool:
-        """False where the script ends with hanging up."""
+        """Returns False if the script ends by closing the connection."""
         for step in self.scripts.pop(0):
             if step == b"hang up":
                 return False
@@ -75,7 +75,7 @@ async def read(client: HttpClient, url: str) -> bytes:
         return await answer.read(1 << 20)
 
 
-def test_a_connection_serves_again_and_again() -> None:
+def test_a_keep_alive_connection_is_reused() -> None:
     async def scene() -> None:
         chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
         async with serving([WHOLE], [chunked], [WHOLE]) as (server, client):
@@ -87,7 +87,7 @@ def test_a_connection_serves_again_and_again() -> None:
     run_async(scene())
 
 
-def test_the_head_is_there_before_the_body() -> None:
+def test_the_head_is_available_before_the_body() -> None:
     async def scene() -> None:
         async with serving([WHOLE[:-3], 0.1, WHOLE[-3:]]) as (server, client):
             with await ask(client, server.url) as answer:
@@ -105,7 +105,7 @@ def test_the_head_is_there_before_the_body() -> None:
         [b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello"],
     ],
 )
-def test_a_connection_that_will_close_is_not_kept(script: list[bytes | float]) -> None:
+def test_a_connection_that_the_server_will_close_is_not_reused(script: list[bytes | float]) -> None:
     async def scene() -> None:
         async with serving(script, [WHOLE]) as (server, client):
             assert [await read(client, server.url) for _ in range(2)] == [b"hello", b"hello"]
@@ -114,7 +114,7 @@ def test_a_connection_that_will_close_is_not_kept(script: list[bytes | float]) -
     run_async(scene())
 
 
-def test_an_early_hint_is_not_the_answer() -> None:
+def test_an_informational_response_is_skipped() -> None:
     async def scene() -> None:
         async with serving([b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + WHOLE]) as (server, client):
             with await ask(client, server.url) as answer:
@@ -124,7 +124,7 @@ def test_an_early_hint_is_not_the_answer() -> None:
     run_async(scene())
 
 
-def test_what_came_before_a_break_is_delivered() -> None:
+def test_bytes_before_a_broken_connection_are_delivered() -> None:
     async def scene() -> None:
         async with serving([WHOLE[:-2], b"hang up"]) as (server, client):
             got = []
@@ -138,11 +138,11 @@ def test_what_came_before_a_break_is_delivered() -> None:
     run_async(scene())
 
 
-def test_a_stale_connection_is_replaced_once_and_not_where_a_fresh_one_was_asked_for() -> None:
+def test_a_request_on_a_stale_connection_is_repeated_once_and_never_with_is_fresh() -> None:
     async def scene() -> None:
         async with serving([WHOLE], [b"hang up"], [WHOLE], [b"hang up"]) as (server, client):
             assert await read(client, server.url) == b"hello"
-            # The kept connection is closed without a byte; the request is sent again on another.
+            # The server closes the kept-alive connection without a byte; the request is repeated on a new one.
             assert await read(client, server.url) == b"hello"
             assert (server.connections, len(server.requests)) == (2, 3)
             with pytest.raises(HttpError):
@@ -152,7 +152,7 @@ def test_a_stale_connection_is_replaced_once_and_not_where_a_fresh_one_was_asked
     run_async(scene())
 
 
-def test_silence_has_its_limit_before_and_within_the_body() -> None:
+def test_a_silent_server_times_out_before_and_within_the_body() -> None:
     async def scene() -> None:
         async with serving([5.0], [WHOLE[:-1], 5.0]) as (server, client):
             with pytest.raises(HttpError, match="silent"):
@@ -163,7 +163,7 @@ def test_silence_has_its_limit_before_and_within_the_body() -> None:
     run_async(scene())
 
 
-def test_a_slow_reader_makes_the_server_wait_and_loses_nothing() -> None:
+def test_a_slow_reader_causes_backpressure_and_loses_no_bytes() -> None:
     async def scene() -> None:
         size = 8 << 20
         head = f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n".encode()
@@ -183,7 +183,7 @@ def test_a_slow_reader_makes_the_server_wait_and_loses_nothing() -> None:
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n",
     ],
 )
-def test_what_is_not_http_as_we_speak_it_is_an_error(reply: bytes) -> None:
+def test_an_invalid_or_unsupported_response_is_an_error(reply: bytes) -> None:
     async def scene() -> None:
         async with serving([reply, 2.0]) as (server, client):
             with pytest.raises(HttpError):
@@ -192,7 +192,7 @@ def test_what_is_not_http_as_we_speak_it_is_an_error(reply: bytes) -> None:
     run_async(scene())
 
 
-def test_too_long_a_body_and_a_line_break_in_the_head_are_refused() -> None:
+def test_a_body_over_the_limit_and_a_line_break_in_a_header_are_refused() -> None:
     async def scene() -> None:
         async with serving([WHOLE]) as (server, client):
             with await ask(client, server.url) as answer, pytest.raises(HttpError, match="longer"):
@@ -203,7 +203,7 @@ def test_too_long_a_body_and_a_line_break_in_the_head_are_refused() -> None:
     run_async(scene())
 
 
-def test_nobody_there_is_an_error() -> None:
+def test_a_failed_connection_is_an_error() -> None:
     async def scene() -> None:
         client = HttpClient()
         for url in ("http://127.0.0.1:1/x", "http://nowhere.invalid/x", "https://127.0.0.1:1/"):

@@ -66,7 +66,7 @@ def test_a_cost_is_the_sum_of_its_terms_rounded_up_and_fits_the_database(rate: R
 
 
 @given(RATES, usages(), st.integers(0, 1000), st.integers(0, 1000), st.integers(1, 8), st.integers(0, 10**12))
-def test_a_bound_is_never_below_the_cost_of_what_it_bounds(
+def test_a_bound_is_never_below_the_cost(
     rate: Rate, usage: Usage, spare_bytes: int, spare_tokens: int, choices: int, media_nanos: int
 ) -> None:
     bound = bound_nanos(
@@ -83,7 +83,7 @@ def test_a_bound_is_never_below_the_cost_of_what_it_bounds(
 
 
 @given(RATES, st.integers(0, 10**18), st.integers(0, 10**6), st.integers(1, 8), st.integers(0, 10**9), FEW, FEW)
-def test_the_affordable_limit_is_the_greatest_whose_bound_is_covered(
+def test_the_affordable_limit_is_the_largest_whose_bound_is_covered(
     rate: Rate, available: int, body_bytes: int, choices: int, media_nanos: int, images: int, seconds: int
 ) -> None:
     asked: dict[str, int] = {
@@ -105,19 +105,19 @@ def test_the_affordable_limit_is_the_greatest_whose_bound_is_covered(
         assert bound_nanos(rate, output_tokens=tokens + 1, **asked) > available
 
 
-def test_the_bound_counts_a_body_at_the_dearer_of_input_and_cached_input() -> None:
+def test_the_bound_counts_a_body_at_the_higher_of_both_input_prices() -> None:
     rate = Rate(input=1_000_000, cached_input=3_000_000, output=2_000_000)
 
     assert bound_nanos(rate, body_bytes=10, choices=2, output_tokens=5) == 30 + 20
 
 
-def test_what_is_free_is_affordable_without_end_and_what_is_not_covered_is_below_zero() -> None:
+def test_free_output_is_affordable_up_to_max_tokens_and_uncovered_input_gives_minus_one() -> None:
     assert affordable_output_tokens(Rate(input=1_000_000), available_nanos=9, body_bytes=9, choices=1) == MAX_TOKENS
     assert affordable_output_tokens(Rate(input=1_000_000), available_nanos=8, body_bytes=9, choices=1) == -1
     assert affordable_output_tokens(GPT_4O, available_nanos=9 * 2500, body_bytes=9, choices=1) == 0
 
 
-def test_terms_say_how_it_was_charged_without_what_was_free() -> None:
+def test_terms_leave_out_what_was_free() -> None:
     rate = Rate(input=2_500_000_000, cached_input=1, output=0, per_request=5, per_second=10**9)
 
     assert terms(rate, Usage(10, 3, 20, images=4, seconds=2)) == [
@@ -141,24 +141,24 @@ def test_a_term_is_exact_to_the_millionth_of_a_nano_dollar(term: Term, parts: in
 
 
 @given(RATES)
-def test_a_rate_reads_back_from_its_snapshot(rate: Rate) -> None:
+def test_a_rate_is_restored_from_its_snapshot(rate: Rate) -> None:
     assert Rate.of(rate.snapshot()) == rate
     assert Rate.of(rate.snapshot() | {"added_later": 5}) == rate
 
 
-def test_a_rate_reads_as_a_person_would_say_it() -> None:
+def test_a_rate_as_text_lists_its_prices_in_dollars() -> None:
     assert str(GPT_4O) == "input $2.50, cached input $1.25, output $10.00"
     assert str(Rate()) == "free"
 
 
 @pytest.mark.parametrize("make", [lambda: Rate(input=-1), lambda: Usage(output_tokens=-1), lambda: Usage(1, 2)])
-def test_figures_that_cannot_be_are_refused(make: Any) -> None:
+def test_impossible_figures_are_refused(make: Any) -> None:
     with pytest.raises(ValueError, match=r"_tokens|input"):
         make()
 
 
 @pytest.mark.parametrize(("size", "tokens"), [(0, 0), (1, 1), (4, 1), (5, 2)])
-def test_an_estimate_is_a_token_for_four_bytes_begun(size: int, tokens: int) -> None:
+def test_an_estimate_is_a_token_for_each_started_four_bytes(size: int, tokens: int) -> None:
     assert estimate_tokens(size) == tokens
 
 
@@ -182,19 +182,19 @@ RESPONSE = {"input_tokens": 10, "output_tokens": 5, "input_tokens_details": {"ca
         ({"usage": CHAT | {"completion_tokens": 10**30}}, Usage(10, 4, MAX_TOKENS)),
     ],
 )
-def test_reported_usage_is_read_in_either_shape(answer: object, usage: Usage) -> None:
+def test_usage_is_read_in_the_format_of_chat_and_of_responses(answer: object, usage: Usage) -> None:
     assert parse_usage(answer) == usage
 
 
 @pytest.mark.parametrize("cached", [-1, "4", True, 4.0, None, [], {}])
-def test_cached_tokens_that_are_no_count_are_none_which_is_dearer(cached: object) -> None:
+def test_invalid_cached_tokens_count_as_zero_which_costs_more(cached: object) -> None:
     assert parse_usage({"usage": CHAT | {"prompt_tokens_details": {"cached_tokens": cached}}}) == Usage(10, 0, 5)
     assert parse_usage({"usage": CHAT | {"prompt_tokens_details": cached}}) == Usage(10, 0, 5)
 
 
 @pytest.mark.parametrize("junk", [-1, "10", True, 10.0, float("nan"), [10], {"tokens": 10}])
 @pytest.mark.parametrize("name", ["prompt_tokens", "completion_tokens"])
-def test_usage_that_cannot_be_believed_is_none(name: str, junk: object) -> None:
+def test_invalid_usage_is_none(name: str, junk: object) -> None:
     assert parse_usage({"usage": CHAT | {name: junk}}) is None
 
 
@@ -203,7 +203,7 @@ def test_usage_that_cannot_be_believed_is_none(name: str, junk: object) -> None:
     [None, [], "usage", 5, {}, {"usage": None}, {"usage": []}, {"usage": {}}, {"usage": {"completion_tokens": 5}}]
     + [{"usage": {"prompt_tokens": None, "completion_tokens": 5}}, {"response": "x"}, {"response": {"usage": "x"}}],
 )
-def test_an_answer_without_usage_has_none(answer: object) -> None:
+def test_missing_usage_is_none(answer: object) -> None:
     assert parse_usage(answer) is None
 
 
@@ -220,7 +220,7 @@ RESPONSE_LIKE = st.fixed_dictionaries(
 
 
 @given(CHAT_LIKE | RESPONSE_LIKE, RATES)
-def test_whatever_an_upstream_reports_is_charged_within_limits_or_estimated(reported: Any, rate: Rate) -> None:
+def test_any_reported_usage_is_charged_within_limits_or_estimated(reported: Any, rate: Rate) -> None:
     usage = parse_usage({"usage": reported})
 
     if usage is not None:

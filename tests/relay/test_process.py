@@ -1,4 +1,4 @@
-"""The process that is served: pages answer beside the relay, forms and all; workers end, and are replaced."""
+"""The served process: pages and forms beside the relay, slow clients, and how workers stop and are replaced."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def test_a_manager_signs_in_and_adds_a_user_through_the_served_process(shared_re
 
 
 def posted(session: requests.Session, path: str, length: int, body: bytes) -> bytes:
-    """A form's request as it goes over the wire, of which the body may be a part."""
+    """A form's POST as raw bytes; `body` may be shorter than `length`."""
     cookies = "; ".join(f"{name}={value}" for name, value in session.cookies.items())
     lines = [f"POST {path} HTTP/1.1", "Host: localhost", f"Cookie: {cookies}", f"Content-Length: {length}"]
     return "\r\n".join([*lines, "Content-Type: application/x-www-form-urlencoded", "", ""]).encode() + body
 
 
 @pytest.mark.parametrize("cut", [0, 1])
-def test_a_form_that_is_cut_off_is_nobodys_wish(shared_relay: str, manager: User, cut: int) -> None:
+def test_a_form_that_is_cut_off_by_a_disconnect_changes_nothing(shared_relay: str, manager: User, cut: int) -> None:
     base = shared_relay.removesuffix("/v1")
     session = signed_in(base, "mira")
     token = _token(session.get(f"{base}/space/users/add/", timeout=30).text)
@@ -76,7 +76,7 @@ def test_a_form_that_is_cut_off_is_nobodys_wish(shared_relay: str, manager: User
     assert User.objects.filter(username="fresh").exists() is not bool(cut)
 
 
-def test_forms_that_do_not_come_keep_no_page_from_others(shared_relay: str, manager: User) -> None:
+def test_clients_with_incomplete_forms_do_not_block_other_clients(shared_relay: str, manager: User) -> None:
     base = shared_relay.removesuffix("/v1")
     session = requests.Session()
     session.get(f"{base}/login/", timeout=30)
@@ -90,14 +90,14 @@ def test_forms_that_do_not_come_keep_no_page_from_others(shared_relay: str, mana
         client.close()
 
 
-def test_a_form_without_end_is_refused(shared_relay: str) -> None:
+def test_a_form_over_the_size_limit_is_refused(shared_relay: str) -> None:
     most = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
     answer = requests.post(shared_relay.removesuffix("/v1") + "/login/", data=b"x" * (most + 1), timeout=60)
 
     assert answer.status_code == 413 and answer.text == f"The body is larger than {most} bytes.\n"
 
 
-def test_ten_megabytes_in_a_field_are_told_beside_it(shared_relay: str, manager: User) -> None:
+def test_ten_megabytes_in_a_field_are_answered_by_the_fields_own_error(shared_relay: str, manager: User) -> None:
     base = shared_relay.removesuffix("/v1")
     session = signed_in(base, "mira")
     token = _token(session.get(f"{base}/space/users/add/", timeout=30).text)
@@ -109,7 +109,7 @@ def test_ten_megabytes_in_a_field_are_told_beside_it(shared_relay: str, manager:
     assert User.objects.count() == 1
 
 
-def test_exports_that_are_broken_off_end_and_give_back_their_slots(shared_relay: str, member: User) -> None:
+def test_exports_whose_clients_disconnect_end_and_release_their_slots(shared_relay: str, member: User) -> None:
     base = shared_relay.removesuffix("/v1")
     many(member, 30_000)
     session = signed_in(base, "jun")
@@ -117,26 +117,26 @@ def test_exports_that_are_broken_off_end_and_give_back_their_slots(shared_relay:
     whole = len(session.get(f"{base}/console/usage.csv", timeout=120).content)
     whole_s = time.monotonic() - begun
 
-    left = [_left(session, f"{base}/console/usage.csv") for _ in range(MAX_CONCURRENT_EXPORTS)]
+    left = [_disconnected_status(session, f"{base}/console/usage.csv") for _ in range(MAX_CONCURRENT_EXPORTS)]
     assert left == [200] * MAX_CONCURRENT_EXPORTS
-    # A slot is free before any of them could have been written to its end.
-    wait_for(lambda: _left(session, f"{base}/console/usage.csv") == 200, seconds=whole_s)
+    # A slot is free sooner than any of the exports could have been written completely.
+    wait_for(lambda: _disconnected_status(session, f"{base}/console/usage.csv") == 200, seconds=whole_s)
 
     assert whole > 5_000_000 and session.get(f"{base}/console/usage/", timeout=30).status_code == 200
 
 
-def _left(session: requests.Session, url: str) -> int:
-    """The status of a file that is left after a little of it."""
+def _disconnected_status(session: requests.Session, url: str) -> int:
+    """The status of a download whose client disconnects after 1,000 bytes."""
     with session.get(url, stream=True, timeout=30) as answer:
         next(answer.iter_content(1000))
         return answer.status_code
 
 
-# Ends of workers.
+# -- Stopping and replacing workers -------------------------------------------------------------------------------
 
 
 def streamed(url: str, key: str, *, tokens: int) -> requests.Response:
-    """A stream of which the first bytes are there; so many tokens, one each twentieth of a second."""
+    """A running stream of `tokens` tokens, one every 0.05 s. Its head was received."""
     content = f"demo:pace=0.05 demo:tokens={tokens}"
     body: Any = {"model": MODEL, "stream": True, "messages": [{"role": "user", "content": content}]}
     headers = {"Authorization": f"Bearer {key}"}
@@ -155,7 +155,7 @@ def test_a_worker_that_died_is_replaced(own_relay: tuple[str, Process], key: str
     assert process.workers() != [died]
 
 
-def test_what_is_under_way_ends_before_the_server_does(own_relay: tuple[str, Process], key: str, member: User) -> None:
+def test_the_server_finishes_streams_before_it_stops(own_relay: tuple[str, Process], key: str, member: User) -> None:
     url, process = own_relay
     with streamed(url, key, tokens=40) as answer:
         process.signal(signal.SIGTERM)
@@ -165,7 +165,7 @@ def test_what_is_under_way_ends_before_the_server_does(own_relay: tuple[str, Pro
     assert UsageRecord.objects.get().status == 200 and Wallet.objects.get(user=member).held == 0
 
 
-def test_new_workers_take_the_place_of_the_old_and_nobody_is_refused(
+def test_a_reload_replaces_the_workers_and_refuses_no_request(
     own_relay: tuple[str, Process], key: str, member: User
 ) -> None:
     url, process = own_relay
@@ -182,14 +182,14 @@ def test_new_workers_take_the_place_of_the_old_and_nobody_is_refused(
     assert asked > 1 and UsageRecord.objects.filter(status=200).count() == asked + 1
 
 
-def test_a_client_that_does_not_read_keeps_no_server_from_ending(own_relay: tuple[str, Process], member: User) -> None:
+def test_a_slow_client_does_not_keep_the_server_from_stopping(own_relay: tuple[str, Process], member: User) -> None:
     url, process = own_relay
     many(member, 30_000)
     session = signed_in(url.removesuffix("/v1"), "jun")
     cookies = "; ".join(f"{name}={value}" for name, value in session.cookies.items())
 
     with socket.socket() as client:
-        # Whatever the kernels keep between the two must not be enough for the whole file.
+        # The socket buffers of both sides together must be smaller than the file.
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect(("127.0.0.1", urlsplit(url).port))
         client.sendall(f"GET /console/usage.csv HTTP/1.1\r\nHost: localhost\r\nCookie: {cookies}\r\n\r\n".encode())

@@ -1,4 +1,4 @@
-"""JSON read and written by msgspec means what it meant to `json`, which does what msgspec refuses."""
+"""quick_json reads and writes the same JSON as `json`, also where msgspec raises and it falls back to that."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from relay.pricing import parse_usage
         "[1.5,null,true]",
     ],
 )
-def test_what_is_read_is_what_json_reads(text: str) -> None:
+def test_read_returns_the_same_as_json(text: str) -> None:
     assert quick_json.read(text.encode()) == json.loads(text)
 
 
 @pytest.mark.parametrize("value", [{"seed": 2**70}, {"text": "\ud83d"}, {"text": "\0 é"}, [1.5, None, True]])
-def test_what_is_written_reads_the_same(value: object) -> None:
+def test_written_json_reads_back_the_same(value: object) -> None:
     assert json.loads(quick_json.write(value)) == value
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"\xff\xff", b"{'a': 1}"])
-def test_what_is_no_json_is_a_value_error(raw: bytes) -> None:
+def test_invalid_json_is_a_value_error(raw: bytes) -> None:
     with pytest.raises(ValueError, match=r".*"):
         quick_json.read(raw)
 
@@ -51,11 +51,11 @@ ANSWERS = st.one_of(
 
 
 @given(ANSWERS, st.booleans())
-def test_usage_read_by_itself_is_the_one_in_the_whole_answer(answer: object, is_ascii: bool) -> None:
+def test_read_usage_finds_the_same_usage_as_the_full_parse(answer: object, is_ascii: bool) -> None:
     raw = json.dumps(answer, ensure_ascii=is_ascii).encode(errors="surrogatepass")
     assert parse_usage(quick_json.read_usage(raw)) == parse_usage(answer)
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"\xff", b"[" * 100_000])
-def test_what_is_no_json_tells_no_usage(raw: bytes) -> None:
+def test_invalid_json_has_no_usage(raw: bytes) -> None:
     assert parse_usage(quick_json.read_usage(raw)) is None

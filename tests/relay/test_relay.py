@@ -1,4 +1,4 @@
-"""The relay with the official SDK and plain HTTP, over real streams, on both databases."""
+"""The relay called by OpenAI's SDK and by plain HTTP, on both databases."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def streaming(content: str) -> Any:
 
 
 def books(user: User) -> tuple[int, int, int]:
-    """(spent, held, holds) of the user's wallet, when nothing runs any more."""
+    """(spent, held, number of holds) of the user's wallet, after all running requests have ended."""
     wait_for(lambda: not Hold.objects.exists())
     wallet = Wallet.objects.get(user=user)
     return wallet.spent, wallet.held, Hold.objects.count()
@@ -71,7 +71,7 @@ def balanced(space: Space) -> bool:
     return reconcile(space) == []
 
 
-def test_an_answer_is_charged_what_its_usage_says(relay_url: str, key: str, member: User) -> None:
+def test_a_response_is_charged_by_its_reported_usage(relay_url: str, key: str, member: User) -> None:
     answer = sdk(relay_url, key).chat.completions.with_raw_response.create(model=MODEL, messages=HELLO)
 
     usage = answer.parse().usage
@@ -88,7 +88,7 @@ def test_an_answer_is_charged_what_its_usage_says(relay_url: str, key: str, memb
     assert record.price["output"] == 10 * USD and record.username == "jun" and record.key_name == "laptop"
 
 
-def test_a_stream_is_charged_and_its_usage_withheld_unless_asked(relay_url: str, key: str, member: User) -> None:
+def test_a_stream_is_charged_and_its_usage_withheld_unless_requested(relay_url: str, key: str, member: User) -> None:
     client = sdk(relay_url, key)
     plain = list(client.chat.completions.create(model=MODEL, messages=HELLO, stream=True))
     asked = list(
@@ -121,7 +121,7 @@ def test_the_other_endpoints_are_charged_too(relay_url: str, key: str, member: U
     assert books(member)[0] == sum(record.cost for record in records)
 
 
-def test_models_lists_what_the_key_may_use(relay_url: str, key: str, member: User) -> None:
+def test_models_lists_only_models_that_the_key_may_use(relay_url: str, key: str, member: User) -> None:
     other = new_key(member, models=("something-else",))
 
     assert [model.id for model in sdk(relay_url, key).models.list()] == [MODEL]
@@ -142,7 +142,7 @@ def test_models_lists_what_the_key_may_use(relay_url: str, key: str, member: Use
         (lambda key: Wallet.objects.filter(kind="member").update(total=F("spent")), 429, "insufficient_quota"),
     ],
 )
-def test_what_stops_a_key_is_told_by_its_code_and_costs_nothing(
+def test_a_refused_key_gets_the_reasons_code_and_costs_nothing(
     relay_url: str, key: str, member: User, stop: Callable[[str], Any], status: int, code: str
 ) -> None:
     assert post(relay_url, key).status_code == 200
@@ -159,7 +159,7 @@ def test_what_stops_a_key_is_told_by_its_code_and_costs_nothing(
 
 
 @pytest.mark.parametrize("sent", ["", "sk-1-x", "sk-1-" + "a" * 43, "sk-999999-" + "a" * 43, "\u00ff" * 10])
-def test_an_unknown_key_is_401_whatever_it_asks(relay_url: str, sent: str) -> None:
+def test_an_unknown_key_is_401_whatever_the_body(relay_url: str, sent: str) -> None:
     for body in (b"{}", b"nonsense", b'{"model": "none"}'):
         headers = {"Authorization": b"Bearer " + sent.encode("latin-1", "replace")}
         answer = requests.post(f"{relay_url}/chat/completions", data=body, headers=headers, timeout=30)
@@ -168,8 +168,8 @@ def test_an_unknown_key_is_401_whatever_it_asks(relay_url: str, sent: str) -> No
 
 
 @pytest.mark.parametrize("path", ["/chat/completions", "/videos"])
-def test_a_strangers_long_body_is_refused_before_its_end(relay_url: str, key: str, member: User, path: str) -> None:
-    """Half a megabyte of one; of a key that is known to be disabled the rest is read, and the request is logged."""
+def test_a_long_body_with_an_unknown_key_is_refused_early(relay_url: str, key: str, member: User, path: str) -> None:
+    """After half a megabyte. With a known but disabled key the rest is read, and the refusal gets a usage record."""
     ApiKey.objects.update(is_enabled=False)
     where = urlsplit(relay_url)
     for presented, is_refused in (("sk-1-" + "a" * 43, True), (key, False)):
@@ -222,11 +222,11 @@ def test_a_bad_body_names_its_field_and_costs_nothing(
     assert UsageRecord.objects.get().code == told["code"]
 
 
-def test_half_a_character_is_passed_on_as_it_came(relay_url: str, key: str, member: User) -> None:
+def test_a_lone_surrogate_is_passed_to_the_upstream(relay_url: str, key: str, member: User) -> None:
     assert post(relay_url, key, "\ud800").status_code == 200
 
 
-def test_what_the_wallet_cannot_cover_is_lowered_and_told_upstream(relay_url: str, key: str, member: User) -> None:
+def test_a_partial_hold_lowers_the_upstreams_completion_limit(relay_url: str, key: str, member: User) -> None:
     manager = manager_of(member.space)
     set_remaining(member=member, remaining_nanos=USD // 1000, actor=manager)
 
@@ -237,8 +237,8 @@ def test_what_the_wallet_cannot_cover_is_lowered_and_told_upstream(relay_url: st
     assert Wallet.objects.get(user=member).remaining >= 0
 
 
-def test_fifty_at_once_never_spend_more_than_there_is(relay_url: str, key: str, member: User) -> None:
-    """The money covers a few dozen answers of 20 tokens; two hundred are asked for, fifty at a time."""
+def test_fifty_concurrent_requests_never_overspend(relay_url: str, key: str, member: User) -> None:
+    """The quota covers a few dozen responses of 20 tokens; two hundred are requested, fifty at a time."""
     set_remaining(member=member, remaining_nanos=USD // 100, actor=manager_of(member.space))
 
     with ThreadPoolExecutor(50) as pool:
@@ -261,7 +261,7 @@ def test_an_upstreams_failure_costs_nothing_and_is_logged(relay_url: str, key: s
     assert (record.kind, record.cost, record.code, record.status) == ("error", 0, "upstream_error", 500)
 
 
-def test_a_clients_own_mistake_comes_back_as_the_upstream_told_it(relay_url: str, key: str, member: User) -> None:
+def test_an_upstreams_422_is_passed_on_to_the_client(relay_url: str, key: str, member: User) -> None:
     answer = post(relay_url, key, "demo:error=422")
 
     assert answer.status_code == 422 and "error" in answer.json()
@@ -279,7 +279,7 @@ def test_another_upstream_is_tried_before_the_first_byte(
     assert not UsageRecord.objects.filter(kind="error").exists()
 
 
-def test_a_stream_that_breaks_off_is_charged_what_came(relay_url: str, key: str, member: User) -> None:
+def test_a_stream_that_breaks_off_is_charged_what_was_delivered(relay_url: str, key: str, member: User) -> None:
     answer = post(relay_url, key, "demo:pace=0.05 demo:break=3 demo:tokens=60", stream=True, max_completion_tokens=60)
 
     assert answer.content.count(b"data:") >= 1
@@ -289,7 +289,7 @@ def test_a_stream_that_breaks_off_is_charged_what_came(relay_url: str, key: str,
     assert 0 < spent == record.cost < record.held
 
 
-def test_missing_usage_is_estimated_and_zero_is_zero(relay_url: str, key: str, member: User) -> None:
+def test_missing_usage_is_estimated_and_zero_usage_costs_nothing(relay_url: str, key: str, member: User) -> None:
     post(relay_url, key, "demo:nousage")
     post(relay_url, key, "demo:zerousage")
 
@@ -298,7 +298,7 @@ def test_missing_usage_is_estimated_and_zero_is_zero(relay_url: str, key: str, m
     assert not zero.is_estimated and zero.cost == 0
 
 
-def test_usage_beyond_the_hold_is_charged_as_far_as_the_money_goes(relay_url: str, key: str, member: User) -> None:
+def test_usage_beyond_the_hold_and_wallet_records_a_shortfall(relay_url: str, key: str, member: User) -> None:
     post(relay_url, key, "demo:hugeusage")
 
     record = UsageRecord.objects.get()
@@ -307,7 +307,7 @@ def test_usage_beyond_the_hold_is_charged_as_far_as_the_money_goes(relay_url: st
     assert record.cost == 5 * USD and record.shortfall > 0
 
 
-def test_a_client_that_leaves_pays_what_was_delivered(relay_url: str, key: str, member: User) -> None:
+def test_a_client_that_disconnects_pays_what_was_delivered(relay_url: str, key: str, member: User) -> None:
     body: Any = {
         "model": MODEL,
         "stream": True,
@@ -323,7 +323,7 @@ def test_a_client_that_leaves_pays_what_was_delivered(relay_url: str, key: str, 
     assert 0 < spent == record.cost < record.held
 
 
-def test_a_stream_finishes_though_its_member_is_disabled_meanwhile(relay_url: str, key: str, member: User) -> None:
+def test_a_running_stream_finishes_after_its_member_is_disabled(relay_url: str, key: str, member: User) -> None:
     body: Any = {
         "model": MODEL,
         "stream": True,
@@ -351,7 +351,7 @@ def test_a_killed_worker_leaves_a_hold_that_is_swept(own_relay: tuple[str, Proce
     headers = {"Authorization": f"Bearer {key}"}
     with requests.post(f"{url}/chat/completions", json=body, headers=headers, stream=True, timeout=30) as answer:
         assert answer.status_code == 200, answer.text
-        # Kept: a generator that nobody holds closes the connection, and what a client left is settled.
+        # A reference, because the garbage-collected generator would close the connection and settle the request.
         chunks = answer.iter_content(10)
         next(chunks)
         process.kill()
@@ -362,7 +362,7 @@ def test_a_killed_worker_leaves_a_hold_that_is_swept(own_relay: tuple[str, Proce
     assert UsageRecord.objects.get().code == "hold_expired"
 
 
-def test_a_keys_limit_holds_under_a_crowd(relay_url: str, key: str, member: User) -> None:
+def test_a_keys_limit_holds_under_concurrent_requests(relay_url: str, key: str, member: User) -> None:
     ApiKey.objects.update(limit=USD // 200)
 
     with ThreadPoolExecutor(30) as pool:
@@ -374,7 +374,7 @@ def test_a_keys_limit_holds_under_a_crowd(relay_url: str, key: str, member: User
     assert limited.spent == Wallet.objects.get(user=member).spent == HourlyUsage.objects.get().cost
 
 
-def test_a_rotated_key_works_for_its_grace_and_its_successor_at_once(relay_url: str, key: str, member: User) -> None:
+def test_a_rotated_key_and_its_successor_work_during_the_grace(relay_url: str, key: str, member: User) -> None:
     _, fresh = rotate_key(key=ApiKey.objects.get(), grace=GRACES["1h"], actor=member)
     assert [post(relay_url, text).status_code for text in (key, fresh)] == [200, 200]
 
@@ -382,7 +382,7 @@ def test_a_rotated_key_works_for_its_grace_and_its_successor_at_once(relay_url: 
     assert [post(relay_url, text).status_code for text in (key, fresh)] == [401, 200]
 
 
-def test_no_retry_is_suggested_when_the_money_is_gone(relay_url: str, key: str, member: User) -> None:
+def test_a_response_to_an_empty_wallet_forbids_retries(relay_url: str, key: str, member: User) -> None:
     set_remaining(member=member, remaining_nanos=0, actor=manager_of(member.space))
 
     with pytest.raises(openai.RateLimitError) as refused:

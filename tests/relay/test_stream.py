@@ -1,4 +1,4 @@
-"""EventStream on their way through: every way of telling usage, however the bytes are cut."""
+"""Forwarding server-sent events: every format of usage, with events split at any byte."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def event(payload: object) -> bytes:
 
 
 DONE = b"data: [DONE]\n\n"
-ALONE = [
+USAGE_EVENTS = [
     {"choices": [], "usage": USAGE},
-    # LiteLLM puts an empty choice beside it.
+    # LiteLLM sends an empty choice with the usage.
     {"choices": [{"index": 0, "delta": {}}], "usage": USAGE},
     {"choices": [{"index": 0}], "usage": USAGE},
     {"choices": [{"index": 0, "text": "", "finish_reason": None}], "usage": USAGE},
@@ -35,10 +35,10 @@ def through(stream: bytes, *, shows_usage: bool, size: int) -> tuple[bytes, Even
 
 
 @pytest.mark.parametrize("size", [1, 7, 10_000])
-@pytest.mark.parametrize("alone", ALONE)
-def test_usage_that_comes_alone_is_withheld_unless_asked_for(alone: object, size: int) -> None:
+@pytest.mark.parametrize("usage_event", USAGE_EVENTS)
+def test_an_event_with_only_usage_is_withheld_unless_requested(usage_event: object, size: int) -> None:
     text = event(HELLO | {"usage": None}) + event(END)
-    stream = text + event(alone) + DONE
+    stream = text + event(usage_event) + DONE
 
     for shows_usage, expected in ((True, stream), (False, text + DONE)):
         out, events = through(stream, shows_usage=shows_usage, size=size)
@@ -46,17 +46,17 @@ def test_usage_that_comes_alone_is_withheld_unless_asked_for(alone: object, size
         assert (events.usage, events.text_bytes) == (Usage(7, 0, 3), 5)
 
 
-def test_usage_beside_text_is_cut_out_and_the_text_stays() -> None:
+def test_usage_is_removed_from_an_event_that_also_has_a_choice() -> None:
     out, events = through(event(END | {"usage": USAGE}) + DONE, shows_usage=False, size=9)
 
-    told, done = out.removeprefix(b"data: ").split(b"\n\n", 1)
-    assert (json.loads(told), done) == (END, DONE)
+    payload, done = out.removeprefix(b"data: ").split(b"\n\n", 1)
+    assert (json.loads(payload), done) == (END, DONE)
     assert events.usage == Usage(7, 0, 3)
 
 
-def test_the_usage_of_a_response_passes_untouched() -> None:
-    told = {"type": "response.completed", "response": {"usage": {"input_tokens": 7, "output_tokens": 3}}}
-    stream = b"event: response.completed\n" + event(told)
+def test_the_usage_of_the_responses_api_passes_unchanged() -> None:
+    payload = {"type": "response.completed", "response": {"usage": {"input_tokens": 7, "output_tokens": 3}}}
+    stream = b"event: response.completed\n" + event(payload)
 
     out, events = through(stream, shows_usage=True, size=11)
 

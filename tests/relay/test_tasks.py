@@ -1,4 +1,4 @@
-"""Tasks through the served relay, with the worker beside and in it; each is charged once or not at all."""
+"""Video tasks through the served relay, polled by its own and by separate workers. Each is charged at most once."""
 
 from __future__ import annotations
 
@@ -67,13 +67,14 @@ SOMEWHERE = Target(
 )
 
 
-# The relay may still know the model of the test before, whose upstream is no more: each has a day of its own.
+# The shared relay may still cache the previous test's model, whose upstream was deleted. Each test therefore uses
+# another day as the model's creation date, and waits until the relay shows it.
 _days = count(1)
 
 
 @pytest.fixture
 def video_model(transactional_db: None, upstream_url: str) -> Model:
-    """One cent a video and ten cents a second, made by the demo upstream."""
+    """A model at one cent a video and ten cents a second, on the demo upstream."""
     model = Model.objects.create(name=VIDEO, task_timeout_s=600)
     starts_at = timezone.now() - timedelta(days=next(_days))
     Price.objects.create(model=model, starts_at=starts_at, **RATE.snapshot())
@@ -107,7 +108,7 @@ def look(url: str, key: str, name: str, part: str = "") -> requests.Response:
 
 
 def work_once() -> None:
-    """The worker as a timer would start it: a process of its own."""
+    """Run the worker once in a process of its own, as a systemd timer would."""
     env = os.environ | {"DATABASE_URL": database_url(), "DEMO": "true", "LOG_LEVEL": "ERROR"}
     subprocess.run([sys.executable, "manage.py", "worker", "--once"], cwd=ROOT, env=env, check=True, timeout=60)
 
@@ -117,7 +118,7 @@ def make_due() -> None:
 
 
 def books(user: User) -> tuple[int, int]:
-    """(spent, held), when the records come to the same."""
+    """(spent, held) of the user's wallet, after asserting that it reconciles with the usage records."""
     assert user.space is not None and reconcile(user.space) == []
     wallet = Wallet.objects.get(user=user)
     return wallet.spent, wallet.held
@@ -151,7 +152,7 @@ def test_a_video_is_submitted_polled_fetched_and_paid_once(videos_url: str, key:
     assert books(member) == (EIGHT_SECONDS, 0)
 
 
-def test_json_and_the_usual_length_are_taken_as_well(videos_url: str, key: str, member: User) -> None:
+def test_json_is_accepted_and_seconds_have_a_default(videos_url: str, key: str, member: User) -> None:
     answer = submit(videos_url, key, "a fox demo:polls=0", tint="sepia")
 
     task = Task.objects.get()
@@ -226,7 +227,7 @@ def test_a_task_that_its_upstream_forgot_fails_and_releases(videos_url: str, key
     assert (answer["id"], answer["status"], answer["error"]["code"]) == (name, "failed", "gone_upstream")
 
 
-def test_anothers_task_is_one_that_never_was(
+def test_another_users_task_is_404_like_one_that_never_existed(
     videos_url: str, key: str, member: User, admin_member: User, stranger: User
 ) -> None:
     name = submit(videos_url, key, "a fox demo:polls=1000").json()["id"]
@@ -242,7 +243,7 @@ def test_anothers_task_is_one_that_never_was(
     assert Task.objects.get(user_id=member.pk).finished_at is None and books(member) == (0, FOUR_SECONDS)
 
 
-def test_no_money_submits_nothing(videos_url: str, key: str, member: User) -> None:
+def test_a_task_that_the_wallet_cannot_cover_is_not_submitted(videos_url: str, key: str, member: User) -> None:
     set_remaining(member=member, remaining_nanos=FOUR_SECONDS - 1, actor=manager_of(member.space))
 
     answer = submit(videos_url, key)
@@ -259,7 +260,7 @@ def test_no_money_submits_nothing(videos_url: str, key: str, member: User) -> No
         (lambda: User.objects.filter(username="jun").update(is_active=False), 403, "account_disabled"),
     ],
 )
-def test_what_stops_a_key_stops_looking_and_submitting_but_not_the_task(
+def test_a_refused_key_cannot_read_or_submit_but_its_task_goes_on(
     videos_url: str, key: str, member: User, stop: Callable[[], Any], status: int, code: str
 ) -> None:
     name = submit(videos_url, key, "a fox demo:polls=1").json()["id"]
@@ -281,7 +282,7 @@ def test_an_upstreams_refusal_and_failure_cost_nothing(videos_url: str, key: str
     assert books(member) == (0, 0) and not Hold.objects.exists()
 
 
-def test_another_upstream_takes_what_the_first_does_not(
+def test_the_next_upstream_is_tried_when_the_first_fails(
     videos_url: str, key: str, video_model: Model, member: User
 ) -> None:
     Upstream.objects.update(priority=5)
@@ -292,7 +293,7 @@ def test_another_upstream_takes_what_the_first_does_not(
     assert ended().platform == "studio"
 
 
-def test_a_task_is_polled_where_it_was_submitted_though_disabled(videos_url: str, key: str, member: User) -> None:
+def test_a_task_is_polled_at_its_upstream_even_if_that_was_disabled(videos_url: str, key: str, member: User) -> None:
     name = submit(videos_url, key, "a fox demo:polls=2").json()["id"]
 
     Upstream.objects.update(is_enabled=False)
@@ -301,7 +302,7 @@ def test_a_task_is_polled_where_it_was_submitted_though_disabled(videos_url: str
     assert look(videos_url, key, name, "/content").status_code == 200
 
 
-def test_an_upstream_that_is_away_changes_nothing_until_it_is_back(
+def test_an_unreachable_upstream_leaves_the_task_open_until_it_is_back(
     videos_url: str, key: str, member: User, upstream_url: str
 ) -> None:
     name = submit(videos_url, key, "a fox demo:polls=1").json()["id"]
@@ -354,16 +355,18 @@ def test_a_relay_killed_while_submitting_leaves_a_task_that_fails(video_model: M
         (b'{"model": "gpt-video", "seconds": 4, "n": true}', 400, "n"),
     ],
 )
-def test_a_bad_body_names_its_field_and_opens_nothing(
+def test_a_bad_body_names_its_field_and_opens_no_task(
     videos_url: str, key: str, member: User, body: bytes, status: int, param: str | None
 ) -> None:
     address, headers = f"{videos_url}/videos", {"Authorization": f"Bearer {key}"}
 
     answer = requests.post(address, data=body, headers=headers, timeout=30)
-    strange = requests.post(address, data=body, headers={"Authorization": f"Bearer sk-1-{'a' * 43}"}, timeout=30)
+    with_unknown_key = requests.post(
+        address, data=body, headers={"Authorization": f"Bearer sk-1-{'a' * 43}"}, timeout=30
+    )
 
     assert (answer.status_code, answer.json()["error"]["param"]) == (status, param)
-    assert strange.json()["error"]["code"] == "invalid_api_key"
+    assert with_unknown_key.json()["error"]["code"] == "invalid_api_key"
     assert not Task.objects.exists() and books(member) == (0, 0)
 
 
@@ -374,7 +377,7 @@ def test_a_body_too_large_is_refused(videos_url: str, key: str) -> None:
     assert refused.value.status_code == 413 and not Task.objects.exists()
 
 
-def test_a_picture_to_begin_with_reaches_the_upstream(videos_url: str, key: str, member: User) -> None:
+def test_a_reference_image_reaches_the_upstream(videos_url: str, key: str, member: User) -> None:
     picture = ("first.png", b"\x89PNG" + bytes(3_000_000), "image/png")
 
     video = sdk(videos_url, key).videos.create(model=VIDEO, prompt="a fox demo:polls=0", input_reference=picture)
@@ -392,7 +395,7 @@ def test_a_picture_to_begin_with_reaches_the_upstream(videos_url: str, key: str,
         ("GET", "/videosx", 404),
     ],
 )
-def test_what_is_not_served_says_so(videos_url: str, key: str, method: str, path: str, status: int) -> None:
+def test_unknown_paths_and_methods_are_refused(videos_url: str, key: str, method: str, path: str, status: int) -> None:
     answer = requests.request(method, videos_url + path, headers={"Authorization": f"Bearer {key}"}, timeout=30)
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, "invalid_request")
@@ -401,13 +404,13 @@ def test_what_is_not_served_says_so(videos_url: str, key: str, method: str, path
 # -- The worker ---------------------------------------------------------------------------------------------------
 
 
-def test_the_worker_outlives_its_database_and_ends_when_told(tmp_path: Path) -> None:
-    said = tmp_path / "said"
+def test_the_worker_survives_a_database_outage_and_stops_on_sigterm(tmp_path: Path) -> None:
+    log_path = tmp_path / "said"
     env = os.environ | {"DATABASE_URL": f"sqlite:///{tmp_path}/none/db.sqlite3", "DEMO": "true"}
-    with said.open("w") as out:
+    with log_path.open("w") as out:
         worker = subprocess.Popen([sys.executable, "manage.py", "worker"], cwd=ROOT, env=env, stderr=out)
     try:
-        wait_for(lambda: said.read_text().count("database_away") >= 4)
+        wait_for(lambda: log_path.read_text().count("database_away") >= 4)
         assert worker.poll() is None
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(timeout=30) == 0
@@ -416,7 +419,7 @@ def test_the_worker_outlives_its_database_and_ends_when_told(tmp_path: Path) -> 
         worker.wait()
 
 
-def test_a_space_that_cannot_be_closed_is_told_by_a_worker_that_ends(
+def test_the_worker_reports_a_space_whose_quarters_cannot_be_closed(
     transactional_db: None, manager: User, stranger: User
 ) -> None:
     for user in (manager, stranger):
@@ -435,7 +438,7 @@ def test_a_space_that_cannot_be_closed_is_told_by_a_worker_that_ends(
     assert SpaceQuarter.objects.filter(space=stranger.space_id).count() == 1
 
 
-def test_a_worker_by_itself_sweeps_and_polls(opened: Task, upstream_url: str, member: User) -> None:
+def test_a_separate_worker_sweeps_and_polls(opened: Task, upstream_url: str, member: User) -> None:
     Hold.objects.update(expires_at=timezone.now())
     make_due()
 
@@ -449,12 +452,12 @@ def test_a_worker_by_itself_sweeps_and_polls(opened: Task, upstream_url: str, me
     assert books(member) == (0, 0)
 
 
-# -- Under the lock -----------------------------------------------------------------------------------------------
+# -- Concurrency and locks -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def opened(video_model: Model, key: str, member: User) -> Task:
-    """Four seconds, held and written down, and no upstream knows."""
+    """A task of four seconds with its hold, not submitted to an upstream yet."""
     return open_one(key)
 
 
@@ -465,29 +468,29 @@ def open_one(key: str) -> Task:
     return open_task(presented=presented, **asked)[0]
 
 
-def at_once(*deeds: Callable[[], Task]) -> list[str]:
-    """The status that each of them saw when it was done, all begun together."""
+def run_concurrently(*functions: Callable[[], Task]) -> list[str]:
+    """Run all functions concurrently. Returns the status of the task that each of them returned."""
 
-    def do(deed: Callable[[], Task]) -> str:
+    def run(function: Callable[[], Task]) -> str:
         try:
-            return str(deed().status)
+            return str(function().status)
         finally:
             connection.close()
 
-    with ThreadPoolExecutor(len(deeds)) as pool:
-        return list(pool.map(do, deeds))
+    with ThreadPoolExecutor(len(functions)) as pool:
+        return list(pool.map(run, functions))
 
 
 def test_eight_reports_of_success_settle_once(opened: Task, member: User) -> None:
     accept(opened, SOMEWHERE, WORKING)
 
-    seen = at_once(*[lambda: apply_report(opened, SUCCESS)] * 8)
+    seen = run_concurrently(*[lambda: apply_report(opened, SUCCESS)] * 8)
 
     assert Counter(seen) == {"success": 8}
     assert UsageRecord.objects.count() == 1 and books(member) == (FOUR_SECONDS, 0)
 
 
-def test_success_failure_and_sweep_at_once_end_it_one_way(opened: Task, member: User) -> None:
+def test_concurrent_success_failure_and_sweep_end_a_task_once(opened: Task, member: User) -> None:
     accept(opened, SOMEWHERE, WORKING)
     Hold.objects.update(expires_at=timezone.now())
 
@@ -495,7 +498,8 @@ def test_success_failure_and_sweep_at_once_end_it_one_way(opened: Task, member: 
         expire_holds()
         return opened
 
-    seen = at_once(*[lambda: apply_report(opened, SUCCESS), lambda: apply_report(opened, FAILURE)] * 3, sweep, sweep)
+    reports = [lambda: apply_report(opened, SUCCESS), lambda: apply_report(opened, FAILURE)] * 3
+    seen = run_concurrently(*reports, sweep, sweep)
 
     task = Task.objects.get()
     assert set(seen[:6]) == {task.status}
@@ -503,7 +507,7 @@ def test_success_failure_and_sweep_at_once_end_it_one_way(opened: Task, member: 
     assert not Hold.objects.exists()
 
 
-def test_what_is_finished_never_changes(opened: Task, member: User) -> None:
+def test_a_finished_task_never_changes(opened: Task, member: User) -> None:
     accept(opened, SOMEWHERE, FAILURE)
     before = Task.objects.values().get()
 
@@ -516,7 +520,7 @@ def test_what_is_finished_never_changes(opened: Task, member: User) -> None:
     assert claim_for_client(opened) is None and due_tasks(limit=10) == []
 
 
-def test_success_after_a_sweep_is_still_paid(opened: Task, member: User) -> None:
+def test_success_after_a_sweep_is_still_charged(opened: Task, member: User) -> None:
     accept(opened, SOMEWHERE, WORKING)
     expire_holds(now=timezone.now() + timedelta(days=1))
     assert books(member) == (0, 0)
@@ -527,14 +531,14 @@ def test_success_after_a_sweep_is_still_paid(opened: Task, member: User) -> None
     assert Task.objects.get().cost == FOUR_SECONDS and books(member) == (FOUR_SECONDS, 0)
 
 
-def test_success_that_is_told_after_the_deadline_is_paid(opened: Task, member: User) -> None:
+def test_success_reported_after_the_deadline_is_charged(opened: Task, member: User) -> None:
     accept(opened, SOMEWHERE, WORKING)
     Task.objects.update(deadline_at=timezone.now())
 
     assert apply_report(opened, SUCCESS).status == "success" and books(member) == (FOUR_SECONDS, 0)
 
 
-def test_an_unreachable_upstream_is_asked_ever_later_but_not_past_the_deadline(opened: Task) -> None:
+def test_an_unreachable_upstream_is_polled_with_backoff_until_the_deadline(opened: Task) -> None:
     accept(opened, SOMEWHERE, WORKING)
     waits = []
     for _ in range(8):
@@ -548,7 +552,7 @@ def test_an_unreachable_upstream_is_asked_ever_later_but_not_past_the_deadline(o
     assert (last.next_poll_at, last.status, last.progress) == (last.deadline_at, "in_progress", 40)
 
 
-def test_one_of_many_claims_a_due_task(opened: Task) -> None:
+def test_only_one_of_several_workers_claims_a_due_task(opened: Task) -> None:
     make_due()
     [(space_id, task_id)] = due_tasks(limit=10)
 
@@ -556,7 +560,7 @@ def test_one_of_many_claims_a_due_task(opened: Task) -> None:
 
     assert [claim is not None for claim in claimed] == [True, False, False]
     assert claimed[0].task == opened and claimed[0].target is None
-    # Its upstream has not taken it, so that a client that looks gives it up no sooner than a worker.
+    # No upstream has accepted the task yet, so a client's request cannot fail it before a worker would.
     assert claim_for_client(opened) is None
 
 
@@ -581,7 +585,7 @@ def test_a_disabled_members_task_finishes(opened: Task, member: User) -> None:
     assert apply_report(opened, SUCCESS).status == "success" and books(member) == (FOUR_SECONDS, 0)
 
 
-def test_the_price_is_that_of_submission(opened: Task, video_model: Model, member: User) -> None:
+def test_a_task_is_charged_at_the_price_when_it_was_submitted(opened: Task, video_model: Model, member: User) -> None:
     accept(opened, SOMEWHERE, WORKING)
     video_model.set_price(Rate(per_second=5 * USD), timezone.now())
 
@@ -589,7 +593,7 @@ def test_the_price_is_that_of_submission(opened: Task, video_model: Model, membe
     assert UsageRecord.objects.get().price == RATE.snapshot()
 
 
-def test_more_than_was_asked_for_is_charged_as_far_as_the_money_goes(opened: Task, member: User) -> None:
+def test_seconds_beyond_the_request_empty_the_wallet_and_record_a_shortfall(opened: Task, member: User) -> None:
     accept(opened, SOMEWHERE, TaskReport(Task.Status.SUCCESS, seconds=10**9))
 
     record = UsageRecord.objects.get()
@@ -597,7 +601,7 @@ def test_more_than_was_asked_for_is_charged_as_far_as_the_money_goes(opened: Tas
     assert record.shortfall > 0
 
 
-def test_seconds_that_were_not_told_are_charged_as_asked_and_said_to_be(opened: Task, member: User) -> None:
+def test_unreported_seconds_are_charged_as_requested_and_marked_as_estimated(opened: Task, member: User) -> None:
     accept(opened, SOMEWHERE, TaskReport(Task.Status.SUCCESS))
 
     assert UsageRecord.objects.get().is_estimated and books(member) == (FOUR_SECONDS, 0)
@@ -616,7 +620,7 @@ def test_a_keys_limit_covers_the_hold(video_model: Model, key: str, member: User
     assert (limited.spent, limited.held) == (FOUR_SECONDS, 0) and Task.objects.count() == 2
 
 
-# -- Reading ------------------------------------------------------------------------------------------------------
+# -- Parsing ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -631,7 +635,7 @@ def test_a_keys_limit_covers_the_hold(video_model: Model, key: str, member: User
         ("cancelled", "failed"),
     ],
 )
-def test_a_report_reads_the_upstreams_word(word: str, status: str) -> None:
+def test_a_report_maps_the_upstreams_status(word: str, status: str) -> None:
     report = read_report(json.dumps({"id": "up-1", "status": word, "progress": 33.4, "seconds": "8"}).encode())
 
     assert (report.status, report.progress, report.seconds, report.upstream_task_id) == (status, 33, 8, "up-1")
@@ -640,26 +644,26 @@ def test_a_report_reads_the_upstreams_word(word: str, status: str) -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"<html>", b"[]", b"7", b"{}", b'{"status": 1}', b"[" * 100_000, b'{"status": "x"', b"\xff"]
 )
-def test_what_is_no_task_is_no_report(body: bytes) -> None:
+def test_a_body_that_is_not_a_task_is_no_report(body: bytes) -> None:
     assert read_report(body) is None
 
 
 @pytest.mark.parametrize("odd", [True, -1, 1.5, "4.5", "", "\u0664", [], {}, 10**30, "9" * 30])
-def test_odd_figures_are_left_out_or_bounded(odd: Any) -> None:
+def test_invalid_figures_are_ignored_or_bounded(odd: Any) -> None:
     report = read_report(json.dumps({"status": "queued", "id": odd, "seconds": odd, "progress": odd}).encode())
 
     assert report.seconds in (None, 10**9) and 0 <= report.progress <= 100
 
 
-def test_strange_words_of_an_upstream_are_kept_and_shown(opened: Task) -> None:
-    strange = {
+def test_unusual_fields_of_an_upstream_are_stored_and_returned(opened: Task) -> None:
+    unusual = {
         "id": "up-1",
         "status": "failed",
         "error": {"code": "\u0000" * 50},
         "note": "\u0000\ud800",
         "progress": -0.1,
     }
-    report = read_report(json.dumps(strange).encode())
+    report = read_report(json.dumps(unusual).encode())
 
     task = accept(opened, SOMEWHERE, report)
 
@@ -669,15 +673,15 @@ def test_strange_words_of_an_upstream_are_kept_and_shown(opened: Task) -> None:
         "model": VIDEO,
         "created_at": int(opened.submitted_at.timestamp()),
         "seconds": "4",
-        **strange,
+        **unusual,
         "id": opened.public_id,
     }
 
 
-def test_tokens_that_a_task_tells_are_read() -> None:
-    told_ = {"status": "completed", "usage": {"input_tokens": 5, "output_tokens": 7}}
+def test_reported_tokens_of_a_task_are_read() -> None:
+    reported = {"status": "completed", "usage": {"input_tokens": 5, "output_tokens": 7}}
 
-    assert read_report(json.dumps(told_).encode()).tokens == Usage(5, 0, 7)
+    assert read_report(json.dumps(reported).encode()).tokens == Usage(5, 0, 7)
 
 
 FORM = "multipart/form-data; boundary=b"
@@ -688,7 +692,7 @@ def form(*fields: tuple[str, str]) -> bytes:
     return ("".join(parts) + "--b--\r\n").encode()
 
 
-def test_a_form_passes_as_it_is() -> None:
+def test_a_multipart_form_passes_unchanged() -> None:
     raw = form(('name="model"', "m"), ('name="seconds"', "12"), ('name="pic"; filename="a.png"', "bytes"))
 
     ask = read_video_request(raw, FORM)
@@ -714,19 +718,19 @@ def test_a_form_passes_as_it_is() -> None:
         (b'{"model": "m", "seconds": 4.0}', "", "seconds"),
     ],
 )
-def test_a_form_or_object_that_cannot_be_weighed_is_refused(raw: bytes, content_type: str, param: str | None) -> None:
+def test_a_body_with_an_ambiguous_or_invalid_price_is_refused(raw: bytes, content_type: str, param: str | None) -> None:
     with pytest.raises(ApiError) as refused:
         read_video_request(raw, content_type)
 
     assert (refused.value.status, refused.value.param) == (400, param)
 
 
-def test_a_name_that_stands_twice_in_json_is_read_one_way() -> None:
+def test_duplicate_names_in_json_are_removed_for_the_upstream() -> None:
     ask = read_video_request(b'{"model": "cheap", "model": "m", "seconds": 400, "seconds": 4, "x": "\\ud800"}', "")
 
     assert (ask.model, ask.seconds) == ("m", 4)
     assert json.loads(ask.body) == {"model": "m", "seconds": 4, "x": "\ud800"}
 
 
-def test_a_task_is_known_by_a_uuid7(opened: Task) -> None:
+def test_a_tasks_public_id_is_a_uuid7(opened: Task) -> None:
     assert opened.public_id == f"video_{opened.pk.hex}" and UUID(opened.pk.hex).version == 7

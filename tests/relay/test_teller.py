@@ -1,4 +1,4 @@
-"""The teller by itself, in a loop of the test's: many at once, deeds beside sets, and an orderly end."""
+"""The teller in an event loop of the test: concurrent orders, call orders beside sets, and an orderly close."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def execute(sql: str) -> None:
     connection.close()
 
 
-def test_a_crowd_is_answered_each_with_its_own(key: str, member: User) -> None:
-    """$5.00 cover exactly 37 holds of an amount; two hundred are asked for at once, and each that holds is settled."""
+def test_concurrent_orders_each_get_their_own_outcome(key: str, member: User) -> None:
+    """$5.00 cover exactly 37 of two hundred concurrent holds, and each of these is settled."""
     amount = 5 * USD // 37
 
     async def scene() -> list[object]:
@@ -72,7 +72,7 @@ def test_a_crowd_is_answered_each_with_its_own(key: str, member: User) -> None:
     assert Wallet.objects.get(user=member).spent == 37 * amount and reconcile(member.space) == []
 
 
-def test_what_is_queued_when_it_closes_is_still_written(key: str, member: User) -> None:
+def test_orders_queued_at_close_are_still_written(key: str, member: User) -> None:
     async def scene() -> None:
         teller = Teller()
         teller.start()
@@ -87,7 +87,7 @@ def test_what_is_queued_when_it_closes_is_still_written(key: str, member: User) 
     assert UsageRecord.objects.get().cost == USD
 
 
-def test_what_waits_for_the_database_when_it_closes_is_still_written(key: str, member: User) -> None:
+def test_orders_retried_at_close_are_still_written(key: str, member: User) -> None:
     async def scene() -> None:
         teller = Teller()
         teller.start()
@@ -107,8 +107,8 @@ def test_what_waits_for_the_database_when_it_closes_is_still_written(key: str, m
     assert UsageRecord.objects.get().cost == USD and reconcile(member.space) == []
 
 
-def test_an_order_that_cannot_be_written_keeps_no_other(key: str, member: User) -> None:
-    """Half of a character is no text to a database."""
+def test_an_order_that_cannot_be_written_does_not_fail_the_others_of_its_set(key: str, member: User) -> None:
+    """A lone surrogate cannot be encoded as UTF-8, so neither database can store it."""
 
     async def scene() -> list[object]:
         teller = Teller()
@@ -127,7 +127,7 @@ def test_an_order_that_cannot_be_written_keeps_no_other(key: str, member: User) 
     assert UsageRecord.objects.count() == 2 and reconcile(member.space) == []
 
 
-def test_who_is_cancelled_loses_the_answer_and_not_the_order(key: str, member: User) -> None:
+def test_cancelling_the_caller_does_not_cancel_its_order(key: str, member: User) -> None:
     async def scene() -> None:
         teller = Teller()
         teller.start()
@@ -142,7 +142,7 @@ def test_who_is_cancelled_loses_the_answer_and_not_the_order(key: str, member: U
     assert UsageRecord.objects.get().cost == USD
 
 
-def test_deeds_go_beside_sets_and_bugs_come_back_to_who_asked(key: str, member: User) -> None:
+def test_call_orders_run_beside_sets_and_exceptions_return_to_their_caller(key: str, member: User) -> None:
     def bug() -> int:
         raise ZeroDivisionError
 
@@ -173,7 +173,7 @@ def test_deeds_go_beside_sets_and_bugs_come_back_to_who_asked(key: str, member: 
 
 
 @pytest.mark.postgresql("SQLite has no session that could hang")
-def test_a_session_that_hangs_is_given_up_and_what_is_owed_is_written_by_another(
+def test_a_hanging_session_is_dropped_and_owed_orders_are_written_by_another(
     key: str, member: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tellers, "SET_TIMEOUT_S", 0.5)
@@ -198,18 +198,18 @@ def test_a_session_that_hangs_is_given_up_and_what_is_owed_is_written_by_another
 
 
 @pytest.mark.postgresql("SQLite prepares nothing")
-def test_a_pooler_that_keeps_no_prepared_statements_is_got_along_with(key: str, member: User) -> None:
-    """One that gives each transaction to another session: that one has not prepared what this one has."""
+def test_a_pooler_without_prepared_statements_is_supported(key: str, member: User) -> None:
+    """A pooler in transaction mode may send each statement to another session, which has not prepared it."""
 
     async def scene() -> list[Held]:
         teller = Teller()
         teller.start()
         held = []
         for _ in range(3):
-            # What is not owed would be refused if it failed.
+            # Holds are not owed orders: a failure would be raised here, not retried.
             held.append(await teller.ask(hold_order(key, USD)))
             assert teller._connection is not None
-            # Said so that psycopg does not see it.
+            # Inside a DO block, so that psycopg does not notice that its statements are gone.
             await teller._connection.execute("DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$")
         await teller.close()
         return held
