@@ -56,7 +56,7 @@ class Rate:
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """What a request used. `cached_tokens` are part of `input_tokens`. Raises ValueError for impossible counts."""
+    """The counts that a request is charged by. `cached_tokens` are part of `input_tokens`. Raises ValueError."""
 
     input_tokens: int = 0
     cached_tokens: int = 0

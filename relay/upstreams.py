@@ -28,6 +28,10 @@ class Target:
     timeout_s: int
 
 
+def _random_key(target: Target) -> float:
+    return random.random() ** (1 / target.weight)  # noqa: S311  not for cryptography
+
+
 @dataclass
 class _Backoff:
     until: float = 0.0
@@ -59,7 +63,8 @@ class Upstreams:
         if len(targets) < 2:
             return targets
         now = time.monotonic()
-        shuffled = sorted(targets, key=lambda target: random.random() ** (1 / target.weight), reverse=True)  # noqa: S311
+        # Sorting by random() ** (1 / weight) is a weighted random permutation (Efraimidis and Spirakis).
+        shuffled = sorted(targets, key=_random_key, reverse=True)
         return sorted(shuffled, key=lambda target: (self._is_backing_off(target, now), target.priority))
 
     async def request(

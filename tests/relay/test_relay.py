@@ -101,9 +101,9 @@ def test_a_stream_is_charged_and_its_usage_withheld_unless_requested(relay_url: 
     )
 
     assert all(chunk.usage is None and chunk.choices for chunk in plain)
-    told = asked[-1].usage
-    assert told is not None and asked[-1].choices == []
-    cost = cost_nanos(RATE, Usage(told.prompt_tokens, 0, told.completion_tokens))
+    usage = asked[-1].usage
+    assert usage is not None and asked[-1].choices == []
+    cost = cost_nanos(RATE, Usage(usage.prompt_tokens, 0, usage.completion_tokens))
     assert books(member) == (2 * cost, 0, 0)
     assert balanced(member.space)
 
@@ -216,10 +216,10 @@ def test_a_bad_body_names_its_field_and_costs_nothing(
 
     answer = requests.post(f"{relay_url}/chat/completions", data=body, headers=headers, timeout=30)
 
-    told = answer.json()["error"]
-    assert (answer.status_code, told["param"]) == (status, param)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (status, param)
     assert books(member) == (0, 0, 0)
-    assert UsageRecord.objects.get().code == told["code"]
+    assert UsageRecord.objects.get().code == error["code"]
 
 
 def test_a_lone_surrogate_is_passed_to_the_upstream(relay_url: str, key: str, member: User) -> None:
@@ -245,9 +245,9 @@ def test_fifty_concurrent_requests_never_overspend(relay_url: str, key: str, mem
         answers = list(pool.map(lambda _: post(relay_url, key), range(200)))
 
     spent, held, _ = books(member)
-    told = Counter(answer.status_code for answer in answers)
-    assert set(told) == {200, 429} and spent <= USD // 100 and held == 0
-    assert UsageRecord.objects.filter(kind="consume").count() == told[200]
+    statuses = Counter(answer.status_code for answer in answers)
+    assert set(statuses) == {200, 429} and spent <= USD // 100 and held == 0
+    assert UsageRecord.objects.filter(kind="consume").count() == statuses[200]
     assert post(relay_url, key).status_code in (200, 429)
     assert balanced(member.space)
 

@@ -405,7 +405,7 @@ def test_unknown_paths_and_methods_are_refused(videos_url: str, key: str, method
 
 
 def test_the_worker_survives_a_database_outage_and_stops_on_sigterm(tmp_path: Path) -> None:
-    log_path = tmp_path / "said"
+    log_path = tmp_path / "worker.log"
     env = os.environ | {"DATABASE_URL": f"sqlite:///{tmp_path}/none/db.sqlite3", "DEMO": "true"}
     with log_path.open("w") as out:
         worker = subprocess.Popen([sys.executable, "manage.py", "worker"], cwd=ROOT, env=env, stderr=out)
