@@ -1,4 +1,4 @@
-"""What the console's pages and dialogs answer: pieces to htmx, whole pages and 303 to everybody else."""
+"""Responses of the console: pieces for htmx; whole pages and 303 redirects for browsers without JavaScript."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Toast:
 
 
 def is_htmx(request: SpaceRequest) -> bool:
-    """Whether htmx asks for a piece. When it restores history it asks for the whole page."""
+    """Return whether htmx requests a piece. A history restore request needs the whole page."""
     return bool(request.htmx) and not request.htmx.history_restore_request
 
 
@@ -40,10 +40,10 @@ def page_or_piece(
     shown_url: str = "",
     rest: Callable[[], Context] = dict,
 ) -> HttpResponse:
-    """Render the template `piece` for htmx when it swaps `target`, else the whole `page`.
+    """Render the template `piece` when htmx swaps `target`, else the whole `page`.
 
-    `shown_url` replaces the browser's address, so that it carries no empty fields of a filter's form. `rest` is what
-    only the page shows; it is called for the page alone.
+    `shown_url` is pushed to the browser's history (HX-Push-Url) in place of the requested URL, which has the empty
+    fields of the filter form. `rest` returns context that only the whole page needs.
     """
     if not (is_htmx(request) and request.htmx.target == target):
         return render(request, page, context | rest())
@@ -56,7 +56,7 @@ def page_or_piece(
 def dialog(
     request: SpaceRequest, form_template: str, title: str, context: Context, *, beside_template: str = ""
 ) -> HttpResponse:
-    """A form in a dialog, the form alone (422) when it was posted and is invalid, or either as a page of its own."""
+    """Render a form in a dialog; after an invalid POST only the form, with 422; without htmx a whole page."""
     status = 422 if request.method == "POST" else 200
     context = context | {"form_template": form_template, "title": title, "beside_template": beside_template}
     if not is_htmx(request):
@@ -68,9 +68,9 @@ def dialog(
 def deed_done(
     request: SpaceRequest, toast: Toast, *, back: str, pieces: str, context: Callable[[], Context], focus: str = ""
 ) -> HttpResponse:
-    """Answer a finished deed: the template `pieces` swapped out of band, or 303 to the list at `back`.
+    """Answer a finished deed: the template `pieces` swapped out of band, or without htmx 303 to the list at `back`.
 
-    The dialog closes, and focus goes to the element with the id `focus`; empty is where the dialog was opened.
+    The dialog closes. Focus moves to the element with the id `focus`, or if empty back to the button that opened it.
     """
     if not is_htmx(request):
         messages.success(request, toast.text)
@@ -82,7 +82,7 @@ def deed_done(
 
 
 def focus_after(numbers: Sequence[int | None], gone: int | None, *, otherwise: str) -> str:
-    """The id to focus when a row goes: the next row's pencil, else the previous one's, else `otherwise`."""
+    """Return the id to focus after a row is removed: the edit button of the next or previous row, else `otherwise`."""
     if gone not in numbers:
         return otherwise
     place = numbers.index(gone)
@@ -97,20 +97,20 @@ def see_other(address: str) -> HttpResponse:
 
 
 def back_to_list(request: HttpRequest, address: str) -> HttpResponse:
-    """303 to the list at that address, with the query that the referring list had."""
+    """Redirect (303) to the list, with the query string of the Referer if that was the same list."""
     came_from = _split(request.headers.get("Referer", ""))
     query = f"?{came_from.query}" if came_from.path == address and came_from.query else ""
     return see_other(address + query)
 
 
 def shown_query(request: SpaceRequest, address: str) -> QueryDict:
-    """The query of the list at that address, as the browser shows it behind the dialog."""
+    """Return the query string of the list that the browser shows behind the dialog (HX-Current-URL)."""
     shown = _split(request.headers.get("HX-Current-URL", "") if request.htmx else "")
     return QueryDict(shown.query if shown.path == address else "")
 
 
 def _split(address: str) -> SplitResult:
-    """A client can put any text into a header; one that is no address counts as empty."""
+    """Split a URL from a header. The client can send any text; an invalid URL counts as empty."""
     try:
         return urlsplit(address)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Options of a filter and links between the states of a page."""
+"""Options of a filter, and links that change one parameter of a page's query string."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ class Link(NamedTuple):
 
 
 def choices_of(names: Iterable[str], *, everything: str, current: str) -> list[Choice]:
-    """The option for everything, then the names in order, with the current one even when it is not among them."""
+    """Return the option `everything`, then the sorted names; `current` is added if it is not among them."""
     offered = sorted({*names, current} - {""})
     return [Choice("", everything, not current), *(Choice(name, name, name == current) for name in offered)]

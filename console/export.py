@@ -1,4 +1,4 @@
-"""CSV of a log: exactly its filter, written while it is read, and safe to open in a spreadsheet program."""
+"""Streamed CSV exports of the logs, protected against CSV injection in spreadsheet programs."""
 
 from __future__ import annotations
 
@@ -28,18 +28,21 @@ Row = TypeVar("Row")
 ModelRow = TypeVar("ModelRow", bound=Model)
 
 BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
-# What a piece costs on its way out does not depend on its size.
+# Every chunk of a streaming response has a fixed cost, whatever its size, so chunks are large.
 PIECE_CHARS = 1 << 16
 BATCH_ROWS = 2000
-# Of the eight pages that a process answers at once; the others stay free for everybody else.
+# A download occupies one of the eight threads that answer pages until the client has received it, so their number
+# is bounded and the other threads stay free for pages.
 MAX_CONCURRENT_EXPORTS = 3
-# With these a spreadsheet program takes a text for a formula, or skips to what follows.
+# CSV injection: a spreadsheet program evaluates a cell that starts with one of these characters as a formula, or
+# skips the character (tab, CR, LF) and evaluates the rest.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _MONTHS = (
     "jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
     "|nov(?:ember)?|dec(?:ember)?"
 )
-# And these for a number, a date, a time, a truth or an error: 007, 1e5, $5, 3/4, 12:30 pm, Oct 1, 10月1日, TRUE, #N/A.
+# Texts that a spreadsheet program converts to a number, date, time, boolean or error: 007, 1e5, $5, 3/4, 12:30 pm,
+# Oct 1, 10月1日, TRUE, #N/A.
 _READ_AS_VALUE = re.compile(
     rf"true|false|#(?:n/a|[a-z/0]+[!?])|(?!')(?=\D*\d)[\W\d_年月日时時分秒]*(?:e[+-]?\d+|[ap]m?|(?:{_MONTHS})[\W\d_]*)?",
     re.IGNORECASE,
@@ -48,9 +51,9 @@ _READ_AS_VALUE = re.compile(
 
 @dataclass(frozen=True)
 class CsvColumn(Generic[Row]):
-    """A head, what stands below it, how that is written, and whether the last line has its sum.
+    """A column: its header, how its value is read from a row and formatted, and whether the last line sums it up.
 
-    `cell_head` and `write_cell` are those for a spreadsheet program, where they differ.
+    `cell_head` and `write_cell` replace `head` and `write` in the variant for spreadsheet programs.
     """
 
     head: str
@@ -73,12 +76,12 @@ def count(head: str, value: Callable[[Row], int | None], *, is_summed: bool = Fa
 
 
 def money(head: str, value: Callable[[Row], int | None], *, is_summed: bool = False) -> CsvColumn[Row]:
-    """Dollars, every digit, without a sign of currency: a number to any program."""
+    """Dollars with every digit and without a currency sign, so that any program reads a number."""
     return CsvColumn(head, value, format_exact, is_summed)
 
 
 def moment(head: str, value: Callable[[Row], datetime | None]) -> CsvColumn[Row]:
-    """In the zone of who reads it now."""
+    """Times in the time zone that is active now, while the request is handled."""
     zone = timezone.get_current_timezone()
     return CsvColumn(
         head,
@@ -90,36 +93,37 @@ def moment(head: str, value: Callable[[Row], datetime | None]) -> CsvColumn[Row]
 
 
 def iso_of(at: datetime, zone: tzinfo) -> str:
-    """ISO 8601 with its offset, which says it all."""
+    """ISO 8601 with its UTC offset."""
     return at.astimezone(zone).isoformat(timespec="milliseconds")
 
 
 def date_cell(at: datetime, zone: tzinfo) -> str:
-    """What any spreadsheet program takes for a date; with an offset it would be a text."""
+    """Local time without a UTC offset: spreadsheet programs read it as a date, and one with an offset as text."""
     return at.astimezone(zone).replace(tzinfo=None).isoformat(" ", "seconds")
 
 
 def cell_head_of(head: str, zone: tzinfo) -> str:
-    """The zone, since the cells below do not say it."""
+    """The header with the time zone, because the cells of `date_cell` do not have it."""
     return f"{head} ({zone})"
 
 
 def safe_text(value: object) -> str:
-    """A text that no spreadsheet program takes for a formula; the apostrophe says that it is a text."""
+    """Prefix an apostrophe, which marks a cell as text, to a value that would be evaluated as a formula."""
     written = str(value)
     return f"'{written}" if written.lstrip(" ").startswith(FORMULA_STARTS) else written
 
 
 def text_cell(value: object) -> str:
-    """A text that no spreadsheet program takes for anything else: a user called 007 is not number 7."""
+    """Like `safe_text`, and also for values that would be converted: a user called 007 is not the number 7."""
     written = safe_text(value)
     return f"'{written}" if _READ_AS_VALUE.fullmatch(written) else written
 
 
 def batches(rows: QuerySet[ModelRow]) -> Iterator[list[ModelRow]]:
-    """All rows from the newest on, each batch by a statement of its own: no cursor that a pooler would lose.
+    """Yield all rows, newest first, by keyset pagination with one query per batch.
 
-    What is written from now on is left out, so there is an end.
+    A server-side cursor would be lost behind a connection pooler in transaction mode. Rows written after the start are
+    left out, so that the export ends.
     """
     before: UUID = id_at(origin.now())
     while True:
@@ -138,13 +142,14 @@ def sheet(
     has_sums: bool = True,
     note: str = "",
 ) -> Iterator[str]:
-    """The file in pieces: the heads at once, then large ones, the sums of what was written before, and the note.
+    """Return the chunks of the CSV file: the header line first, then the rows, the line of sums and the note.
 
-    Where reading fails it ends without the line of sums, and the connection breaks.
+    When a query fails midway, the exception breaks the connection before the line of sums: its absence marks an
+    incomplete file.
     """
     if has_bom:
         columns = [column.for_spreadsheet() for column in columns]
-    # Now, in the language of who asked: the pieces are made when that may be forgotten.
+    # Translated here and not in the generator: it runs after the request, when the active language has been reset.
     return _pieces(columns, groups, start=BOM if has_bom else "", total=_("Total") if has_sums else "", note=note)
 
 
@@ -169,7 +174,7 @@ def _pieces(
 
 
 class ExportSlot:
-    """One of the few files that a process writes at once: each keeps one of its page threads until it is fetched."""
+    """Holds one of the MAX_CONCURRENT_EXPORTS permits of a process from `take` until the response is closed."""
 
     _FREE = BoundedSemaphore(MAX_CONCURRENT_EXPORTS)
 
@@ -180,7 +185,7 @@ class ExportSlot:
 
     @classmethod
     def take(cls, pieces: Iterator[str]) -> ExportSlot | None:
-        """None when all are taken."""
+        """Return None when all permits are taken."""
         return cls(pieces, cls._FREE) if cls._FREE.acquire(blocking=False) else None
 
     def __iter__(self) -> Iterator[str]:
@@ -190,17 +195,17 @@ class ExportSlot:
         return next(self._pieces)
 
     def close(self) -> None:
-        """Called at the end of every answer, fetched or not."""
+        """Release the permit. Django calls this when the response ends, completely downloaded or not."""
         if self._is_taken:
             self._is_taken = False
             self._taken_of.release()
 
-    # Of an answer that nobody took.
+    # Releases the permit of a response that was never sent, and therefore never closed.
     __del__ = close
 
 
 def csv_answer(pieces: Iterator[str], file_name: str) -> HttpResponseBase:
-    """The file as it is written; 429 while as many are being fetched as may be at once."""
+    """Stream the CSV file, or answer 429 while MAX_CONCURRENT_EXPORTS downloads are running."""
     slot = ExportSlot.take(pieces)
     if slot is None:
         busy = _("Other exports are being written. Try again in a minute.")
@@ -208,13 +213,16 @@ def csv_answer(pieces: Iterator[str], file_name: str) -> HttpResponseBase:
     response = StreamingHttpResponse(slot, content_type="text/csv; charset=utf-8")
     response["Content-Disposition"] = content_disposition_header(True, file_name) or "attachment"
     response["X-Content-Type-Options"] = "nosniff"
-    # A proxy that waits for the whole would show no progress.
+    # Disables response buffering in nginx: the client counts rows as they arrive, to show progress.
     response["X-Accel-Buffering"] = "no"
     return response
 
 
 def wants_bom(request: HttpRequest) -> bool:
-    """For spreadsheet programs, which take a file without one for an old code page: dates and names are cells there."""
+    """Return whether the variant for spreadsheet programs is requested.
+
+    They read a file without a byte order mark in a legacy code page.
+    """
     return request.GET.get("bom") == "1"
 
 

@@ -1,4 +1,4 @@
-"""What every page's frame shows: the sidebar, the quota pill, theme and sidebar width."""
+"""Template context of the page frame: sidebar, quota pill, theme and sidebar width."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quotas.models import Wallet
 from quotas.pool import pool_of
 from tenants.policies import can_manage_users
 
-# Pages that are reached from Personal Settings.
+# Pages below Personal Settings, which stays the current item of the sidebar on them.
 SETTINGS_SUBPAGES = ("/me/activity/", "/me/two-factor/", "/me/confirm/")
 
 
@@ -41,11 +41,11 @@ class Shell:
 
 
 def shell(request: HttpRequest) -> dict[str, Any]:
-    """`shell` is None for the signed-out and for operators. Pieces that do not show the frame do not pay for it."""
+    """Context processor. `shell` is None for anonymous users and operators; it is lazy, so htmx pieces do not query."""
     is_member = getattr(request, "space", None) is not None
     return {
         "shell": SimpleLazyObject(lambda: _shell(request)) if is_member else None,
-        # What was chosen in this browser goes before what the account says.
+        # The cookie of this browser takes precedence over the theme of the account.
         "shell_theme": _chosen(request, "theme", ("light", "dark")) or _own_theme(request),
         "shell_sidebar": _chosen(request, "sidebar", ("full", "rail")),
     }
@@ -64,7 +64,7 @@ def _sections(user: User, path: str) -> list[tuple[str, list[Item]]]:
     console = (
         _("Console"),
         [
-            # Every page of the console is below it.
+            # Compared exactly: its URL is a prefix of every other console page.
             Item("/console/", _("Dashboard"), "layout-dashboard", path == "/console/"),
             item("/console/tokens/", _("Token Management"), "key-round"),
             item("/console/usage/", _("Usage Logs"), "scroll-text"),
@@ -89,7 +89,7 @@ def _sections(user: User, path: str) -> list[tuple[str, list[Item]]]:
 
 
 def pool_of_request(request: Any) -> Wallet:
-    """The pool of the request's space, read once a request: a deed that moved money leaves it on the request."""
+    """Return the pool of the request's space, queried at most once; a view that moved money sets `request.pool`."""
     if getattr(request, "pool", None) is None:
         request.pool = pool_of(request.space)
     pool: Wallet = request.pool
@@ -99,7 +99,7 @@ def pool_of_request(request: Any) -> Wallet:
 def _pill(request: HttpRequest, user: User) -> Pill:
     if can_manage_users(user):
         pool = pool_of_request(request)
-        # An admin's own credits are not the pool: the pool's figures stand above the users.
+        # Credits Management shows the pool to the manager only; an admin finds its figures in User Management.
         url = "/me/credits/" if user.is_manager else "/space/users/"
         return Pill(_("Available"), pool.available, pool.total, url)
     wallet = Wallet.objects.get(space=user.space_id, user=user)

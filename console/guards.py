@@ -1,4 +1,4 @@
-"""Guards of a space's views: who may, and whose rows. A refusal is 403 in one's own space; strangers are 404."""
+"""View decorators that authorise and load: 403 for a forbidden deed, 404 for a member of another space."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ View = Callable[..., HttpResponseBase]
 
 
 class SpaceRequest(HttpRequest):
-    """The request of a page behind these guards: somebody is signed in, and belongs to a space."""
+    """A request that passed these decorators: its user is signed in and belongs to a space."""
 
     user: User
     space: Space
     htmx: HtmxDetails
-    # Set by console.frame.pool_of_request, and by deeds that have just locked the pool.
+    # Set by console.frame.pool_of_request, and by views whose service returned the locked pool.
     pool: Wallet | None
 
 
@@ -37,7 +37,7 @@ get_or_post = require_http_methods(["GET", "HEAD", "POST"])
 
 
 class Refusal(PermissionDenied):
-    """A refusal that says what, and who may; the 403 page shows it."""
+    """A 403 with a title and an explanation, which the 403 page shows."""
 
     def __init__(self, *, title: str, text: str) -> None:
         super().__init__(title)
@@ -46,14 +46,14 @@ class Refusal(PermissionDenied):
 
 
 def space_view(view: View) -> View:
-    """For everybody of a space; operators belong to none."""
+    """Allow members of a space. Operators belong to no space and get 403."""
 
     @wraps(view)
     def guarded(request: SpaceRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if not request.user.space_id:
             raise PermissionDenied
         response = view(request, *args, **kwargs)
-        # Money and passwords stay out of caches and of what a browser keeps for its Back button.
+        # no-store keeps money and passwords out of HTTP caches and of the browser's back/forward cache.
         add_never_cache_headers(response)
         return response
 
@@ -61,7 +61,7 @@ def space_view(view: View) -> View:
 
 
 def manager_view(view: View) -> View:
-    """For those who manage the space's users."""
+    """Allow the space manager and admins."""
 
     @wraps(view)
     def guarded(request: SpaceRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
@@ -73,7 +73,7 @@ def manager_view(view: View) -> View:
 
 
 def member_view(may: Callable[[User, User], bool]) -> Callable[[View], View]:
-    """Finds the member by number within the space and asks the policy; the view gets `member`."""
+    """Load the member by number within the space (else 404), check the policy `may` (else 403), pass `member` on."""
 
     def decorate(view: View) -> View:
         @wraps(view)

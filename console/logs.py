@@ -1,4 +1,4 @@
-"""The kit of every log: period, filters, cursor, pages and addresses, as one user sees the log under one address."""
+"""Shared base of the usage, task, audit and transfer logs: filters in the URL, keyset pagination and links."""
 
 from __future__ import annotations
 
@@ -28,17 +28,20 @@ Filters = TypeVar("Filters", bound="LogFilters")
 
 PAGE_SIZES = (20, 50, 100)
 MAX_NAME_LENGTH = 64
-# Names offered while somebody types. More would slow the browser down; any other name can still be typed.
+# Bound of the options in a <datalist> or <select>: more would slow the browser down. Other names can still be typed.
 MAX_SUGGESTIONS = 200
 
 
 def sees_whole_space(user: User) -> bool:
-    """Managers and admins see what everybody of their space spends, normal users their own alone."""
+    """Return whether the user sees the usage of all members (manager, admin) or only their own (normal user)."""
     return can_manage_users(user)
 
 
 class Cursor(NamedTuple):
-    """The row that a page starts behind, towards older rows or, with `-` before the id, towards newer ones."""
+    """Keyset pagination: the id of the row that a page starts after.
+
+    In the URL, `-` before the id means that the page goes towards newer rows instead of older ones.
+    """
 
     id: UUID
     is_newer: bool
@@ -54,10 +57,10 @@ class Cursor(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class LogFilters:
-    """The filter in the address of a log.
+    """The filters in the query string of a log.
 
-    Ignored: a `from` or `to` that is no date, a choice or `size` that does not exist, a `cursor` that is no id. Without
-    a result: a `from` after `to`, a `request_id` that is no id, a user, token or model that nobody ever used.
+    Invalid dates, choices, sizes and cursors are ignored. A `from` after `to`, a `request_id` that is no UUID, and a
+    user, token or model that was never used give an empty result instead.
     """
 
     period: Period
@@ -84,7 +87,7 @@ class LogFilters:
 
 @dataclass(frozen=True)
 class LogPage(Generic[Row]):
-    """Newest first. An address is empty where the log has no more rows in its direction."""
+    """One page, newest row first. `newer_url` and `older_url` are empty at the ends of the log."""
 
     records: list[Row]
     newer_url: str
@@ -92,7 +95,7 @@ class LogPage(Generic[Row]):
 
 
 class Log(ABC, Generic[Row, Filters]):
-    """A log as one user sees it under one address."""
+    """The rows of a log that one user may see, filtered and paged by one query string."""
 
     address: ClassVar[str]
     filters: Filters
@@ -106,15 +109,15 @@ class Log(ABC, Generic[Row, Filters]):
 
     @abstractmethod
     def _filters(self, query: QueryDict) -> Filters:
-        """Parse the filter of this log's address."""
+        """Parse the query string into the filters of this log."""
 
     @abstractmethod
     def _fetch(self, order: str, count: int, **bound: UUID) -> list[Row]:
-        """The first `count` rows of the filter in the order `id` or `-id`, within `id__lt` or `id__gt`."""
+        """Return the first `count` matching rows ordered by `id` or `-id`, bounded by `id__lt` or `id__gt`."""
 
     @property
     def default_period(self) -> Period:
-        """The period of an address that names none."""
+        """The period of a query string without dates."""
         return Period.latest(DEFAULT_DAYS, today=self.today)
 
     @property
@@ -123,17 +126,17 @@ class Log(ABC, Generic[Row, Filters]):
 
     @property
     def moments(self) -> tuple[datetime, datetime]:
-        """The first moment of the period and the first after it."""
+        """The period as a half-open interval [start, end) in UTC."""
         return self.filters.period.moments(self.zone)
 
     @cached_property
     def page(self) -> LogPage[Row]:
-        """As quick at any depth: rows are found from the cursor, never counted from the top."""
+        """Keyset pagination: equally fast at any depth, because rows are found by the cursor's id and not by OFFSET."""
         cursor, size = self.filters.cursor, self.filters.size
         if cursor is not None and cursor.is_newer and (newer := self._fetch("id", size + 1, id__gt=cursor.id)):
             return self._page(newer[:size][::-1], has_newer=len(newer) > size, has_older=True)
         bound = {"id__lt": cursor.id} if cursor is not None and not cursor.is_newer else {}
-        # One row more than the page has tells whether there is another page.
+        # One extra row is fetched to learn whether there is another page.
         records = self._fetch("-id", size + 1, **bound)
         return self._page(records[:size], has_newer=bool(bound), has_older=len(records) > size)
 
@@ -168,7 +171,7 @@ class Log(ABC, Generic[Row, Filters]):
 
     @property
     def csv_url(self) -> str:
-        """All rows of the filter as a file, whatever the page."""
+        """The URL of a CSV export of all matching rows, not just this page."""
         return self._csv_url({})
 
     @property
@@ -176,7 +179,7 @@ class Log(ABC, Generic[Row, Filters]):
         return self._csv_url({"bom": 1})
 
     def url(self, **changes: Any) -> str:
-        """The newest page of this filter with some of it changed."""
+        """The URL of the newest page with these filters, some of them changed."""
         query = self._query(**changes)
         return f"{self.address}?{urlencode(query)}" if query else self.address
 
@@ -186,7 +189,7 @@ class Log(ABC, Generic[Row, Filters]):
         return f"{address}?{urlencode(query)}" if query else address
 
     def _query(self, **changes: Any) -> dict[str, Any]:
-        """The filter, then size and cursor, as an address names them; usual values are left out."""
+        """The parameters of the query string: filters, then size and cursor, without those that have their defaults."""
         asked: dict[str, Any] = vars(self.filters) | {"cursor": None} | changes
         period: Period = asked.pop("period")
         place = {name: asked.pop(name) for name in ("size", "cursor")}
@@ -204,29 +207,29 @@ class Log(ABC, Generic[Row, Filters]):
 
 
 class TableLog(Log[Row, Filters]):
-    """A log that is one query on one table."""
+    """A log whose rows come from one table."""
 
     @abstractmethod
     def _visible(self) -> QuerySet[Row]:
-        """The rows that this user may know of: every look-up starts from here."""
+        """Return the rows that this user may see. Every query must start from here."""
 
     @abstractmethod
     def _of_request(self, text: str) -> QuerySet[Row]:
-        """The visible row of a request; none where the text is no id."""
+        """Return the visible row with this request id, or an empty queryset if the text is no UUID."""
 
     @cached_property
     def records(self) -> QuerySet[Row]:
-        """Every row of the filter, whatever the page: the totals and the file count these."""
+        """All matching rows, not just this page: the totals and the CSV export are computed from these."""
         return self._matching()
 
     @cached_property
     def people(self) -> frozenset[int]:
-        """The ids of the users whom the filter names."""
+        """The ids of the users whom the `user` filter matches."""
         return frozenset(people_called(self.filters.user, space_id=self.user.space_id))
 
     def _matching(self) -> QuerySet[Row]:
         if self.filters.request_id:
-            # The id itself bounds the search: the row may be older than the period that is shown.
+            # Not restricted to the period: a request id is unique, and its row may be older than what is shown.
             return self._of_request(self.filters.request_id)
         first, after = map(first_id, self.moments)
         return self._visible().filter(id__gte=first, id__lt=after)
@@ -236,11 +239,11 @@ class TableLog(Log[Row, Filters]):
 
 
 def people_called(username: str, *, space_id: int | None) -> set[int]:
-    """The ids of those of a space who have this username or once had it, deleted users included; case is ignored."""
+    """Return the ids of users who have or once had this username, deleted ones included, ignoring case."""
     if len(username) > MAX_NAME_LENGTH:
         return set()
     people = User.everyone.filter(space=space_id)
-    # Two queries, since each has an index of its own.
+    # Two queries, because living and deleted users have a partial index each.
     named = people.filter(deleted_at=None).alias(folded=Lower("username")).filter(folded=username.lower())
     deleted = people.filter(deleted_at__isnull=False).alias(folded=Lower("username")).filter(folded=username.lower())
     renamed = AuditEvent.objects.filter(
@@ -251,7 +254,7 @@ def people_called(username: str, *, space_id: int | None) -> set[int]:
 
 
 def text_in(query: QueryDict, name: str) -> str:
-    # PostgreSQL takes no NUL. The character in its place is in no name either, so nothing is found.
+    # PostgreSQL rejects NUL in text. U+FFFD occurs in no name either, so such a filter matches nothing.
     return (query.get(name) or "").replace("\0", "\N{REPLACEMENT CHARACTER}").strip()
 
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import NamedTuple, Self
 
-# The first day that a UUIDv7 can tell, and the last one that still has a day after it.
+# UUIDv7 ids start at the Unix epoch, and the day after the last one must still be a valid date.
 FIRST_DAY, LAST_DAY = date(1970, 1, 1), date(9999, 12, 30)
 DEFAULT_DAYS = 7
 
 
 class Period(NamedTuple):
-    """Whole days in the viewer's time zone, the last one included."""
+    """Whole days in the viewer's time zone, both ends included."""
 
     start: date
     end: date
 
     @classmethod
     def of(cls, start: str, end: str, *, today: date) -> Self:
-        """A text that is no date counts as not given. The other end is today, or lies a usual period before."""
+        """Parse ISO dates; an invalid one counts as missing. The default is DEFAULT_DAYS days that end today."""
         last = _day(end) or today
         first = _day(start) or max(FIRST_DAY, last - timedelta(days=DEFAULT_DAYS - 1))
         return cls(first, last)
@@ -28,12 +28,15 @@ class Period(NamedTuple):
         return cls(today - timedelta(days=days - 1), today)
 
     def moments(self, zone: tzinfo) -> tuple[datetime, datetime]:
-        """The first moment and the first one after, in UTC. A day has 23 or 25 hours where clocks change."""
+        """Return the half-open interval [start, end) in UTC. A day with a clock change (DST) has 23 or 25 hours."""
         return first_moment(self.start, zone), first_moment(self.end + timedelta(days=1), zone)
 
 
 def first_moment(day: date, zone: tzinfo) -> datetime:
-    """Midnight in UTC. Where clocks skip midnight, the moment after the gap; where it comes twice, the earlier one."""
+    """Return local midnight in UTC.
+
+    If a clock change (DST) skips midnight, it is the end of the gap; if midnight occurs twice, the earlier one.
+    """
     return datetime.combine(day, time(), zone).astimezone(UTC)
 
 

@@ -1,4 +1,4 @@
-"""What a page refused with 403: written down where an act was tried, not where somebody only looked."""
+"""Records refused deeds (a POST answered with 403) in the audit trail. Refused page views are not recorded."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ KINDS = {
     f"{_MEMBER}two-factor/reset/": "member.two_factor_reset",
     "space/security/": "space.two_factor_required",
 }
-# They change nothing.
+# A POST that only computes a preview is no deed.
 _READ_ONLY_POSTS = {f"{_MEMBER}preview/"}
-# Any other page, named in `after`.
+# The kind of a refusal on any other page, whose path is stored in `after`.
 OTHER_PAGE = "page.posted"
 
 
 def record_refused_request(request: HttpRequest) -> None:
-    """The attempt of a signed-in person, in their own space's trail; an operator's in the operators' alone."""
+    """Record a refused attempt in the trail of the actor's space; an operator's belongs to no space."""
     user = getattr(request, "user", None)
     match = request.resolver_match
     if not isinstance(user, User) or match is None or request.method in ("GET", "HEAD", "OPTIONS"):
@@ -38,7 +38,7 @@ def record_refused_request(request: HttpRequest) -> None:
 
 
 def _target(user: User, number: object) -> User | None:
-    """Numbers count within the actor's own space, so nobody else's member can be named."""
+    """Return the member with this number of the actor's own space, so a member of another space is never named."""
     if user.space_id is None or not isinstance(number, int):
         return None
     return User.objects.filter(space=user.space_id, number=number).first()

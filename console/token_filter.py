@@ -1,4 +1,4 @@
-"""Logs of requests: besides their period and user they are filtered by model and by token (API key)."""
+"""Base of the usage and task logs, which are also filtered by model and by token (API key)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from usage.models import Task, UsageRecord
 Row = TypeVar("Row", UsageRecord, Task)
 Filters = TypeVar("Filters", bound="RequestFilters")
 
-# Where more keys have one name, its newest keys are looked up.
+# When more keys have the same name, only the newest ones are matched.
 MAX_KEYS_OF_A_NAME = 500
 
 
@@ -50,7 +50,7 @@ class RequestLog(TableLog[Row, Filters]):
 
     @cached_property
     def keys(self) -> Keys | None:
-        """The keys that the filter names; None where it names none."""
+        """The keys that the `token` filter matches; None without such a filter."""
         asked = self.filters.token
         if not asked:
             return None
@@ -63,7 +63,7 @@ class RequestLog(TableLog[Row, Filters]):
 
     @property
     def keys_note(self) -> str:
-        """A sentence for people where more keys have the name than are looked up; else empty."""
+        """A note for the page and the CSV file when more than MAX_KEYS_OF_A_NAME keys have the name; else empty."""
         if not self.keys or not self.keys.is_cut:
             return ""
         words = _(
@@ -74,7 +74,7 @@ class RequestLog(TableLog[Row, Filters]):
 
     @property
     def tokens(self) -> list[Choice]:
-        """The keys to choose from, with the one in the filter; empty where they are too many for a list."""
+        """Options of the token filter, including the current one; empty when there are too many keys for a <select>."""
         asked: str = self.filters.token
         labels = self._key_labels(self._visible_keys.filter(deleted_at=None))
         if len(labels) > MAX_SUGGESTIONS:
@@ -89,18 +89,18 @@ class RequestLog(TableLog[Row, Filters]):
 
     @property
     def token_names(self) -> list[str]:
-        """Names offered while somebody types. Not in order of name: sorting all keys would read all keys."""
+        """Suggestions for the token filter. LIMIT without ORDER BY: sorting by name would read every key."""
         keys = self._visible_keys.filter(deleted_at=None)
         return sorted(set(keys.order_by().values_list("name", flat=True)[:MAX_SUGGESTIONS]))
 
     @property
     def _visible_keys(self) -> QuerySet[ApiKey]:
-        """The keys that this user may know of: every look-up of a key starts from here."""
+        """The keys that this user may see. Every query for a key must start from here."""
         keys = ApiKey.with_deleted.filter(space=self.user.space_id)
         return keys if self.is_whole_space else keys.filter(user=self.user)
 
     def _key_labels(self, keys: QuerySet[ApiKey]) -> dict[str, str]:
-        """Labels by id, one more than a list has. Who sees the keys of several people sees the owner, too."""
+        """Return labels by key id, at most one more than a list may have; with the owner if several are visible."""
         labels = {}
         for key in keys.order_by().select_related("user")[: MAX_SUGGESTIONS + 1]:
             owner: list[str] = [key.user.username] if self.is_whole_space else []
@@ -110,13 +110,13 @@ class RequestLog(TableLog[Row, Filters]):
 
 @dataclass(frozen=True)
 class Keys:
-    """The keys that a text names by id or by present name, and the rows that have the name from an earlier time."""
+    """What a token filter matches: keys by id or current name, and rows written while a key had that name."""
 
     ids: frozenset[UUID]
     owner_ids: frozenset[int]
-    # Rows of keys that had this name when the row was written and have another one now; empty where there are none.
+    # Rows of keys that were renamed since. An empty Q if there are none.
     others: Q
-    # Whether more keys have the name than are looked up.
+    # Whether more than MAX_KEYS_OF_A_NAME keys have the name.
     is_cut: bool
 
     @property
@@ -129,7 +129,10 @@ class Keys:
 
 
 def keys_called(text: str, *, space_id: int, owner_ids: frozenset[int] | None = None) -> Keys:
-    """The newest keys of a space, or of some owners. Renamed keys are found by the trail, which names their owners."""
+    """Return the newest keys of a space, or of some owners, that have this name or id.
+
+    Renamed keys are found through the audit trail: `key.edited` events carry the former name and the owner.
+    """
     named = ApiKey.with_deleted.filter(space=space_id)
     if owner_ids is not None:
         named = named.filter(user__in=owner_ids)

@@ -1,4 +1,4 @@
-"""Every page of the console: one folder a page, each with its own addresses."""
+"""URLs of the console: one folder per page, each with its own urls.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A row of the trail in words: what happened, why it did not, and what was before and after."""
+"""Renders an audit event as a sentence, with the reason of a refusal and the changed values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from quotas.models import FIRST_GRANT
 
 Words = str | Promise
 
-# Of somebody who did something to themself, where that reads otherwise.
+# Sentences for an event whose actor and target are the same person.
 _SELF_SENTENCES: dict[str, Words] = {
     "session.signed_in": gettext_lazy("%(actor)s signed in"),
     "session.signed_out": gettext_lazy("%(actor)s signed out"),
@@ -65,7 +65,7 @@ _SENTENCES: dict[str, Words] = {
     "space.two_factor_not_required": gettext_lazy("%(actor)s no longer requires two-factor sign-in of admins"),
 }
 
-# An edit that changed one thing alone.
+# Sentences for a `member.edited` that changed a single field, by field or new role.
 _ONE_FIELD_SENTENCES: dict[str, Words] = {
     "username": gettext_lazy("%(actor)s renamed %(was)s to %(is)s"),
     "display_name": gettext_lazy("%(actor)s changed the display name of %(target)s"),
@@ -158,7 +158,7 @@ class ChangedField:
 
 @dataclass(frozen=True)
 class SentenceLine:
-    """One row as this viewer may see it."""
+    """An audit event as one viewer may see it."""
 
     event: AuditEvent
     template: str
@@ -175,7 +175,7 @@ class SentenceLine:
 
     @property
     def html(self) -> SafeString:
-        """The sentence with each name apart, so that one that is read from the right does not turn it round."""
+        """The sentence with each name in <bdi>, so that a right-to-left name does not reorder the words around it."""
         facts = {name: format_html("<bdi>{}</bdi>", fact) for name, fact in self.facts.items()}
         return mark_safe(conditional_escape(self.template) % facts)  # noqa: S308  # both halves are escaped
 
@@ -195,7 +195,7 @@ def line_of(event: AuditEvent, viewer: User) -> SentenceLine:
 
 
 def _actor(event: AuditEvent) -> str:
-    """Operators are one office to a space; nobody is named who did not get in."""
+    """Operators appear to a space without a name. A refused sign-in has no actor: it proves no identity."""
     if event.is_of_office or (event.actor_id is None and event.kind.startswith(("space.", "pool.", "manager."))):
         return _("Operator")
     if event.actor_id is None and event.is_refused:
@@ -204,7 +204,7 @@ def _actor(event: AuditEvent) -> str:
 
 
 def _address(event: AuditEvent, viewer: User) -> str:
-    """An operator's address is no space's business, and a colleague's only that of those who manage the space."""
+    """Return the IP address, unless it is an operator's, or the viewer is a normal user and it is another person's."""
     is_theirs = event.actor_id in (viewer.pk, None)
     if event.is_of_office or not (is_theirs or viewer.is_manager or viewer.is_admin):
         return ""
@@ -212,7 +212,7 @@ def _address(event: AuditEvent, viewer: User) -> str:
 
 
 def _may_see_changes(event: AuditEvent, viewer: User) -> bool:
-    """The manager's own keys, their limits and networks, are nobody else's to see."""
+    """Hide the values of the manager's own API keys (limits, IP ranges) from admins."""
     is_managers_own = event.actor_role == Role.MANAGER and event.actor_id == event.target_id
     return viewer.is_manager or not (is_managers_own and event.kind.startswith("key."))
 
@@ -231,7 +231,7 @@ def _template(event: AuditEvent) -> Words:
 
 
 def _facts(event: AuditEvent) -> dict[str, str]:
-    """What a sentence may name besides actor and target."""
+    """Return the values of the placeholders other than actor and target."""
     field = {"member.quota_set": "remaining", "space.renamed": "name", "member.edited": "username"}.get(
         event.kind, "total"
     )
@@ -254,7 +254,7 @@ def _changes(event: AuditEvent) -> list[ChangedField]:
 
 
 def _readable(name: str, value: Any) -> str:
-    """A value as a person reads it; a dash for none."""
+    """Format a value of the event for reading; a dash stands for an empty one."""
     if isinstance(value, bool):
         return _("yes") if value else _("no")
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The trail as CSV."""
+"""CSV export of the audit trail."""
 
 from __future__ import annotations
 

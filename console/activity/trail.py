@@ -1,4 +1,4 @@
-"""The trail as somebody sees it: whose rows, what an address asks of them, and one page of it."""
+"""The audit trail of a space, and of one person: visible events, filters and pages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BATCH_ROWS = 2000
 _QUOTA = Q(kind="member.quota_set") | Q(kind__startswith="pool.")
 _SIGN_IN = Q(kind__startswith="session.") | Q(kind__contains="two_factor") | Q(kind__contains="recovery_code")
 _PASSWORD = Q(kind__endswith=".password_set") | Q(kind="member.unlocked")
-# What the kinds of acts are called on a screen, and which they are.
+# Options of the kind filter: label, and the condition for the events of the group.
 GROUPS: dict[str, tuple[Any, Q]] = {
     "members": (
         gettext_lazy("Members"),
@@ -46,7 +46,7 @@ GROUPS: dict[str, tuple[Any, Q]] = {
 
 
 def of_space(user: User) -> QuerySet[AuditEvent]:
-    """Every row of the user's space; operators' own, which are of no space, are never among them."""
+    """Return all events of the user's space. The operators' own events have no space and are never included."""
     assert user.space_id is not None
     return AuditEvent.objects.filter(space=user.space_id)
 
@@ -56,9 +56,9 @@ def done_by(user: User) -> QuerySet[AuditEvent]:
 
 
 def done_to(user: User) -> QuerySet[AuditEvent]:
-    """What happened to the user, and who was refused at the door in their name.
+    """Return the events whose target is the user, and refused sign-ins with their username.
 
-    What somebody else tried in vain is not told to them: it carries figures that are not theirs.
+    Other refusals are left out: they carry figures, like the pool's, that the user may not see.
     """
     events = of_space(user).filter(target_type=USER_TARGET, target_id=user.pk)
     return events.filter(Q(refusal="") | Q(actor_id=None))
@@ -75,10 +75,10 @@ class TrailFilters(LogFilters):
 
 
 class Trail(Log[AuditEvent, TrailFilters]):
-    """What happened in a space, for those who manage it.
+    """The audit trail of a space, for the manager and admins.
 
-    A person is looked for among actors and among targets in two queries, each with its own index; the rows found are
-    put in order here.
+    A person may be the actor or the target. These are two queries, because each has an index of its own and one query
+    with OR would use neither; the results are merged in Python.
     """
 
     address = "/space/audit/"
@@ -91,7 +91,7 @@ class Trail(Log[AuditEvent, TrailFilters]):
         return False
 
     def batches(self) -> Iterator[list[AuditEvent]]:
-        """All rows of the filter, newest first, a batch at a time however many they are."""
+        """Yield all matching events, newest first, by keyset pagination."""
         batch = self._fetch("-id", BATCH_ROWS)
         while batch:
             yield batch
@@ -103,7 +103,7 @@ class Trail(Log[AuditEvent, TrailFilters]):
         return [Choice(name, label, name == self.filters.kind) for name, label in options]
 
     def _queries(self) -> list[QuerySet[AuditEvent]]:
-        """What is found apart and shown together."""
+        """Return the queries whose results are merged into the page."""
         asked, events = self.filters, self._in_period(of_space(self.user))
         if asked.kind:
             events = events.filter(GROUPS[asked.kind][1])
@@ -114,7 +114,7 @@ class Trail(Log[AuditEvent, TrailFilters]):
 
     def _in_period(self, events: QuerySet[AuditEvent]) -> QuerySet[AuditEvent]:
         if self.filters.request_id:
-            # Bound by the id itself: it may be older than the period that is shown.
+            # Not restricted to the period: a request id is unique, and may be older than what is shown.
             identifier = uuid_of(self.filters.request_id)
             return events.filter(request_id=identifier.hex) if identifier else events.none()
         first, after = map(first_id, self.moments)
@@ -132,7 +132,7 @@ class Trail(Log[AuditEvent, TrailFilters]):
 
 
 class OwnActivity(Trail):
-    """What somebody did and what was done to them, of all time."""
+    """All events, of all time, in which the user is the actor or the target."""
 
     address = "/me/activity/"
 
@@ -144,6 +144,6 @@ class OwnActivity(Trail):
         return [done_by(self.user), done_to(self.user)]
 
     def url(self, **changes: Any) -> str:
-        """Nothing is filtered here: the place alone."""
+        """Return the URL with size and cursor only: this page has no filters."""
         said = {name: value for name, value in self._query(**changes).items() if name in ("size", "cursor")}
         return f"{self.address}?{urlencode(said)}" if said else self.address

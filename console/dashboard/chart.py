@@ -1,4 +1,7 @@
-"""Stacked bars for an SVG that the server draws: across in percent, so that it fits any width, and up in pixels."""
+"""Geometry of a stacked bar chart, drawn as SVG by the server.
+
+X coordinates are percentages, so that the chart fits any width; y coordinates are pixels.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ ROUND_STEPS = (10, 20, 25, 50, 100)
 
 
 class Series(NamedTuple):
-    """What one colour stands for; `look` is 1 to 5, the last one for all that has no colour of its own."""
+    """One colour of the chart. `look` is the number of the colour in the style sheet, 1 to 5; 5 is “Other”."""
 
     name: str
     cost_nanos: int
@@ -29,7 +32,7 @@ class Series(NamedTuple):
 
 
 class ChartColumn(NamedTuple):
-    """One hour, day or week, and what each series came to in it; `url` shows it in smaller ones, where there are."""
+    """The data of one bar (an hour, day or week): the cost of each series; `url` zooms in where possible."""
 
     label: str
     tick: str
@@ -112,12 +115,12 @@ def _bar(series: list[Series], column: ChartColumn, *, place: int, of: int, tick
 
 
 def _tick(column: ChartColumn, place: int, every: int) -> Tick | None:
-    """A few columns are named below the axis; on narrow screens every second of them."""
+    """Label every n-th bar on the x-axis; minor ticks are hidden on narrow screens."""
     return Tick(column.tick, is_minor=place // every % 2 == 1) if place % every == 0 else None
 
 
 def _step(highest_nanos: int) -> int:
-    """The least round amount of which four reach over the highest column."""
+    """Return the distance of the grid lines: the smallest round amount whose GRID_STEPS-fold covers the highest bar."""
     least = max(1, -(-highest_nanos // GRID_STEPS))
     scale: int = 10 ** (len(str(least)) - 1)
     return next(-(-scale * times // 10) for times in ROUND_STEPS if -(-scale * times // 10) >= least)

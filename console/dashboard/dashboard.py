@@ -1,6 +1,7 @@
-"""The dashboard: what a space or one person spent in a period, on what, and how long the rest will last.
+"""The dashboard: spending of a space or a member in a period, by model and member, and the runway.
 
-Every sum is of usage/figures.py, as the totals of the usage log are. Days and hours are those of whoever looks.
+All sums come from usage/figures.py, like the totals of the usage log, so that both agree. Days and hours are in the
+viewer's time zone.
 """
 
 from __future__ import annotations
@@ -35,21 +36,21 @@ from usage.models import HourlyUsage
 DASHBOARD_URL = "/console/"
 MEMBERS_URL = "/console/members/"
 DEFAULT_PERIOD = "7d"
-# Four models have colours that nobody confuses; all others share one.
+# Four colours can be told apart with colour vision deficiency; all other models share a fifth, “Other”.
 MAX_COLOURED_MODELS = 4
 OTHERS_LOOK = 5
 MAX_TOP_MEMBERS = 7
 MAX_NEARLY_OUT = 5
-# How many wallets are looked at for the top before all are.
+# `top_spenders` sums this many wallets with the highest spending, then more, before it sums all.
 TOP_CANDIDATES = (200, 2000)
 PACE_DAYS = 7
-# Fewer failed requests a day are nobody's alarm.
+# Fewer failed requests a day never raise the alert.
 MIN_FAILURES = 20
 MAX_DAYS_IN_HOURS, MAX_DAYS_IN_DAYS = 2, 62
 
 
 class RecentSpend(NamedTuple):
-    """What was spent lately, whatever the period that is shown."""
+    """Spending today, this month and in the last PACE_DAYS days, independent of the selected period."""
 
     today_nanos: int
     month_nanos: int
@@ -57,7 +58,7 @@ class RecentSpend(NamedTuple):
 
 
 class Budget(NamedTuple):
-    """What can be spent or handed out now, what it was of, and what all spending that is shown can still draw on."""
+    """The wallet shown on the card. The runway divides `left_nanos`; for a space it includes what members have left."""
 
     label: str
     now_nanos: int
@@ -75,7 +76,7 @@ class Runway(NamedTuple):
 
     @property
     def days(self) -> int | None:
-        """None where nothing was spent, so that nobody can say."""
+        """Whole days until nothing is left at the current pace; None if nothing was spent."""
         return max(0, self.left_nanos) * PACE_DAYS // self.pace_nanos if self.pace_nanos else None
 
 
@@ -92,7 +93,7 @@ class ModelShare(NamedTuple):
 
     @property
     def name(self) -> str:
-        """A request may be refused before it named a model."""
+        """The model's name; empty in the usage log when a request was refused before its body was parsed."""
         return self.model or _("Unknown model")
 
 
@@ -113,14 +114,14 @@ class TopMember(NamedTuple):
 
 
 class SpendChange(NamedTuple):
-    """Against as long a time before; `percent` is empty where nothing was spent then."""
+    """Comparison with the preceding period of equal length; `percent` is empty if nothing was spent in it."""
 
     percent: str
     days: int
 
 
 class BarUnit(NamedTuple):
-    """What one bar stands for."""
+    """The granularity of the bars (hour, day or week), with its titles and date formats."""
 
     name: str
     title: str
@@ -138,9 +139,10 @@ class BarUnit(NamedTuple):
         return cls("week", _("Spend per week"), _("Week from"), _("j M Y"), _("j M"))
 
     def cuts(self, first: datetime, after: datetime, zone: tzinfo) -> list[datetime]:
-        """Where bars begin between these moments, and where the last one ends.
+        """Return the boundaries of the bars in [first, after]: the start of each, and the end of the last.
 
-        Hours are UTC's: where the zone is half an hour off them, the first bar and the last are of half an hour.
+        Hours start at UTC hours, because roll-ups do. In a zone with a half-hour offset, the first and last bar cover
+        half an hour.
         """
         if self.name == "hour":
             hours = (after - first) // HOUR + 1
@@ -156,7 +158,7 @@ class BarUnit(NamedTuple):
 
 @dataclass(frozen=True)
 class DashboardFilters:
-    """What the address asks for. What there is not is as if it were not there; a date goes before a named period."""
+    """The query string. Invalid values are ignored; `from` and `to` take precedence over `period`."""
 
     scope: str
     name: str
@@ -174,7 +176,7 @@ class DashboardFilters:
 
 
 class Dashboard:
-    """What one user sees under one address."""
+    """The figures that one user may see, selected by one query string."""
 
     def __init__(self, user: User, query: QueryDict, *, now: datetime | None = None) -> None:
         assert user.space is not None
@@ -191,7 +193,7 @@ class Dashboard:
         }
         self.filters = DashboardFilters.of(query, user, self._periods)
 
-    # -- What is asked for ------------------------------------------------------------------------------------------
+    # -- Selection and links ------------------------------------------------------------------------------------------
 
     @property
     def period(self) -> Period:
@@ -208,7 +210,7 @@ class Dashboard:
 
     @property
     def scopes(self) -> list[Link]:
-        """None for those who see but themselves."""
+        """Links to “The space” and “Me”; empty for a normal user, who sees only their own figures."""
         if not sees_whole_space(self._user):
             return []
         labels = {"space": _("The space"), "me": _("Me")}
@@ -220,7 +222,7 @@ class Dashboard:
 
     @property
     def log_url(self) -> str:
-        """The rows behind the figures."""
+        """The usage log with the rows that these figures sum up."""
         query = {"from": self.period.start.isoformat(), "to": self.period.end.isoformat()}
         if sees_whole_space(self._user) and not self.is_whole_space:
             query["user"] = self._user.username
@@ -228,7 +230,7 @@ class Dashboard:
 
     @property
     def members_url(self) -> str:
-        """Of what is added up apart, since it reads what each member did."""
+        """The URL of the piece with figures per member, fetched after the page because it is slower to compute."""
         return MEMBERS_URL + self.url().removeprefix(DASHBOARD_URL)
 
     @property
@@ -237,7 +239,7 @@ class Dashboard:
         return f"{UsageLog.address}?{urlencode({'from': today, 'to': today, 'type': 'error'})}"
 
     def url(self, *, scope: str = "", name: str = "", period: Period | None = None) -> str:
-        """This view with some of it changed; what is as usual is left out. A period goes before a name."""
+        """Return the URL with some parameters changed, without defaults; `period` takes precedence over `name`."""
         scope, name = scope or self.filters.scope, name or self.filters.name
         query = {"scope": "me"} if scope == "me" and sees_whole_space(self._user) else {}
         if period or not name:
@@ -255,14 +257,14 @@ class Dashboard:
 
     @property
     def succeeded_percent(self) -> str:
-        """Rounded down: what failed once never shows 100%."""
+        """Rounded down, so that a period with a failed request never shows 100%."""
         requests, errors = self.figures.requests, self.figures.errors
         permille = (requests - errors) * 1000 // requests if requests else 0
         return f"{permille // 10}.{permille % 10}%"
 
     @cached_property
     def change(self) -> SpendChange:
-        """Of what was spent, against the same days and hours of the period before."""
+        """Spending compared with the period before. A period that is still running is compared up to the same time."""
         days = (self.period.end - self.period.start).days + 1
         first, after = self.moments
         start = first_moment(max(FIRST_DAY, self.period.start - timedelta(days=days)), self.zone)
@@ -307,7 +309,7 @@ class Dashboard:
 
     @cached_property
     def shares(self) -> list[ModelShare]:
-        """Every model of the period, the top_spenders first."""
+        """Every model used in the period, by descending cost."""
         by_model: dict[str, list[Figures]] = defaultdict(list)
         for _place, model, spent in self._table:
             by_model[model].append(spent)
@@ -322,14 +324,14 @@ class Dashboard:
     @cached_property
     def chart(self) -> Chart:
         places = [place for place, _model, spent in self._table if spent.cost_nanos]
-        # Of a long period, the weeks from the first that was used to the last.
+        # Weeks before the first and after the last usage are left out; hours and days are all drawn.
         shown = range(min(places), max(places) + 1) if self.unit.name == "week" else range(len(self._cuts) - 1)
         return stacked(self._series, [self._column(place) for place in shown])
 
     @cached_property
     def top(self) -> list[TopMember]:
-        """Who spent most, the deleted among them."""
-        rows = top_spenders(self._scope, *self.moments, most=MAX_TOP_MEMBERS)
+        """The members who spent most, deleted ones included."""
+        rows = top_spenders(self._scope, *self.moments, limit=MAX_TOP_MEMBERS)
         people = User.everyone.filter(space=self._space).in_bulk([user for user, _spent in rows])
         most = max((spent.cost_nanos for _user, spent in rows), default=0)
         return [
@@ -341,11 +343,14 @@ class Dashboard:
     def others_nanos(self) -> int:
         return figures.total(self._scope, *self.moments).cost_nanos - sum(one.cost_nanos for one in self.top)
 
-    # -- What is wrong ------------------------------------------------------------------------------------------------
+    # -- Alerts ------------------------------------------------------------------------------------------------
 
     @cached_property
     def failures(self) -> Failures | None:
-        """Where far more of today's requests failed than of those in the last days."""
+        """Today's failures if they deserve an alert, else None.
+
+        At least MIN_FAILURES, a tenth of today's requests, and twice the error rate of the last PACE_DAYS days.
+        """
         today, lately = self._spent_since(self._recent_starts[0]), self._spent_since(self._recent_starts[2])
         few = today.errors < MIN_FAILURES or today.errors * lately.requests < lately.errors * today.requests * 2
         many = today.errors * 10 >= today.requests
@@ -353,17 +358,19 @@ class Dashboard:
 
     @cached_property
     def nearly_out(self) -> list[NearlyOut]:
-        """Members who can sign in and have less than a fifth of what they were given, the emptiest first."""
+        """Enabled members with less than LOW_PERCENT of their total remaining, the lowest first."""
         wallets = Wallet.objects.filter(
             space=self._space, kind=Wallet.Kind.MEMBER, is_closed=False, total__gt=0, user__is_active=True
         )
-        # A share of 20% is a fifth: five times the highest amount still fits a BIGINT.
+        # remaining < 20% of total, written as 5 × remaining < total, because 100 × remaining could overflow a BIGINT.
         parts = 100 // LOW_PERCENT
         low = wallets.alias(low=F("total") - (F("total") - F("spent")) * parts).filter(low__gt=0)
         found = list(low.select_related("user").order_by(F("total") - F("spent"), "user__number")[:MAX_NEARLY_OUT])
         people = frozenset(wallet.user_id for wallet in found if wallet.user_id is not None)
         hour = floor(self._now, HOUR) + HOUR
-        paces = figures.of_users(self._scope.but(user_ids=people), self._recent_starts[2], hour) if people else {}
+        paces = (
+            figures.totals_by_user(self._scope.replace(user_ids=people), self._recent_starts[2], hour) if people else {}
+        )
         return [
             NearlyOut(wallet, Runway(wallet.remaining, paces.get(wallet.user_id or 0, Figures()).cost_nanos))
             for wallet in found
@@ -377,19 +384,19 @@ class Dashboard:
 
     @property
     def _scope(self) -> Scope:
-        """What this user may know of, and asked for."""
+        """The rows that this user may see and has selected."""
         return Scope(space_id=self._space.pk, user_ids=None if self.is_whole_space else frozenset({self._user.pk}))
 
     @cached_property
     def _cuts(self) -> list[datetime]:
-        """Where bars begin; of a long period those alone in which the space was used."""
+        """Boundaries of the bars. A period shown in weeks is clipped to the weeks with usage: it may span millennia."""
         first, after = self.moments
         if self.unit.name == "week" and first < after:
             hours = HourlyUsage.objects.filter(space=self._space)
             ends = [hours.order_by(order).values_list("hour", flat=True).first() for order in ("hour", "-hour")]
             if ends[0] is None or ends[1] is None:
                 return [first, after]
-            # A week more on either side, so that it begins and ends within.
+            # More than a week of margin, so that clipping cannot cut the first or last week with usage in two.
             week = timedelta(days=8)
             near, far = max(first, ends[0] - week), min(after, ends[1] + week)
             first, after = (near, far) if near < far else (first, after)
@@ -397,12 +404,12 @@ class Dashboard:
 
     @cached_property
     def _table(self) -> list[tuple[int, str, Figures]]:
-        """(place of the bar, model, figures)"""
-        return figures.table(self._scope, self._cuts, by="model") if self._cuts[0] < self._cuts[-1] else []
+        """(index of the bar, model, figures)"""
+        return figures.totals_by(self._scope, self._cuts, by="model") if self._cuts[0] < self._cuts[-1] else []
 
     @cached_property
     def _recent_starts(self) -> tuple[datetime, datetime, datetime]:
-        """Of today, of this month, and of the days that tell the pace, up to the end of the hour that runs."""
+        """Start of today, of this month, and of the PACE_DAYS days that end with the current hour."""
         pace = floor(self._now, HOUR) - timedelta(days=PACE_DAYS) + HOUR
         today, month = (self._periods[name].moments(self.zone)[0] for name in ("today", "month"))
         return today, month, pace
@@ -412,13 +419,13 @@ class Dashboard:
 
     @cached_property
     def _spent_by_start(self) -> list[tuple[datetime, Figures]]:
-        """(from when, what came of it until the next) of these beginnings, until the hour that runs is over."""
+        """(start, figures up to the next start) for each of `_recent_starts`; the last one ends with the current hour."""
         cuts = [*sorted(set(self._recent_starts)), floor(self._now, HOUR) + HOUR]
         return list(zip(cuts[:-1], figures.totals(self._scope, cuts), strict=True))
 
     @property
     def _minutes(self) -> int:
-        """How long the period has lasted so far."""
+        """Minutes of the period that have passed, at least 1."""
         first, after = self.moments
         return max(1, int((min(self._now, after) - first).total_seconds()) // 60)
 
@@ -432,7 +439,7 @@ class Dashboard:
 
     @cached_property
     def _costs_nanos(self) -> dict[int, list[int]]:
-        """What each series came to in each bar in which there was any."""
+        """The cost of each series by bar index; bars without usage are missing."""
         places = {one.model: one.look - 1 for one in self.shares}
         costs: dict[int, list[int]] = defaultdict(lambda: [0] * len(self._series))
         for place, model, spent in self._table:
@@ -444,34 +451,35 @@ class Dashboard:
         at = self._cuts[place].astimezone(self.zone)
         label = date_format(at, self.unit.label)
         if self.unit.name == "hour":
-            # An hour comes twice when clocks go back; Django's own format says nothing of it then.
+            # A clock change (DST) repeats an hour; the zone's abbreviation tells both apart. It is not in the date format
+            # because Django leaves it empty for exactly these ambiguous times.
             label = f"{label} {at.tzname()}"
         return ChartColumn(label, date_format(at, self.unit.tick), costs, self._zoomed_url(place))
 
     def _zoomed_url(self, place: int) -> str:
-        """A day by its hours, a week by its days."""
+        """The URL that shows this bar alone: a day in hours, a week in days; empty for an hour."""
         if self.unit.name == "hour":
             return ""
         first, after = (cut.astimezone(self.zone) for cut in self._cuts[place : place + 2])
         return self.url(period=Period(first.date(), (after - ID_RESOLUTION).date()))
 
 
-def top_spenders(scope: Scope, first: datetime, after: datetime, *, most: int) -> list[tuple[int, Figures]]:
-    """Who spent most in the period, and what.
+def top_spenders(scope: Scope, first: datetime, after: datetime, *, limit: int) -> list[tuple[int, Figures]]:
+    """Return (user id, figures) of the users who spent most in the period, at most `limit`.
 
-    Nobody spent more in it than their wallet ever did, so the few whose wallets did are looked at first: once they are
-    ahead of what anybody else could have spent, the rest need not be added up.
+    A user's spending in the period cannot exceed `wallet.spent`, their spending of all time. So only the wallets with
+    the highest `spent` are summed first; the result is final once its last row exceeds `spent` of the next wallet.
     """
     wallets = Wallet.objects.filter(space=scope.space_id, spent__gt=0).order_by("-spent", "pk")
     owner = Case(When(kind=Wallet.Kind.POOL, then=Subquery(_manager_ids(scope.space_id))), default=F("user_id"))
     for count in TOP_CANDIDATES:
         spenders = list(wallets.annotate(owner=owner).values_list("owner", "spent")[: count + 1])
-        looked = frozenset(user for user, _spent in spenders[:count])
-        ranked = _ranked(figures.of_users(scope.but(user_ids=looked), first, after))[:most]
-        rest = spenders[count][1] if len(spenders) > count else 0
-        if not rest or (len(ranked) == most and ranked[-1][1].cost_nanos > rest):
+        candidates = frozenset(user for user, _spent in spenders[:count])
+        ranked = _ranked(figures.totals_by_user(scope.replace(user_ids=candidates), first, after))[:limit]
+        next_spent = spenders[count][1] if len(spenders) > count else 0
+        if not next_spent or (len(ranked) == limit and ranked[-1][1].cost_nanos > next_spent):
             return ranked
-    return _ranked(figures.of_users(scope, first, after))[:most]
+    return _ranked(figures.totals_by_user(scope, first, after))[:limit]
 
 
 def _manager_ids(space_id: int) -> QuerySet[User, int]:
@@ -486,7 +494,7 @@ def _ranked(spent: dict[int, Figures]) -> list[tuple[int, Figures]]:
 
 
 def _change_percent(now: int, before: int) -> str:
-    """`+12.4%` or `−3.0%`; a multiple where it is more than ten times."""
+    """Return `+12.4%` or `−3.0%`, or a factor like `12×` from tenfold on."""
     if not before:
         return ""
     if now >= 10 * before:
@@ -497,7 +505,7 @@ def _change_percent(now: int, before: int) -> str:
 
 
 def _rate(count: int, minutes: int) -> str:
-    """Per minute; a little is not shown as nothing."""
+    """Return the rate per minute; a small one is `< 0.01` instead of `0.00`."""
     rate = count / minutes
     if 0 < rate < 0.01:
         return "<\N{NO-BREAK SPACE}0.01"

@@ -29,7 +29,7 @@ def dashboard(request: SpaceRequest) -> HttpResponse:
 @vary_on_headers("HX-Request")
 @manager_view
 def dashboard_members(request: SpaceRequest) -> HttpResponse:
-    """What the dashboard of a space fetches after itself; without a script a page of its own."""
+    """The piece with figures per member, which the dashboard fetches; a page of its own without JavaScript."""
     context = {"dashboard": Dashboard(request.user, request.GET)}
     template = "console/dashboard/dashboard_members.html"
     return render(request, f"{template}#members" if is_htmx(request) else template, context)

@@ -104,10 +104,10 @@ class UsageLog(RequestLog[UsageRecord, UsageFilters]):
     def totals(self) -> Figures:
         """The sum of the rows of the filter, as the dashboard adds up."""
         if self.filters.request_id:
-            return figures.counted(self.records)
+            return figures.sum_records(self.records)
         found = figures.total(self._named, *self.moments)
         if self.keys and self.keys.others:
-            return Figures.sum_of([found, figures.counted(self.records.filter(self.keys.others))])
+            return Figures.sum_of([found, figures.sum_records(self.records.filter(self.keys.others))])
         return found
 
     def _fetch(self, order: str, count: int, **bound: UUID) -> list[UsageRecord]:
@@ -118,8 +118,8 @@ class UsageLog(RequestLog[UsageRecord, UsageFilters]):
         first, after = self.moments
         first = max(first, moment_of(bound["id__gt"])) if "id__gt" in bound else first
         after = min(after, moment_of(bound["id__lt"]) + ID_RESOLUTION) if "id__lt" in bound else after
-        spans = figures.busy(self._named, first, max(first, after), count=count, is_newest=order == "-id")
-        found = self.records.filter(figures.ids_within(spans), **bound).order_by(order)
+        spans = figures.spans_with_records(self._named, first, max(first, after), count=count, is_newest=order == "-id")
+        found = self.records.filter(figures.ids_in_spans(spans), **bound).order_by(order)
         if not keys or not keys.others:
             return list(found[:count])
         others = self.records.filter(keys.others, **bound).order_by(order)
@@ -132,7 +132,7 @@ class UsageLog(RequestLog[UsageRecord, UsageFilters]):
         keys = self.keys
         if keys is None:
             return self._scope
-        return self._scope.but(user_ids=self._among(keys.owner_ids), key_ids=keys.ids)
+        return self._scope.replace(user_ids=self._among(keys.owner_ids), key_ids=keys.ids)
 
     @property
     def _scope(self) -> Scope:
@@ -158,6 +158,6 @@ class UsageLog(RequestLog[UsageRecord, UsageFilters]):
         """What was used in the period, whatever else the filter says; and what the address names."""
         assert self.user.space_id is not None
         own = None if self.is_whole_space else frozenset({self.user.pk})
-        found = figures.table(Scope(space_id=self.user.space_id, user_ids=own), self.moments, by="model")
+        found = figures.totals_by(Scope(space_id=self.user.space_id, user_ids=own), self.moments, by="model")
         used = [model for _place, model, _figures in found][:MAX_SUGGESTIONS]
         return choices_of(used, everything=_("All models"), current=self.filters.model)
