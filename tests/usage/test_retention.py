@@ -194,7 +194,7 @@ def test_a_dry_run_says_what_would_be_dropped_and_changes_nothing(history: Space
 
     said = prune("--keep", "400d", "--dry-run")
 
-    assert said.splitlines()[0] == f"{OLD_MONTH}: 3 rows would go, $2.25 kept as checkpoints."
+    assert said.splitlines()[0] == f"{OLD_MONTH}: 3 rows would be dropped, $2.25 kept as checkpoints."
     assert books(history) == before and not UsageCheckpoint.objects.exists()
 
 
@@ -330,7 +330,7 @@ def test_log_totals_and_csv_cover_the_kept_rows(history: Space, manager: User) -
 def test_a_csv_breaks_off_when_one_of_its_months_is_pruned_meanwhile(
     history: Space, manager: User, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    monkeypatch.setattr(export, "BATCH", size)
+    monkeypatch.setattr(export, "BATCH_ROWS", size)
     monkeypatch.setattr(export, "PIECE_CHARS", 1)
     pieces = usage_sheet(log_of(manager, f"from={OLD:%Y-%m-%d}&to={NOW + timedelta(days=1):%Y-%m-%d}"))
     got = [next(pieces), next(pieces)]
