@@ -1,4 +1,4 @@
-"""A real Chromium, signed in as one of the cast. A test fails when the console said anything."""
+"""A real Chromium, signed in as one of the cast. A test fails on any unexpected message in the browser's console."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests import pseudo
 from tests.chromium import find_chromium
 from tests.factories import MemberFactory
 
-QUIET = [
+CHROMIUM_ARGUMENTS = [
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -32,15 +32,15 @@ QUIET = [
 ]
 DESK = {"width": 1280, "height": 800}
 
-# The machine may be busy with other tests.
+# Longer than Playwright's default of 5 s, because other tests may keep the machine busy.
 expect.set_options(timeout=15_000)
 
-# A refusal, of which the browser tells as well: forms that are wrong, pages that may not be seen.
-REFUSAL = re.compile(
+# The browser and htmx also report expected responses: invalid forms (422) and refused pages (403, 404, 429).
+EXPECTED_STATUS = re.compile(
     r"(Failed to load resource: the server responded with a status of|Response Status Error Code) (403|404|422|429) "
 )
-# By a clock of Chromium's own: a page that axe keeps busy for longer has not been painted with its font yet.
-UNUSED = "was preloaded using link preload but not used within a few seconds"
+# Chromium warns a few seconds after a preload. A page that axe keeps busy has not been painted with its font by then.
+UNUSED_PRELOAD = "was preloaded using link preload but not used within a few seconds"
 
 
 class SignIn(Protocol):
@@ -52,50 +52,52 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[s
     chromium = find_chromium()
     if chromium is None:
         pytest.skip("No Chromium here: install it, or name one in CHROMIUM.")
-    return browser_type_launch_args | {"executable_path": chromium, "args": QUIET}
+    return browser_type_launch_args | {"executable_path": chromium, "args": CHROMIUM_ARGUMENTS}
 
 
 @pytest.fixture(scope="session", autouse=True)
 def pseudo_language() -> None:
-    """Made before Django looks for it, which it does once."""
+    """Generate the catalog before Django looks for it, which it does only once per process."""
     pseudo.make(Path(settings.LOCALE_PATHS[-1]))
 
 
 @pytest.fixture(scope="session")
 def base_url(live_server: LiveServer) -> str:
-    """What paths in tests are relative to."""
+    """Tests give paths relative to it."""
     return live_server.url
 
 
 @pytest.fixture
-def said() -> list[str]:
-    """What browsers complained of during the test: script errors, CSP, files that are missing."""
+def console_messages() -> list[str]:
+    """Unexpected console messages during the test: script errors, CSP violations, missing files."""
     return []
 
 
 @pytest.fixture
-def new_context(new_context: Callable[..., BrowserContext], said: list[str]) -> Iterator[Callable[..., BrowserContext]]:
-    def watched(**context_args: Any) -> BrowserContext:
+def new_context(
+    new_context: Callable[..., BrowserContext], console_messages: list[str]
+) -> Iterator[Callable[..., BrowserContext]]:
+    def watched_context(**context_args: Any) -> BrowserContext:
         context = new_context(**{"viewport": DESK} | context_args)
         context.set_default_timeout(15_000)
         context.on("console", note)
-        context.on("weberror", lambda error: said.append(f"{error.page and error.page.url}: {error.error}"))
+        context.on("weberror", lambda error: console_messages.append(f"{error.page and error.page.url}: {error.error}"))
         return context
 
     def note(message: ConsoleMessage) -> None:
         text, url = message.text, message.location["url"]
         is_file = "/static/" in url and text.startswith("Failed to load")
-        is_expected = UNUSED in text or (not is_file and REFUSAL.match(text))
+        is_expected = UNUSED_PRELOAD in text or (not is_file and EXPECTED_STATUS.match(text))
         if message.type in ("error", "warning") and not is_expected:
-            said.append(f"{url}: {text}")
+            console_messages.append(f"{url}: {text}")
 
-    yield watched
-    assert said == []
+    yield watched_context
+    assert console_messages == []
 
 
 @pytest.fixture
 def sign_in(new_context: Callable[..., BrowserContext], base_url: str) -> SignIn:
-    """A page of somebody who is signed in already, in a browser of their own."""
+    """Open a page in a new browser context where the user is signed in already."""
 
     def signed_in(user: User, path: str = "/space/users/", **context_args: Any) -> Page:
         context = new_context(**context_args)

@@ -1,4 +1,4 @@
-"""Words for what a person sees and does on User Management."""
+"""Locators and actions for User Management."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from playwright.sync_api import Locator, Page, expect
 
 
 def row(page: Page, username: str) -> Locator:
-    """The one row with an Edit button of that name."""
+    """The row with that user's Edit button."""
     return page.get_by_role("row").filter(has=page.get_by_role("button", name=f"Edit {username}", exact=True))
 
 
@@ -41,7 +41,7 @@ def pool_figure(page: Page, term: str) -> Locator:
 
 
 def posts(page: Page) -> list[str]:
-    """The paths posted to from now on."""
+    """A list to which the path of each later POST request is added."""
     seen: list[str] = []
 
     def note(method: str, url: str) -> None:

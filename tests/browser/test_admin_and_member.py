@@ -64,7 +64,7 @@ def test_an_admin_cannot_demote_themself(admins: Page, admin_member: User) -> No
     assert User.objects.get(pk=admin_member.pk).is_admin
 
 
-def test_an_admin_demoted_meanwhile_is_told(admins: Page, admin_member: User) -> None:
+def test_an_admin_demoted_meanwhile_gets_a_message(admins: Page, admin_member: User) -> None:
     User.objects.filter(pk=admin_member.pk).update(role="normal")
 
     button(admins, "Edit jun").click()
@@ -115,9 +115,7 @@ def test_a_normal_user_is_told_why_the_users_are_not_shown(sign_in: SignIn, peop
     expect(page.get_by_role("heading", name="Credits Management", level=1)).to_be_visible()
 
 
-def test_settings_change_the_name_and_the_password_and_keep_one_signed_in(
-    sign_in: SignIn, page: Page, member: User
-) -> None:
+def test_changing_name_and_password_in_settings_keeps_the_session(sign_in: SignIn, page: Page, member: User) -> None:
     settings, elsewhere = sign_in(member, "/me/settings/"), sign_in(member, "/me/settings/")
     expect(settings.get_by_label("Username")).to_be_disabled()
     settings.get_by_label("Display Name").fill("Jun the Second")
@@ -145,7 +143,7 @@ def test_settings_change_the_name_and_the_password_and_keep_one_signed_in(
     page.wait_for_url("**/console/")
 
 
-def test_signing_out_ends_it(sign_in: SignIn, member: User) -> None:
+def test_signing_out_ends_the_session(sign_in: SignIn, member: User) -> None:
     page = sign_in(member, "/me/credits/")
 
     page.get_by_role("navigation", name="Main").get_by_role("button", name="Sign out").click()

@@ -1,4 +1,4 @@
-"""Files and statements in a real browser: with a script and without one, whole or not at all, and on paper."""
+"""Exports and statements in a real browser: with and without JavaScript, interrupted, and printed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def spent(manager: User, member: User) -> None:
         charge(member, cost_usd=cost)
 
 
-def test_an_export_is_saved_and_says_so(sign_in: SignIn, manager: User, spent: None) -> None:
+def test_an_export_is_saved_and_announced(sign_in: SignIn, manager: User, spent: None) -> None:
     page = sign_in(manager, "/console/usage/")
 
     with page.expect_download() as downloading:
@@ -59,7 +59,7 @@ def test_the_file_follows_the_filter(sign_in: SignIn, manager: User, spent: None
     assert [line[0] for line in lines_of(downloading.value)] == ["\ufeffTime (UTC)", "Total"]
 
 
-def test_progress_is_told_and_can_be_cancelled(sign_in: SignIn, manager: User, spent: None) -> None:
+def test_an_export_shows_its_progress_and_can_be_cancelled(sign_in: SignIn, manager: User, spent: None) -> None:
     page = sign_in(manager, "/console/usage/")
     waiting: list[Route] = []
     page.route("**/usage.csv*", lambda route: waiting.append(route))  # noqa: PLW0108  # a builtin method is refused
@@ -73,7 +73,7 @@ def test_progress_is_told_and_can_be_cancelled(sign_in: SignIn, manager: User, s
     assert len(waiting) == 1
 
 
-def test_what_breaks_off_is_not_saved(sign_in: SignIn, manager: User, spent: None) -> None:
+def test_an_interrupted_export_is_not_saved(sign_in: SignIn, manager: User, spent: None) -> None:
     page = sign_in(manager, "/console/usage/")
     page.route("**/usage.csv*", lambda route: route.fulfill(body="Time\r\n2026\r\n", content_type="text/csv"))
     saved: list[Download] = []
@@ -85,7 +85,7 @@ def test_what_breaks_off_is_not_saved(sign_in: SignIn, manager: User, spent: Non
     assert saved == []
 
 
-def test_without_a_script_the_link_is_the_file(sign_in: SignIn, manager: User, spent: None) -> None:
+def test_without_javascript_the_link_downloads_the_file(sign_in: SignIn, manager: User, spent: None) -> None:
     page = sign_in(manager, "/me/credits/", java_script_enabled=False)
 
     with page.expect_download() as downloading:
@@ -106,7 +106,7 @@ def test_the_journal_is_filtered_in_place(sign_in: SignIn, manager: User, spent:
     assert page.url.endswith("/me/credits/?kind=allocate")
 
 
-def test_a_statement_fits_on_paper_without_the_frame(sign_in: SignIn, manager: User, spent: None) -> None:
+def test_a_statement_is_printed_without_the_sidebar(sign_in: SignIn, manager: User, spent: None) -> None:
     page = sign_in(manager, "/me/credits/")
     page.get_by_role("link", name="Monthly statement").click()
     expect(page.get_by_role("heading", name="Monthly statement")).to_be_visible()

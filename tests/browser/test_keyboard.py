@@ -1,4 +1,4 @@
-"""The keyboard alone does everything, and what a person chose about the frame stays."""
+"""Everything works by keyboard alone, focus goes to the right place, and choices about sidebar and theme persist."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.factories import charge
 pytestmark = pytest.mark.browser
 
 PHONE = {"width": 390, "height": 844}
-# What is over within a frame is not seen to move.
-MOVING = """
+# Animations of up to one frame (16 ms) are not visible as motion.
+RUNNING_ANIMATIONS = """
     document.getAnimations()
       .filter((one) => one.playState === "running" && one.effect.getComputedTiming().activeDuration > 16)
       .map((one) => `${one.animationName ?? one.transitionProperty} of ${one.effect.target.className}`)
@@ -29,7 +29,7 @@ def users(sign_in: SignIn, manager: User, people: list[User]) -> Page:
 
 
 def tab_to(page: Page, name: str, *, key: str = "Tab", within: int = 60, role: Any = "button") -> None:
-    """Presses Tab until the control of that name has focus, as a person without a mouse would."""
+    """Press Tab until the control of that name has focus."""
     wanted = page.get_by_role(role, name=name, exact=True)
     for _ in range(within):
         page.keyboard.press(key)
@@ -130,7 +130,7 @@ def test_the_end_of_the_log_keeps_the_focus(sign_in: SignIn, member: User) -> No
     expect(page.get_by_role("link", name="Older")).to_be_focused()
 
 
-def test_focus_stays_within_an_open_dialog_and_is_seen(users: Page) -> None:
+def test_an_open_dialog_traps_the_focus_and_shows_it(users: Page) -> None:
     button(users, "Add User").click()
     opened = dialog(users, "Add User")
     expect(opened).to_be_visible()
@@ -146,7 +146,7 @@ def test_focus_stays_within_an_open_dialog_and_is_seen(users: Page) -> None:
     assert users.evaluate("!document.activeElement.closest('main, nav, header')")
 
 
-def test_what_has_the_focus_does_not_stand_below_the_bar(users: Page, crowd: list[User]) -> None:
+def test_the_sticky_bar_does_not_cover_the_focused_control(users: Page, crowd: list[User]) -> None:
     users.goto("/space/users/?size=20")
     bar = users.get_by_role("banner").bounding_box()
     button(users, "Delete u11").focus()
@@ -158,7 +158,7 @@ def test_what_has_the_focus_does_not_stand_below_the_bar(users: Page, crowd: lis
         assert top >= bar["height"] or users.evaluate("scrollY") == 0
 
 
-def test_the_skip_link_leads_past_the_sidebar(users: Page) -> None:
+def test_the_skip_link_skips_the_sidebar(users: Page) -> None:
     users.keyboard.press("Tab")
     skip = users.get_by_role("link", name="Skip to content")
     expect(skip).to_be_focused()
@@ -205,7 +205,7 @@ def test_a_narrow_sidebar_stays_narrow_and_keeps_its_names(users: Page) -> None:
     assert sidebar.bounding_box()["width"] > 200
 
 
-def test_a_chosen_theme_stays(users: Page) -> None:
+def test_a_chosen_theme_persists(users: Page) -> None:
     ground = "getComputedStyle(document.body).backgroundColor"
     light = users.evaluate(ground)
     button(users, "Switch light or dark theme").press("Enter")
@@ -218,17 +218,17 @@ def test_a_chosen_theme_stays(users: Page) -> None:
     assert users.evaluate(ground) == dark
 
 
-def test_nothing_moves_for_who_wants_it_still(sign_in: SignIn, manager: User, people: list[User]) -> None:
+def test_nothing_is_animated_for_who_prefers_reduced_motion(sign_in: SignIn, manager: User, people: list[User]) -> None:
     page = sign_in(manager, reduced_motion="reduce")
     button(page, "Edit jun").click()
     expect(dialog(page, "Edit User")).to_be_visible()
-    assert page.evaluate(MOVING) == []
+    assert page.evaluate(RUNNING_ANIMATIONS) == []
     button(page, "Submit").click()
     expect(page.locator("#toasts")).to_contain_text("jun saved.")
-    assert page.evaluate(MOVING) == []
+    assert page.evaluate(RUNNING_ANIMATIONS) == []
 
 
-def test_a_tooltip_leaves_on_escape(users: Page) -> None:
+def test_escape_hides_a_tooltip(users: Page) -> None:
     shown = "getComputedStyle(document.activeElement, '::after').content"
     tab_to(users, "Edit jun")
     assert "Edit" in users.evaluate(shown)

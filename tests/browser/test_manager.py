@@ -83,7 +83,7 @@ def test_add_a_user_and_hand_over_the_sign_in_details(users: Page) -> None:
     assert "a long password" not in users.content()
 
 
-def test_a_wrong_new_user_is_told_beside_each_field_and_keeps_what_was_typed(users: Page) -> None:
+def test_errors_of_a_new_user_are_shown_beside_their_fields_and_the_input_kept(users: Page) -> None:
     form = open_dialog(users, "Add User", "Add User")
     form.get_by_label("Username").fill("JUN")
     form.get_by_label("Display Name").fill("Another Jun")
@@ -110,7 +110,7 @@ def test_edit_a_user_with_a_live_preview(users: Page) -> None:
     expect(quota).to_be_focused()
     expect(quota).to_have_value("5.00")
     expect(form.get_by_label("Password")).to_have_value("")
-    # What is swapped is read out by the region that was there before.
+    # A screen reader announces a change only in an aria-live region that existed before the swap.
     region = form.locator("[aria-live]").filter(has_text="Already used").element_handle()
     quota.fill("9.00")
     expect(form).to_contain_text("$9.00 / $9.00")
@@ -131,7 +131,7 @@ def test_edit_a_user_with_a_live_preview(users: Page) -> None:
     assert usernames(users) == ["amara", "jun.sato", "kai", "lea"]
 
 
-def test_errors_of_an_edit_stand_beside_their_fields_and_nothing_moves(users: Page) -> None:
+def test_errors_of_an_edit_are_shown_beside_their_fields_and_no_money_moves(users: Page) -> None:
     form = open_dialog(users, "Edit jun", "Edit User")
     form.get_by_label("Password").fill("abc12")
     form.get_by_label("Remaining Quota (USD)").fill("lots")
@@ -389,7 +389,7 @@ def test_pages_and_their_size(sign_in: SignIn, manager: User, crowd: list[User])
     assert "size=20" in page.url
 
 
-def test_a_new_user_stands_in_sight_whatever_is_searched(users: Page) -> None:
+def test_a_new_user_is_shown_even_when_the_search_does_not_match(users: Page) -> None:
     users.goto("/space/users/?q=kai")
     form = open_dialog(users, "Add User", "Add User")
     form.get_by_label("Username").fill("nadia")
@@ -411,7 +411,9 @@ def test_a_session_that_ended_meanwhile_leads_to_the_sign_in(users: Page, clicke
     assert User.objects.get(username="jun").is_active
 
 
-def test_a_user_deleted_meanwhile_is_told_with_a_way_on(users: Page, sign_in: SignIn, manager: User) -> None:
+def test_editing_a_user_who_was_deleted_meanwhile_shows_a_message_and_a_way_on(
+    users: Page, sign_in: SignIn, manager: User
+) -> None:
     other = sign_in(manager)
     form = open_dialog(other, "Delete jun", "Delete User")
     form.get_by_label("Type jun to confirm").fill("jun")
@@ -441,7 +443,7 @@ def test_two_managers_at_once_do_not_undo_each_others_quota(users: Page, sign_in
     assert Wallet.objects.get(user__username="jun").remaining == 50 * NANOS_PER_USD
 
 
-def test_a_connection_that_broke_keeps_what_was_typed(users: Page, said: list[str]) -> None:
+def test_a_form_keeps_its_input_when_the_connection_is_lost(users: Page, console_messages: list[str]) -> None:
     form = open_dialog(users, "Add User", "Add User")
     form.get_by_label("Username").fill("nadia")
     form.get_by_label("Password").fill("a long password")
@@ -452,9 +454,11 @@ def test_a_connection_that_broke_keeps_what_was_typed(users: Page, said: list[st
     form.get_by_role("button", name="Retry").click()
 
     expect(dialog(users, "nadia is ready")).to_be_visible()
-    # Of the broken connection the browser and htmx tell, and of nothing else.
-    assert len(said) == 3 and all(re.search("ERR_INTERNET_DISCONNECTED|htmx:(sendError|afterRequest)", x) for x in said)
-    said.clear()
+    # The browser and htmx report the lost connection in the console, and nothing else.
+    assert len(console_messages) == 3 and all(
+        re.search("ERR_INTERNET_DISCONNECTED|htmx:(sendError|afterRequest)", x) for x in console_messages
+    )
+    console_messages.clear()
 
 
 def test_the_quota_pill_leads_to_the_credits(users: Page) -> None:

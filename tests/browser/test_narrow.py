@@ -1,4 +1,4 @@
-"""Narrow and low screens, which magnified ones are, too: nothing that a person came for is lost on them."""
+"""Small and magnified screens: nothing is cut off or out of reach."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ pytestmark = pytest.mark.browser
 
 NARROW: ViewportSize = {"width": 320, "height": 700}
 TABLET: ViewportSize = {"width": 834, "height": 1112}
-# A desk at twice its size.
+# A desktop screen of 1280 × 800 at 200 % zoom.
 MAGNIFIED: dict[str, Any] = {"viewport": {"width": 640, "height": 400}, "device_scale_factor": 2}
 
-CUT = "one => one.scrollWidth > one.clientWidth + 1 || one.scrollHeight > one.clientHeight + 1"
-SCROLLING = """
+IS_CUT_OFF = "one => one.scrollWidth > one.clientWidth + 1 || one.scrollHeight > one.clientHeight + 1"
+FIND_SCROLLING_TABLES = """
     () => [...document.querySelectorAll(".table-scroll")]
       .filter((one) => one.scrollWidth > one.clientWidth).map((one) => `${one.scrollWidth} in ${one.clientWidth}`)
 """
@@ -38,7 +38,7 @@ ENDS_AT_ITS_EDGE = """
       return Math.abs(words.getBoundingClientRect().right - one.getBoundingClientRect().right) < 2;
     }
 """
-LINES = """
+COUNT_LINES = """
     (one) => {
       const words = document.createRange();
       words.selectNodeContents(one);
@@ -48,8 +48,8 @@ LINES = """
 
 
 @pytest.fixture
-def asked(admin_member: User) -> None:
-    """A request that was charged and one that was refused, with names and figures as long as they are in use."""
+def logged_requests(admin_member: User) -> None:
+    """A charged request and a refused one, with names and figures of a realistic length."""
     key, _secret = create_key(owner=admin_member, terms=KeyTerms(name="notebook"))
     call = Call(
         model="claude-sonnet-4",
@@ -68,7 +68,7 @@ def asked(admin_member: User) -> None:
     release(space_id=key.space_id, request_id=refused, call=failed)
 
 
-def test_a_new_key_is_seen_whole_on_a_magnified_screen(sign_in: SignIn, member: User) -> None:
+def test_a_new_key_is_not_cut_off_on_a_magnified_screen(sign_in: SignIn, member: User) -> None:
     page = sign_in(member, "/console/tokens/", **MAGNIFIED)
     form = open_dialog(page, "Add Token", "Add Token")
     form.get_by_label("Name").fill("ci")
@@ -76,22 +76,22 @@ def test_a_new_key_is_seen_whole_on_a_magnified_screen(sign_in: SignIn, member: 
 
     secret = dialog(page, "Copy your new key").locator(".secret")
     expect(secret.get_by_role("button", name="Copy")).to_be_focused()
-    assert not secret.evaluate(CUT)
+    assert not secret.evaluate(IS_CUT_OFF)
     secret.locator("code").scroll_into_view_if_needed()
     expect(secret.locator("code")).to_be_in_viewport(ratio=1)
 
 
-def test_names_beside_figures_are_not_broken_into_letters(sign_in: SignIn, manager: User) -> None:
+def test_names_beside_figures_are_not_wrapped_within_words(sign_in: SignIn, manager: User) -> None:
     MemberFactory(space=manager.space, username="marcus.webb", usd=25)
     page = sign_in(manager, "/me/credits/", viewport=NARROW)
 
     name = page.locator(".richest").get_by_text("marcus.webb")
-    assert name.evaluate(LINES) == 1
+    assert name.evaluate(COUNT_LINES) == 1
 
 
 @pytest.mark.parametrize("width", [320, 390, 700])
 @pytest.mark.parametrize("path", ["/console/usage/", "/console/tasks/", "/me/credits/"])
-def test_what_else_can_be_exported_is_seen_whole(sign_in: SignIn, manager: User, path: str, width: int) -> None:
+def test_the_other_exports_are_not_cut_off(sign_in: SignIn, manager: User, path: str, width: int) -> None:
     page = sign_in(manager, path, viewport={"width": width, "height": 844})
     page.locator("summary", has_text="Other forms of the export").click()
 
@@ -100,7 +100,7 @@ def test_what_else_can_be_exported_is_seen_whole(sign_in: SignIn, manager: User,
     assert box and box["x"] >= 0 and box["x"] + box["width"] <= width
 
 
-def test_every_field_of_a_dialog_is_reached_on_a_magnified_screen(
+def test_every_field_of_a_dialog_can_be_scrolled_to_on_a_magnified_screen(
     sign_in: SignIn, manager: User, people: list[User]
 ) -> None:
     form = open_dialog(sign_in(manager, **MAGNIFIED), "Edit jun", "Edit User")
@@ -110,7 +110,7 @@ def test_every_field_of_a_dialog_is_reached_on_a_magnified_screen(
         expect(control).to_be_in_viewport(ratio=1)
 
 
-def test_a_narrow_screen_tells_where_one_is(sign_in: SignIn, manager: User) -> None:
+def test_a_narrow_screen_shows_the_title_once(sign_in: SignIn, manager: User) -> None:
     page = sign_in(manager, viewport=NARROW)
 
     for path, title, in_bar in (
@@ -121,24 +121,24 @@ def test_a_narrow_screen_tells_where_one_is(sign_in: SignIn, manager: User) -> N
     ):
         page.goto(path)
         bar = page.get_by_role("navigation", name="Breadcrumb").get_by_text(in_bar)
-        assert not bar.evaluate(CUT), path
+        assert not bar.evaluate(IS_CUT_OFF), path
         heading = page.get_by_role("heading", name=title, level=1)
-        # Shown twice it would only take room: what the bar has stays for who listens.
+        # A heading that repeats the bar's text is visually hidden to save room, and kept for screen readers.
         assert (heading.bounding_box()["width"] > 1) == (title != in_bar), path
 
 
 @pytest.mark.parametrize("screen", [DESK, TABLET], ids=["desk", "tablet"])
-def test_ordinary_logs_scroll_nowhere_sideways(
-    sign_in: SignIn, manager: User, asked: None, screen: ViewportSize
+def test_logs_do_not_scroll_horizontally(
+    sign_in: SignIn, manager: User, logged_requests: None, screen: ViewportSize
 ) -> None:
     page = sign_in(manager, viewport=screen)
 
     for path in ("/console/usage/", "/space/audit/", "/me/statement/"):
         page.goto(path)
-        assert page.evaluate(SCROLLING) == [], path
+        assert page.evaluate(FIND_SCROLLING_TABLES) == [], path
 
 
-def test_names_and_keys_of_the_other_direction_stand_and_read_right(
+def test_names_are_aligned_right_and_keys_run_left_to_right_in_a_right_to_left_layout(
     new_context: Callable[..., BrowserContext], base_url: str, manager: User
 ) -> None:
     charge(manager, cost_usd=1)

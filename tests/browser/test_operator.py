@@ -35,7 +35,7 @@ def sign_in_by_form(page: Page, username: str, password: str) -> None:
     button(page, "Sign in").click()
 
 
-def test_an_operator_signs_in_at_the_one_door(page: Page, operator: User) -> None:
+def test_an_operator_signs_in_on_the_same_page_as_everybody(page: Page, operator: User) -> None:
     sign_in_by_form(page, "operator", PASSWORD)
 
     page.wait_for_url("**/admin/")
@@ -63,7 +63,7 @@ def test_a_space_its_manager_and_the_first_grant_are_one_form(operators: Page, p
     expect(pool_figure(page, "Total")).to_have_text("$250.00")
 
 
-def test_a_wrong_space_is_told_beside_its_fields(operators: Page, manager: User) -> None:
+def test_errors_of_a_new_space_are_shown_beside_their_fields(operators: Page, manager: User) -> None:
     operators.goto("/admin/tenants/space/add/")
     operators.get_by_label("Name:", exact=True).fill("Northwind")
     operators.get_by_label("Manager's username").fill("MIRA")
@@ -103,7 +103,7 @@ def test_grant_and_take_back_with_a_reason(operators: Page, space: Space, member
         ("Grant", "ten", "Enter an amount in dollars, like 12.50, in the digits 0-9."),
     ],
 )
-def test_a_wrong_amount_is_told_the_limit_and_moves_nothing(
+def test_an_amount_above_the_limit_is_answered_with_the_limit_and_moves_nothing(
     operators: Page, space: Space, member: User, what: str, amount: str, told: str
 ) -> None:
     operators.goto(f"/admin/tenants/space/{space.pk}/move/")
@@ -115,7 +115,7 @@ def test_a_wrong_amount_is_told_the_limit_and_moves_nothing(
     assert Wallet.objects.get(space=space, kind="pool").total == 500 * NANOS_PER_USD
 
 
-def test_a_suspended_space_is_shut_until_it_is_resumed(operators: Page, page: Page, space: Space) -> None:
+def test_nobody_signs_in_to_a_suspended_space_until_it_is_resumed(operators: Page, page: Page, space: Space) -> None:
     sign_in_by_form(page, "mira", PASSWORD)
     page.wait_for_url("**/console/")
     operators.goto(f"/admin/tenants/space/{space.pk}/change/")

@@ -1,4 +1,4 @@
-"""Task Logs while tasks run: the rows go on by themselves, and nothing that a person did is undone."""
+"""Task Logs while tasks run: polling updates the rows, and keeps opened details and focus."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ pytestmark = pytest.mark.browser
 
 
 def polls(page: Page) -> list[str]:
-    """The addresses asked by itself from now on."""
+    """A list to which the URL of each later poll is added."""
     seen: list[str] = []
     page.on("request", lambda request: seen.append(request.url) if "/running/" in request.url else None)
     return seen
 
 
-def test_a_running_row_goes_on_by_itself_and_stays_as_it_was_opened(
-    sign_in: SignIn, manager: User, member: User
-) -> None:
+def test_polling_updates_a_running_row_and_keeps_its_details_open(sign_in: SignIn, manager: User, member: User) -> None:
     task = submit(member, seconds=4)
     page = sign_in(manager, "/console/tasks/")
     row = page.get_by_role("row").filter(has_text="jun")
@@ -46,7 +44,7 @@ def test_a_running_row_goes_on_by_itself_and_stays_as_it_was_opened(
     assert page.url.endswith("/console/tasks/")
 
 
-def test_what_has_ended_is_not_asked_for(sign_in: SignIn, member: User) -> None:
+def test_tasks_that_have_ended_are_not_polled(sign_in: SignIn, member: User) -> None:
     succeed(take(submit(member)))
     page = sign_in(member, "/console/tasks/")
     seen = polls(page)
@@ -56,7 +54,9 @@ def test_what_has_ended_is_not_asked_for(sign_in: SignIn, member: User) -> None:
     assert seen == []
 
 
-def test_a_poll_that_fails_says_nothing_and_is_tried_again(sign_in: SignIn, member: User, said: list[str]) -> None:
+def test_a_failed_poll_shows_no_toast_and_is_retried(
+    sign_in: SignIn, member: User, console_messages: list[str]
+) -> None:
     task = submit(member)
     page = sign_in(member, "/console/tasks/")
     page.route("**/console/tasks/running/**", lambda route: route.fulfill(status=503), times=1)
@@ -65,5 +65,5 @@ def test_a_poll_that_fails_says_nothing_and_is_tried_again(sign_in: SignIn, memb
     expect(page.locator("#toasts .toast")).to_have_count(0)
 
     expect(page.get_by_role("row").filter(has_text="openai")).to_contain_text("In Progress")
-    assert all("503" in text for text in said)
-    said.clear()
+    assert all("503" in text for text in console_messages)
+    console_messages.clear()

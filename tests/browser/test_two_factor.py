@@ -24,7 +24,7 @@ def page(new_context: Callable[..., BrowserContext]) -> Page:
 
 @pytest.fixture
 def address(base_url: str) -> str:
-    """Passkeys belong to a name, which an address of numbers is not."""
+    """A URL with a host name, because WebAuthn allows no IP address as the relying party's ID."""
     return base_url.replace("127.0.0.1", "localhost")
 
 
@@ -37,7 +37,7 @@ def give_password(page: Page, address: str, username: str) -> None:
 
 
 def plug_in_passkey(page: Page) -> Any:
-    """A security key of the browser's own that answers at once."""
+    """A virtual authenticator in Chromium that answers immediately."""
     tools = page.context.new_cdp_session(page)
     tools.send("WebAuthn.enable")
     options = {"protocol": "ctap2", "transport": "internal", "hasUserVerification": True, "isUserVerified": True}
@@ -100,8 +100,8 @@ def test_a_passkey_is_added_and_signs_in_by_keyboard_alone(page: Page, address: 
     expect(page).to_have_url(f"{address}/console/")
 
 
-def test_a_browser_that_can_do_no_passkey_says_so(page: Page, base_url: str, member: User) -> None:
-    """At an address of numbers no browser makes one."""
+def test_adding_a_passkey_where_the_browser_refuses_shows_an_error(page: Page, base_url: str, member: User) -> None:
+    """Browsers refuse passkeys for an IP address."""
     numbers = base_url.replace("localhost", "127.0.0.1")
     give_password(page, numbers, "jun")
     page.goto(f"{numbers}/me/two-factor/passkeys/add/")
@@ -113,7 +113,7 @@ def test_a_browser_that_can_do_no_passkey_says_so(page: Page, base_url: str, mem
     expect(button(page, "Add passkey")).not_to_have_attribute("aria-disabled", "true")
 
 
-def test_a_manager_requires_it_and_an_admin_is_led_to_it(
+def test_a_manager_requires_two_factor_sign_in_and_an_admin_has_to_set_it_up(
     page: Page, new_context: Callable[..., BrowserContext], address: str, manager: User, admin_member: User
 ) -> None:
     give_password(page, address, "mira")
@@ -132,7 +132,9 @@ def test_a_manager_requires_it_and_an_admin_is_led_to_it(
     expect(theirs.get_by_role("heading", name="User Management")).to_be_visible()
 
 
-def test_a_manager_resets_it_in_edit_user(page: Page, address: str, manager: User, member: User) -> None:
+def test_a_manager_resets_two_factor_sign_in_in_edit_user(
+    page: Page, address: str, manager: User, member: User
+) -> None:
     App(member)
     give_password(page, address, "mira")
     page.goto(f"{address}/space/users/")

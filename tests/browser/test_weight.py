@@ -1,4 +1,4 @@
-"""What comes over the wire. The test server sends static files as they are: they are compressed here."""
+"""The bytes that a page transfers. The test server does not compress responses, so the tests compress them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tests.browser.pages import dialog, open_dialog, row
 
 pytestmark = pytest.mark.browser
 
-VISIT_MAX = 120_000
-EXCHANGE_MAX = 15_000
+MAX_FIRST_VISIT_BYTES = 120_000
+MAX_EXCHANGE_BYTES = 15_000
 
 
 def weight(response: Response) -> int:
-    """Fonts are compressed already: gzip would make them larger."""
     body = response.body()
+    # Fonts are compressed already, so gzip would make them larger.
     return response.request.sizes()["responseHeadersSize"] + min(len(body), len(gzip.compress(body)))
 
 
@@ -28,7 +28,7 @@ def page_of_ten(sign_in: SignIn, manager: User, crowd: list[User]) -> Page:
     return sign_in(manager)
 
 
-def test_a_first_visit_is_light(sign_in: SignIn, manager: User, crowd: list[User]) -> None:
+def test_a_first_visit_transfers_at_most_120_kb(sign_in: SignIn, manager: User, crowd: list[User]) -> None:
     page = sign_in(manager, "/healthz")
     seen: list[Response] = []
     page.on("response", lambda response: seen.append(response))  # noqa: PLW0108  # a builtin method is refused
@@ -39,11 +39,11 @@ def test_a_first_visit_is_light(sign_in: SignIn, manager: User, crowd: list[User
     weights = {response.url.rpartition("/static/")[2]: weight(response) for response in seen}
     heaviest = sorted(weights.items(), key=lambda item: -item[1])
     assert len(seen) == len(weights) > 20
-    assert sum(weights.values()) <= VISIT_MAX, heaviest
+    assert sum(weights.values()) <= MAX_FIRST_VISIT_BYTES, heaviest
     assert {response.url.split("/")[2] for response in seen} == {page.url.split("/")[2]}
 
 
-def test_an_exchange_is_light(page_of_ten: Page) -> None:
+def test_an_htmx_exchange_transfers_at_most_15_kb(page_of_ten: Page) -> None:
     page = page_of_ten
     with page.expect_response("**/5/edit/") as opening:
         form = open_dialog(page, "Edit u03", "Edit User")
@@ -57,4 +57,4 @@ def test_an_exchange_is_light(page_of_ten: Page) -> None:
     expect(page.get_by_role("row")).to_have_count(11)
 
     weights = {response.url: weight(response) for response in (opening.value, saving.value, searching.value)}
-    assert max(weights.values()) <= EXCHANGE_MAX, weights
+    assert max(weights.values()) <= MAX_EXCHANGE_BYTES, weights

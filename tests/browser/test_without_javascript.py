@@ -1,4 +1,4 @@
-"""Everything works as plain pages, too."""
+"""Every page works without JavaScript."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_pages_and_their_size(sign_in: SignIn, manager: User, crowd: list[User])
     expect(page.get_by_role("row")).to_have_count(13)
 
 
-def test_add_with_errors_and_then_right(users: Page) -> None:
+def test_add_a_user_after_correcting_errors(users: Page) -> None:
     button(users, "Add User").click()
     expect(users.get_by_role("heading", name="Add User", level=1)).to_be_visible()
     users.get_by_label("Username").fill("JUN")
@@ -76,7 +76,7 @@ def test_add_with_errors_and_then_right(users: Page) -> None:
     expect(toast(users)).to_contain_text("nadia added.")
 
 
-def test_edit_with_errors_and_then_right(users: Page) -> None:
+def test_edit_a_user_after_correcting_errors(users: Page) -> None:
     button(users, "Edit jun").click()
     expect(users.get_by_role("heading", name="Edit User", level=1)).to_be_visible()
     users.get_by_label("Remaining Quota (USD)").fill("400.01")
@@ -125,7 +125,7 @@ def test_cancel_leads_back(users: Page) -> None:
     expect(users.get_by_role("heading", name="User Management", level=1)).to_be_visible()
 
 
-def test_no_button_is_shown_that_needs_a_script(users: Page) -> None:
+def test_buttons_that_need_javascript_are_hidden(users: Page) -> None:
     for name in ("Switch light or dark theme", "Sidebar with labels"):
         expect(users.get_by_role("button", name=name)).to_have_count(0)
     button(users, "Add User").click()

@@ -1,4 +1,4 @@
-"""Where words are read from the right, figures still are from the left."""
+"""In a right-to-left layout, figures still run left-to-right."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.factories import charge
 
 pytestmark = pytest.mark.browser
 
-LEFT_OF_LETTERS = """
+LEFT_EDGES_OF_CHARACTERS = """
     (one) => {
       const text = document.createTreeWalker(one, NodeFilter.SHOW_TEXT).nextNode();
       const letter = document.createRange();
@@ -29,7 +29,7 @@ LEFT_OF_LETTERS = """
 """
 
 
-def test_a_sign_stands_before_its_figure(sign_in: SignIn, manager: User, member: User, settings: Settings) -> None:
+def test_the_sign_of_a_figure_is_left_of_it(sign_in: SignIn, manager: User, member: User, settings: Settings) -> None:
     settings.LANGUAGES_BIDI = ["en"]
     with acting(moment=timezone.now() - timedelta(days=8)):
         charge(member, cost_usd=1)
@@ -37,14 +37,14 @@ def test_a_sign_stands_before_its_figure(sign_in: SignIn, manager: User, member:
 
     page = sign_in(member, "/me/statement/")
     assert page.locator("html").get_attribute("dir") == "rtl"
-    expect_from_the_left(page.locator(".steps").get_by_text("−$"), "−$")
+    expect_left_to_right(page.locator(".steps").get_by_text("−$"), "−$")
     page.goto("/console/")
-    expect_from_the_left(page.locator("small b"), "+50.0%")
+    expect_left_to_right(page.locator("small b"), "+50.0%")
     page = sign_in(manager, "/me/statement/")
-    expect_from_the_left(page.locator(".table--statement").get_by_text("−$"), "−$")
+    expect_left_to_right(page.locator(".table--statement").get_by_text("−$"), "−$")
 
 
-def expect_from_the_left(place: Locator, begin: str) -> None:
+def expect_left_to_right(place: Locator, begin: str) -> None:
     assert place.first.inner_text().startswith(begin)
-    lefts = place.first.evaluate(LEFT_OF_LETTERS)
+    lefts = place.first.evaluate(LEFT_EDGES_OF_CHARACTERS)
     assert lefts == sorted(lefts)
