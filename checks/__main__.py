@@ -1,8 +1,8 @@
 """Check the whole project: python -m checks (`./run test` installs what it needs and starts it).
 
-Arguments go to pytest alone; with arguments, only the tests run. CHECKS names the steps to run instead, e.g.
-CHECKS="lint types". Exit code 1 names the steps that failed. A step that this machine cannot run is reported as left
-out, which is a failure where CI=true.
+Arguments are passed to pytest only; with arguments, only the tests run. CHECKS names the steps to run instead, e.g.
+CHECKS="lint types". The exit code is 1 when a step failed. A step that this machine cannot run is reported as left out,
+which counts as a failure where CI=true.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from checks.steps import STEPS, Step
 
-# Production settings of the caller's shell would change what the tests see.
+# Removed from the environment, because production settings exported in the caller's shell would change the tests.
 CLEARED = [
     "SECRET_KEY",
     "ALLOWED_HOSTS",
@@ -35,7 +35,7 @@ Left out:
 
 
 @dataclass
-class Report:
+class CheckReport:
     failed: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
@@ -49,7 +49,7 @@ class Report:
         print(f"({time.monotonic() - started_at:.0f} s)", flush=True)
 
     def close(self) -> int:
-        """Print what failed and what was left out; the exit code."""
+        """Print what failed and what was left out, and return the exit code."""
         if self.left_out:
             print(BANNER.format("\n".join(f"  - {reason}" for reason in self.left_out)))
         if self.failed:
@@ -62,14 +62,14 @@ def main(arguments: list[str]) -> int:
     for name in CLEARED:
         os.environ.pop(name, None)
     os.environ["DEMO"] = "true"
-    report = Report()
+    report = CheckReport()
     for name in chosen(arguments):
         report.run(STEPS[name], arguments)
     return report.close()
 
 
 def leave(number: int, _frame: object) -> None:
-    """Unwind on SIGTERM, so that the step that is running is ended."""
+    """Raise SystemExit on SIGTERM, so that the running step is terminated as well."""
     raise SystemExit(128 + number)
 
 

@@ -1,4 +1,4 @@
-"""Known weaknesses of the packages that production and demo install, as pip-audit finds them."""
+"""Known vulnerabilities of the packages that production and demo install, found by pip-audit."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ OPTIONS = ["-r", "requirements-demo.txt", "--disable-pip", "--no-deps", "--timeo
 
 
 def audit() -> int:
-    """Print what is known; exit code 1 only for a weakness, since the service may be out of reach.
+    """Print the known vulnerabilities. Return 1 only if there are any: an unreachable service is no failure.
 
-    pip-audit exits with 1 for a weakness as for a service that does not answer, and with 0 where the service knows no
-    package at all: only its report tells them apart.
+    Only pip-audit's report tells these cases apart. Its exit code is 1 for a vulnerability as for an unreachable
+    service, and 0 when the service knows none of the packages.
     """
     with TemporaryDirectory() as folder:
         report = Path(folder) / "report"

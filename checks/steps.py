@@ -21,13 +21,13 @@ NO_TESTS_COLLECTED = 5  # pytest's exit code
 
 @dataclass(frozen=True)
 class Step:
-    """`run` is given the arguments for pytest and says whether the step passed."""
+    """One step. `run` takes the arguments for pytest and returns whether the step passed."""
 
     title: str
     run: Callable[[list[str]], bool]
     is_tests: bool = False
     is_only_by_name: bool = False
-    # What is left out because this machine lacks a program, and the program; empty when nothing is.
+    # Returns what is left out and which program is missing on this machine; "" when nothing is left out.
     missing: Callable[[], str] = str
 
 
@@ -35,7 +35,7 @@ class Step:
 
 
 def call(*command: str, env: dict[str, str] | None = None) -> int:
-    """Run a command to its end and return its exit code; a signal for this program ends the command first."""
+    """Run a command and return its exit code. On SIGTERM or Ctrl-C, wait for the command's end before ending."""
     with subprocess.Popen(command, cwd=ROOT, env=env) as process:
         try:
             return process.wait()
@@ -44,7 +44,7 @@ def call(*command: str, env: dict[str, str] | None = None) -> int:
             process.wait()
             raise
         except KeyboardInterrupt:
-            # The terminal has sent Ctrl-C to the command as well, which is cleaning up.
+            # The terminal has sent SIGINT to the command as well, which is cleaning up.
             process.wait()
             raise
 
@@ -54,7 +54,7 @@ def python(*arguments: str, env: dict[str, str] | None = None) -> int:
 
 
 def program(name: str, *arguments: str) -> int:
-    """Run a program of the virtual environment, whose folder need not be on PATH."""
+    """Run a program of the virtual environment, which need not be on PATH."""
     return call(str(Path(sys.executable).with_name(name)), *arguments)
 
 
@@ -63,7 +63,7 @@ def environment(*without: str, **added: str) -> dict[str, str]:
 
 
 def check(title: str, run: Callable[[], int], *, is_only_by_name: bool = False) -> Step:
-    """A step that is no test run: it takes no arguments, and its command's exit code says whether it passed."""
+    """Make a step that ignores the arguments for pytest and passes when its command exits with 0."""
     return Step(title, lambda _: run() == 0, is_only_by_name=is_only_by_name)
 
 
@@ -99,8 +99,8 @@ def tests_on_sqlite(arguments: list[str]) -> bool:
 def tests_on_postgresql(arguments: list[str]) -> bool:
     pytest = [sys.executable, "-m", "pytest", "-m", "database and not browser", *(arguments or IN_PARALLEL)]
     code = python("tests/postgres.py", "--", *pytest)
-    # The tests that the arguments select may all be browser tests.
-    return code in {0, NO_TESTS_COLLECTED, postgres.NONE_HERE}
+    # Nothing is collected when the arguments select only browser tests.
+    return code in {0, NO_TESTS_COLLECTED, postgres.EXIT_NO_POSTGRESQL}
 
 
 STEPS = {

@@ -1,4 +1,4 @@
-"""Make the pictures of README and docs from a running `./run`: .venv/bin/python docs/pictures.py"""
+"""Take the screenshots of README and docs from a running `./run`: .venv/bin/python docs/pictures.py"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-HERE = Path(__file__).parent / "images"
+IMAGES = Path(__file__).parent / "images"
 BASE = os.environ.get("BASE", "http://127.0.0.1:8000")
 
 
@@ -23,9 +23,9 @@ def main() -> None:
         page.wait_for_url("**/console/")
         page.goto(f"{BASE}/console/?period=30d")
         page.wait_for_load_state("networkidle")
-        page.screenshot(path=HERE / "dashboard.png")
+        page.screenshot(path=IMAGES / "dashboard.png")
         page.goto(f"{BASE}/space/users/")
-        page.screenshot(path=HERE / "user-management.png")
+        page.screenshot(path=IMAGES / "user-management.png")
         browser.close()
 
 

@@ -1,4 +1,4 @@
-"""What an authenticator app does: it keeps a secret and shows a code for this half minute."""
+"""An authenticator app for tests: it stores a TOTP secret and shows the code for the current 30 seconds."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tests.factories import PASSWORD
 
 
 def code_of(secret: str, *, steps: int = 0) -> str:
-    """`steps` half minutes from now."""
+    """The code that is valid `steps` × 30 seconds from now."""
     return str(format_hotp_value(hotp_value(secret, int(time.time()) // 30 + steps)))
 
 
 class App:
-    """Somebody's app, set up. Its next codes are ahead of the clock, as one that was used is not shown again."""
+    """A user's authenticator app, already enabled. A code cannot be used twice, so later ones need `steps`."""
 
     def __init__(self, user: User) -> None:
         sealed = second_factor.new_app_secret()
         self.secret = second_factor.open_app_secret(sealed)
-        # Set up half a minute ago, so that the code of now is a fresh one.
+        # Enabled with the previous code, so that the current one is still unused.
         self.recovery_codes = second_factor.enable_app(user=user, sealed_secret=sealed, code=self.code(steps=-1))
 
     def code(self, *, steps: int = 0) -> str:

@@ -7,5 +7,5 @@ NAMES = ["chromium", "chromium-browser", "google-chrome"]
 
 
 def find_chromium() -> str | None:
-    """The path of the browser that CHROMIUM names, else of one on PATH."""
+    """Return the path of the browser that CHROMIUM names, or else of one on PATH."""
     return next(filter(None, map(shutil.which, [os.environ.get("CHROMIUM", ""), *NAMES])), None)

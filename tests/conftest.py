@@ -25,22 +25,22 @@ from tenants.models import Space
 from tests.factories import PASSWORD, MemberFactory, SpaceFactory, charge, manager_of
 from usage.models import UsageCheckpoint, UsageRecord
 
-# How quick this machine draws examples says nothing about what is drawn.
+# On a busy machine Hypothesis generates examples slowly, which says nothing about the code under test.
 settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ours")
 
-# Playwright's loop runs in the tests' thread; Django would refuse the ORM there.
+# Playwright's event loop runs in the tests' thread, where Django would otherwise refuse to use the ORM.
 os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
 
 APPEND_ONLY = [Transfer, UsageRecord, UsageCheckpoint, AuditEvent]
 SECONDS_A_DAY = 86_400
 MIDNIGHT_MARGIN_S = 20
-# What migrations put there, for every test alike.
+# Filled by migrations, not by tests.
 KEPT_TABLES = {"django_content_type", "auth_permission", "django_migrations"}
 
 
 def empty_tables(_: TransactionTestCase) -> None:
-    """In place of Django's flush, which makes content types and permissions anew each time: half a second a test."""
+    """Replace Django's flush, which recreates content types and permissions each time: half a second per test."""
     with transaction.atomic(), connection.cursor() as cursor:
         for table in set(connection.introspection.django_table_names(only_existing=True)) - KEPT_TABLES:
             cursor.execute(f"DELETE FROM {connection.ops.quote_name(table)}")
@@ -50,13 +50,13 @@ TransactionTestCase._fixture_teardown = empty_tables  # type: ignore[attr-define
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # pytest-playwright empties its folder when it starts: two runs in one checkout need one each.
+    # pytest-playwright empties its output folder when it starts, so two runs in one checkout need separate ones.
     config.option.output = str(Path(os.environ["TEST_DIR"], "browser"))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`database` are those that ask one anything: only of them it matters which it is."""
+    """Mark tests that use a database with `database`: only these need to run on every database."""
     for item in items:
         fixtures = {"db", "transactional_db", "live_server"} & set(getattr(item, "fixturenames", ()))
         if fixtures or item.get_closest_marker("django_db") or item.get_closest_marker("postgresql"):
@@ -64,29 +64,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    # As in production: the collector need not look again and again at what imports made (a tenth of the suite's time).
+    # As in production (spacemanage/asgi.py): garbage collection need not traverse all imported modules again and again,
+    # which took a tenth of the suite's time.
     gc.collect()
     gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     wait_for_midnight_if_near()
-    # On PostgreSQL itself nothing marked is skipped, whatever it says.
+    # The marker skips on other databases only: on PostgreSQL no marked test may be left out.
     marker = item.get_closest_marker("postgresql")
     if marker and connection.vendor != "postgresql":
         pytest.skip(marker.args[0])
 
 
 def wait_for_midnight_if_near() -> None:
-    """Many tests ask several times for today's or this month's rows: no test starts just before a day's end (UTC)."""
+    """Start no test just before midnight UTC: many query today's or this month's rows more than once."""
     left_s = SECONDS_A_DAY - time.time() % SECONDS_A_DAY
     if left_s < MIDNIGHT_MARGIN_S:
         time.sleep(left_s)
 
 
 @pytest.fixture(autouse=True)
-def triggers_stand_aside(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Transactional tests empty all tables in the end, which append-only ones refuse: their triggers stand aside."""
+def append_only_triggers_removed_for_the_flush(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Transactional tests end by emptying all tables, which the triggers of append-only tables would refuse."""
     transactional = {"transactional_db", "live_server"} & set(request.fixturenames)
     marker = request.node.get_closest_marker("django_db")
     if not transactional and not (marker and marker.kwargs.get("transaction")):
@@ -103,8 +104,8 @@ def triggers_stand_aside(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def exports_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer that a test did not read to its end keeps its slot until the collector finds it."""
+def fresh_export_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give each test all slots: a response that a test did not read to its end holds its slot until it is collected."""
     monkeypatch.setattr(ExportSlot, "_FREE", BoundedSemaphore(MAX_CONCURRENT_EXPORTS))
 
 
@@ -123,7 +124,7 @@ def active_state() -> dict[str, object]:
     return {
         "language": translation.get_language(),
         "time zone": timezone.get_current_timezone_name(),
-        # Django's own state is in asgiref.local, a new object whenever it is written; structlog resets to an Ellipsis.
+        # asgiref.local holds Django's own state and is a new object after each write. structlog resets to Ellipsis.
         "context": {
             variable.name: value
             for variable, value in copy_context().items()
@@ -155,7 +156,7 @@ def member(space: Space) -> User:
 
 @pytest.fixture
 def stranger(db: None) -> User:
-    """A member of another space, with money, and with a number that this space never gave."""
+    """A member of another space, with money, and with a number that no member of `space` has."""
     other = SpaceFactory.create(name="Elsewhere", manager_username="boss")
     Space.objects.filter(pk=other.pk).update(last_number=40)
     return MemberFactory.create(space=other, username="stranger", usd=7)
@@ -168,5 +169,5 @@ def operator(db: None) -> User:
 
 @pytest.fixture
 def charged(member: User) -> None:
-    """One request of the member's, charged $1.25 of a hold of $2.00."""
+    """One settled request of the member's, charged $1.25."""
     charge(member, cost_usd=1.25)

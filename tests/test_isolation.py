@@ -1,4 +1,7 @@
-"""Every URL × every role × another space. A URL without a row here fails; a refusal also shows that nothing changed."""
+"""Tenant isolation: every URL × every role, with a member of another space. A URL without a row here fails a test.
+
+A refused request must also have changed nothing.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +33,10 @@ ROLES = ["signed out", "normal", "admin", "manager", "operator", "disabled", "su
 
 @dataclass(frozen=True)
 class Row:
-    """What each role gets, in the order of ROLES.
+    """The expected status for each role, in the order of ROLES.
 
-    `N` stands for the member's number, `S` for the stranger's; `K` for the number of everybody's own key, `X` for
-    that of a key which only the stranger has.
+    In a path, `N` stands for the member's number and `S` for the stranger's, `K` for the number of the key that each
+    member has, and `X` for the number of a key that only the stranger has.
     """
 
     path: str
@@ -135,8 +138,8 @@ ROWS = [
     Row("/me/confirm/",               "POST", "302 303  303   303  303  302   302", PRESENT),
     Row("/me/two-factor/",            "GET",  "302 200  200   200  200  302   302"),
     Row("/me/two-factor/",            "POST", "302 405  405   405  405  302   302"),
-    # Whoever did not give the present password a moment ago is asked for it: 303. tests/console/settings/
-    # goes on from there.
+    # 303 to the page that asks for the current password, as nobody here has just confirmed it. tests/console/settings/
+    # tests these pages after that.
     Row("/me/two-factor/app/",        "GET",  "302 303  303   303  303  302   302"),
     Row("/me/two-factor/app/",        "POST", "302 303  303   303  303  302   302", {"code": "123456"}),
     Row("/me/two-factor/app/remove/", "GET",  "302 303  303   303  303  302   302"),
@@ -177,7 +180,7 @@ ROWS = [
 ]
 # fmt: on
 
-# Django admin is one wall: no URL below it answers anybody but operators (tested apart, over all of them).
+# Django admin's URLs have no rows: a test of its own shows that they answer operators only.
 ADMIN = "admin/"
 
 STATE: list[Any] = [
@@ -194,7 +197,7 @@ STATE: list[Any] = [
 
 
 def snapshot() -> list[Any]:
-    """All that a refused request must leave as it was; last_login moves with the sign-in of the test itself."""
+    """Everything that a refused request must not change, except last_login, which the test's own sign-in changes."""
     rows = [list(manager.order_by("pk").values()) for manager in STATE]
     for user in rows[0]:
         user.pop("last_login")
@@ -222,7 +225,7 @@ def cast(
 
 
 def sign_in(client: Client, role: str, user: User | None) -> None:
-    """The disabled and the suspended were signed in before it happened."""
+    """Sign the user in. The disabled and the suspended are disabled or suspended only after signing in."""
     if user is None:
         return
     User.objects.filter(pk=user.pk).update(is_active=True)
@@ -246,7 +249,7 @@ def test_each_role_gets_what_the_table_says(
 
 
 def _try_as(role: str, cast: Callable[[str], User | None], row: Row, path: str) -> int:
-    """The status that a role gets; what it changed is undone, and a refusal must not have changed anything."""
+    """Return the status that a role gets, and roll back. Assert that a refused request and a GET changed nothing."""
     client = Client()
     with transaction.atomic():
         sign_in(client, role, cast(role))
@@ -318,7 +321,9 @@ def test_nobody_writes_the_books_in_django_admin(client: Client, operator: User,
     assert snapshot() == before
 
 
-def test_a_strangers_number_and_no_number_are_told_the_same(client: Client, manager: User, stranger: User) -> None:
+def test_a_strangers_number_is_answered_like_a_number_that_nobody_has(
+    client: Client, manager: User, stranger: User
+) -> None:
     """The stranger's number exists in their space and not in ours; 999 exists nowhere."""
     client.force_login(manager, backend="accounts.backends.LivingUserBackend")
 
@@ -345,7 +350,9 @@ def test_a_list_shows_and_finds_no_stranger(client: Client, manager: User, membe
     assert "Elsewhere" not in page + found
 
 
-def test_a_taken_name_elsewhere_says_nothing_about_whose_it_is(client: Client, manager: User, stranger: User) -> None:
+def test_a_username_taken_in_another_space_is_refused_without_naming_its_owner(
+    client: Client, manager: User, stranger: User
+) -> None:
     client.force_login(manager, backend="accounts.backends.LivingUserBackend")
 
     response = client.post("/space/users/add/", {"username": "STRANGER", "password": PASSWORD})
@@ -355,9 +362,7 @@ def test_a_taken_name_elsewhere_says_nothing_about_whose_it_is(client: Client, m
     assert "Elsewhere" not in response.content.decode()
 
 
-def test_sessions_of_the_refused_are_not_revived_by_a_resume_of_another_space(
-    client: Client, stranger: User, member: User
-) -> None:
+def test_a_session_in_a_suspended_space_is_signed_out(client: Client, stranger: User, member: User) -> None:
     sign_in(client, "suspended", stranger)
 
     assert client.get("/me/credits/").status_code == 302

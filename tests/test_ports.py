@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from tests.postgres import free_port
 
-# From here on Linux gives ports to outgoing connections, unless it is told otherwise.
-GIVEN_AWAY = 32_768
+# Linux's default in net.ipv4.ip_local_port_range.
+FIRST_EPHEMERAL_PORT = 32_768
 
 
-def test_a_tests_port_is_none_that_an_outgoing_connection_may_be_given() -> None:
-    assert all(free_port() < GIVEN_AWAY for _ in range(20))
+def test_free_ports_for_tests_are_below_the_ephemeral_ports() -> None:
+    assert all(free_port() < FIRST_EPHEMERAL_PORT for _ in range(20))

@@ -1,4 +1,4 @@
-"""Whatever is sent to any form or address: never a 5xx, and books that balance."""
+"""Fuzzing: no input to any form or URL causes a 5xx or books that do not balance."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def signed_in(client: Client, manager: User, admin_member: User, member: User) -
 
 
 def total_of_everything(space: Space) -> int:
-    """Conservation: what is free in the pool, spent from it, and in members' wallets."""
+    """The money in the pool and in members' wallets, which no transfer changes."""
     wallets = list(Wallet.objects.filter(space=space))
     pool = next(wallet for wallet in wallets if wallet.kind == "pool")
     return pool.available + pool.spent + pool.held + sum(wallet.total for wallet in wallets if wallet != pool)
@@ -99,7 +99,7 @@ def everything() -> list[list[Any]]:
 @pytest.mark.django_db
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_no_form_answers_5xx_and_the_books_balance(signed_in: Client, space: Space, data: Any) -> None:
+def test_no_form_input_is_answered_5xx_and_the_books_balance(signed_in: Client, space: Space, data: Any) -> None:
     path = data.draw(st.sampled_from(sorted(FORMS)))
     fields = data.draw(st.dictionaries(st.sampled_from(FORMS[path]), VALUES))
 
@@ -113,7 +113,7 @@ def test_no_form_answers_5xx_and_the_books_balance(signed_in: Client, space: Spa
 @pytest.mark.django_db
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_no_address_answers_5xx(signed_in: Client, data: Any) -> None:
+def test_no_query_string_is_answered_5xx(signed_in: Client, data: Any) -> None:
     path = data.draw(st.sampled_from(sorted(QUERIES)))
     query = data.draw(st.dictionaries(st.sampled_from(QUERIES[path]), VALUES.filter(lambda value: len(value) < 2000)))
 
@@ -125,7 +125,7 @@ def test_no_address_answers_5xx(signed_in: Client, data: Any) -> None:
 @pytest.mark.django_db
 @pytest.mark.parametrize("content_type", ["application/json", "multipart/form-data", "text/plain", "x/\0", ""])
 @pytest.mark.parametrize("path", sorted(FORMS))
-def test_a_body_of_another_kind_is_refused_and_changes_nothing(
+def test_a_body_of_another_content_type_is_refused_and_changes_nothing(
     signed_in: Client, space: Space, member: User, path: str, content_type: str
 ) -> None:
     before = everything()
@@ -137,7 +137,7 @@ def test_a_body_of_another_kind_is_refused_and_changes_nothing(
 
 
 @pytest.mark.django_db
-def test_a_body_beyond_all_bounds_is_refused_whole(signed_in: Client, member: User) -> None:
+def test_a_body_above_the_size_limit_is_answered_400(signed_in: Client, member: User) -> None:
     response = signed_in.post("/space/users/add/", {"username": "x" * 17_000_000})
 
     assert response.status_code == 400

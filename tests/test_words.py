@@ -1,4 +1,4 @@
-"""Every word that the product says can be translated, and is."""
+"""Localisation: every text in templates and code can be translated, and is."""
 
 from __future__ import annotations
 
@@ -22,15 +22,25 @@ from tests.usage.videos import submit, succeed, take
 
 TEMPLATES = sorted((words.ROOT / "templates").rglob("*.html"))
 
-# What a person reads or hears of a tag; of our own components, every attribute but those that are for programs.
-TELLING = {"aria-label", "aria-description", "title", "placeholder", "alt", "label", "data-tip", "data-done", "help"}
+# Attributes that a person reads or hears. Those of our own components count unless they match TECHNICAL.
+READ_ATTRIBUTES = {
+    "aria-label",
+    "aria-description",
+    "title",
+    "placeholder",
+    "alt",
+    "label",
+    "data-tip",
+    "data-done",
+    "help",
+}
 TECHNICAL = re.compile(
     r":.*|hx-.*|data-(?!tip$|done$).*|aria-(?!label|description).*|"
     r"id|class|name|names|value|type|look|href|url|action|method|autocomplete|autocapitalize|inputmode|spellcheck|"
     r"maxlength|target|icon_name|kept|start|back|trigger|closedby|labelledby|show|oob"
 )
-SILENT = {"script", "style", "svg", "code", "pre"}
-# Names and codes, the same in every language.
+SKIPPED_TAGS = {"script", "style", "svg", "code", "pre"}
+# Names that are the same in every language.
 NAMES = {"Space Manage", "curl"}
 WORD = re.compile(r"[^\W\d_]{2,}|[^\W\d_]+ [^\W\d_]+")
 QUOTED = re.compile(r"""_?\(?(["'])(?P<text>(?:(?!\1).)*)\1""")
@@ -38,29 +48,29 @@ TRANSLATES = re.compile(r"(blocktranslate|endblocktranslate|translate|comment|en
 
 
 class Texts(HTMLParser):
-    """What is read of a page: its texts, and the attributes that tell something."""
+    """Collects the texts of a page that a person reads, including attributes."""
 
     def __init__(self) -> None:
         super().__init__()
         self.found: list[str] = []
-        self._silent = 0
+        self._skipped_depth = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         for name, value in attrs:
-            is_told = not TECHNICAL.fullmatch(name) if tag.startswith("c-") else name in TELLING
-            if value and is_told:
+            is_read = not TECHNICAL.fullmatch(name) if tag.startswith("c-") else name in READ_ATTRIBUTES
+            if value and is_read:
                 self.found.append(value)
-        self._silent += tag in SILENT
+        self._skipped_depth += tag in SKIPPED_TAGS
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.handle_starttag(tag, attrs)
-        self._silent -= tag in SILENT
+        self._skipped_depth -= tag in SKIPPED_TAGS
 
     def handle_endtag(self, tag: str) -> None:
-        self._silent -= tag in SILENT
+        self._skipped_depth -= tag in SKIPPED_TAGS
 
     def handle_data(self, data: str) -> None:
-        if not self._silent and data.strip():
+        if not self._skipped_depth and data.strip():
             self.found.append(" ".join(data.split()))
 
 
@@ -71,7 +81,7 @@ def texts_of(html: str) -> list[str]:
 
 
 def untranslatable(source: str) -> list[str]:
-    """What a template says outside of {% translate %}, {% blocktranslate %} and _("…")."""
+    """Find a template's texts outside {% translate %}, {% blocktranslate %} and _("…")."""
     html, literals, is_skipping = [], [], False
     for token in Lexer(source).tokenize():
         if token.token_type == TokenType.BLOCK and TRANSLATES.match(token.contents):
@@ -83,17 +93,17 @@ def untranslatable(source: str) -> list[str]:
         elif token.token_type in (TokenType.BLOCK, TokenType.VAR) and not is_skipping:
             literals += [found["text"] for found in QUOTED.finditer(token.contents) if not found[0].startswith("_(")]
     sentences = [text for text in literals if re.search(r"[^\W\d_] [^\W\d_]", text) and "--" not in text]
-    return [text for text in texts_of("".join(html)) + sentences if is_said(text)]
+    return [text for text in texts_of("".join(html)) + sentences if has_words(text)]
 
 
-def is_said(text: str) -> bool:
+def has_words(text: str) -> bool:
     for name in sorted(NAMES, key=len, reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "", text)
     return bool(WORD.search(text))
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: str(path.relative_to(words.ROOT)))
-def test_a_template_says_nothing_that_cannot_be_translated(path: Path) -> None:
+def test_every_text_of_a_template_can_be_translated(path: Path) -> None:
     assert untranslatable(path.read_text(encoding="utf-8")) == []
 
 
@@ -107,7 +117,7 @@ def test_a_template_says_nothing_that_cannot_be_translated(path: Path) -> None:
     ]
     + ["{% if x %}Saved{% endif %}", '<input placeholder="Search">', '{% include "a.html" with text="All of it" %}'],
 )
-def test_a_bare_word_is_noticed(source: str) -> None:
+def test_a_text_that_cannot_be_translated_is_found(source: str) -> None:
     assert untranslatable(source)
 
 
@@ -116,27 +126,27 @@ def test_a_bare_word_is_noticed(source: str) -> None:
     ['<p title="{% translate "A title" %}">{% blocktranslate %}Hello there{% endblocktranslate %}</p>']
     + ['{{ x|date:_("j M Y, H:i") }}', "<code>curl https://example.org</code>", '<c-field :field="form.name" />'],
 )
-def test_a_translated_word_is_fine(source: str) -> None:
+def test_a_translatable_text_is_accepted(source: str) -> None:
     assert untranslatable(source) == []
 
 
 @pytest.mark.parametrize("path", words.catalogs(), ids=lambda path: path.parent.parent.name)
-def test_everything_said_is_translated(path: Path) -> None:
-    assert words.wrongs(words.read(path), words.gathered()) == []
+def test_every_string_is_translated(path: Path) -> None:
+    assert words.problems(words.read(path), words.gathered()) == []
 
 
 @pytest.mark.parametrize("path", words.catalogs(), ids=lambda path: path.parent.parent.name)
-def test_what_is_compiled_is_what_is_written(path: Path) -> None:
+def test_the_compiled_catalog_is_up_to_date(path: Path) -> None:
     assert path.with_suffix(".mo").read_bytes() == words.compiled(words.read(path))
 
 
-def test_a_missing_or_broken_translation_is_noticed() -> None:
+def test_a_missing_or_invalid_translation_is_found() -> None:
     catalog = words.read(words.catalogs()[0])
     catalog["%(name)s saved."].string = "%(nam)s 已保存。"
     catalog["Delete"].string = ""
     catalog["Edit"].flags.add("fuzzy")
 
-    assert sorted(words.wrongs(catalog, words.gathered())) == [
+    assert sorted(words.problems(catalog, words.gathered())) == [
         "not translated: 'Delete'",
         "only guessed (fuzzy): 'Edit'",
         "other placeholders: '%(name)s saved.'",
@@ -145,7 +155,7 @@ def test_a_missing_or_broken_translation_is_noticed() -> None:
 
 # -- Every page, in Chinese ---------------------------------------------------------------------------------------
 
-# Of the cast, and codes that stay as they are.
+# The cast's names, and names and codes that are not translated.
 DATA = re.compile(
     r"Halcyon Labs|Google Authenticator|Jun Sato|Elsewhere|gpt-[\w.-]+|sora-[\w-]+|Space Manage(?! )|"
     r"curl|Base URL|SDK|API|Token|HTTP|IP|ID|UTC|RPM|TPM|USD|English|Asia/Shanghai|https?://\S+"
@@ -171,7 +181,7 @@ POSTS: list[tuple[str, dict[str, str]]] = [
 
 @pytest.fixture
 def chinese(space: Space, manager: User, admin_member: User, member: User) -> None:
-    """Everybody reads Chinese; there is a row of everything."""
+    """All members have chosen Chinese, and every list has rows."""
     User.objects.filter(space=space).update(language="zh-hans", time_zone="Asia/Shanghai")
     for owner in (manager, admin_member, member):
         create_key(owner=owner, terms=KeyTerms(name="ci"))
@@ -181,7 +191,7 @@ def chinese(space: Space, manager: User, admin_member: User, member: User) -> No
 
 
 def english_in(html: str) -> Iterator[str]:
-    """Sentences, and whole texts that are to be translated into something else."""
+    """Yield English sentences, and texts whose translation differs from them."""
     own = {m.id for m in words.read(words.catalogs()[0]) if isinstance(m.id, str) and m.id != m.string}
     for text in texts_of(html):
         if (text in own and text != "Space Manage") or SENTENCE.search(DATA.sub("", text)):
@@ -203,11 +213,11 @@ def read_as(client: Client, user: User) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("name", ["mira", "amara", "jun"])
-def test_no_page_says_a_word_of_english_in_chinese(client: Client, chinese: None, name: str) -> None:
+def test_no_page_shows_english_in_chinese(client: Client, chinese: None, name: str) -> None:
     assert read_as(client, User.objects.get(username=name)) == {}
 
 
-def test_the_sign_in_page_says_none_either(client: Client, space: Space) -> None:
+def test_the_sign_in_page_shows_no_english_in_chinese(client: Client, space: Space) -> None:
     chinese = {"Accept-Language": "zh-CN,zh;q=0.9"}
     page = client.get("/login/", headers=chinese)
     wrong = client.post("/login/", {"username": "mira", "password": "wrong"}, headers=chinese)
@@ -216,7 +226,7 @@ def test_the_sign_in_page_says_none_either(client: Client, space: Space) -> None
     assert "登录" in page.content.decode() and page["Content-Language"] == "zh-hans"
 
 
-def test_english_on_a_chinese_page_is_noticed() -> None:
+def test_english_on_a_chinese_page_is_found() -> None:
     html = '<p>保存</p><p>Not chosen yet</p><b>Delete</b><i title="Edit">1</i><code>curl all of it</code>'
 
     assert list(english_in(html)) == ["Not chosen yet", "Delete", "Edit"]

@@ -1,8 +1,8 @@
-"""The words of the product and their translations, without GNU gettext: `python -m tests.words`.
+"""makemessages and compilemessages without GNU gettext: `python -m tests.words`.
 
-Gathers every string from code and templates into locale/*/LC_MESSAGES/django.po, compiles the .mo beside it, and
-lists what is not translated, or not rightly; its exit code is 1 then. Babel reads Python and both kinds of files;
-templates are turned into what it can read by Django itself, as its makemessages does for xgettext.
+It extracts every translatable string from code and templates into locale/*/LC_MESSAGES/django.po and compiles the .mo
+beside it. Its exit code is 1 if a translation is missing or invalid, and it lists those. Babel extracts from Python
+source, into which Django's templatize() turns templates, as makemessages does for xgettext.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ PLACES = [
     "usage",
     "templates",
 ]
-# What the relay answers is for programs, and in English.
-FOR_PROGRAMS = {"relay/errors.py", "relay/videos.py"}
+# The relay's errors are for programs, and not translated.
+NOT_TRANSLATED = {"relay/errors.py", "relay/videos.py"}
 KEYWORDS: dict[str, tuple[int | tuple[int, str], ...] | None] = {
     "_": None,
     "gettext": None,
@@ -54,23 +54,23 @@ Found = tuple[str | tuple[str, str], str | None, str, int]
 
 
 def found() -> Iterator[Found]:
-    """Each string that the product says: the id or its two, the context, and where it stands."""
+    """Yield each translatable string: its msgid (or a tuple with its plural), context, file and line."""
     for place in PLACES:
         for path in sorted((ROOT / place).rglob("*")):
             name = str(path.relative_to(ROOT))
-            if path.suffix in (".py", ".html") and name not in FOR_PROGRAMS:
+            if path.suffix in (".py", ".html") and name not in NOT_TRANSLATED:
                 yield from _found_in(path, name)
 
 
 def _found_in(path: Path, name: str) -> Iterator[Found]:
     source = path.read_text(encoding="utf-8")
     if path.suffix == ".html":
-        # A template's own indentation means nothing to Python.
+        # A template's indentation would be a syntax error in Python.
         source = "\n".join(line.strip() for line in templatize(source, name).splitlines())
-    # Babel's types say less than what comes: one string for one argument, a tuple for several.
+    # Babel's annotations are incomplete: the arguments are a string if there is one, a tuple if there are several.
     calls: Any = extract_python(BytesIO(source.encode()), KEYWORDS, [], {})
-    for line, function, said, _comments in calls:
-        words = [said] if isinstance(said, str) else [word for word in said or () if word]
+    for line, function, arguments, _comments in calls:
+        words = [arguments] if isinstance(arguments, str) else [text for text in arguments or () if text]
         context = words.pop(0) if function and "pgettext" in function else None
         if not words or not words[0]:
             continue
@@ -79,12 +79,13 @@ def _found_in(path: Path, name: str) -> Iterator[Found]:
 
 
 def gathered() -> Catalog:
-    """Everything that is to be translated. The lines are left out: they would change with every commit."""
+    """Return a catalog of all translatable strings, without line numbers, which would change with every commit."""
     catalog = Catalog(charset="utf-8")
     everything = list(found())
-    plurals = {said[0]: said for said, _, _, _ in everything if isinstance(said, tuple)}
-    for said, context, name, _line in everything:
-        catalog.add(plurals.get(said, said) if isinstance(said, str) else said, context=context, locations=[(name, 0)])
+    plurals = {msgid[0]: msgid for msgid, _, _, _ in everything if isinstance(msgid, tuple)}
+    for msgid, context, name, _line in everything:
+        full = plurals.get(msgid, msgid) if isinstance(msgid, str) else msgid
+        catalog.add(full, context=context, locations=[(name, 0)])
     return catalog
 
 
@@ -94,21 +95,21 @@ def catalogs() -> list[Path]:
 
 def read(path: Path) -> Catalog:
     with path.open("rb") as file:
-        # The folder's name is Django's, which Babel reads too.
+        # Babel understands Django's name of the locale, which is the folder's.
         return read_po(file, locale=path.parent.parent.name)
 
 
-def wrongs(catalog: Catalog, template: Catalog) -> list[str]:
-    """What a reader of this catalog would see in English or broken."""
+def problems(catalog: Catalog, template: Catalog) -> list[str]:
+    """List the strings of the template whose translation is missing, fuzzy or invalid."""
     wrong = []
     for message in template:
         if message.id:
             own = catalog.get(message.id if isinstance(message.id, str) else message.id[0], message.context)
-            wrong += [f"{reason}: {message.id!r}" for reason in _wrongs_of(own, message, catalog.num_plurals)]
+            wrong += [f"{reason}: {message.id!r}" for reason in _problems_of(own, message, catalog.num_plurals)]
     return wrong
 
 
-def _wrongs_of(own: Message | None, message: Message, plurals: int) -> list[str]:
+def _problems_of(own: Message | None, message: Message, plurals: int) -> list[str]:
     if own is None or not own.string or (isinstance(own.string, (tuple, list)) and not all(own.string)):
         return ["not translated"]
     if own.fuzzy:
@@ -135,7 +136,7 @@ def compiled(catalog: Catalog) -> bytes:
 
 
 def update(path: Path, template: Catalog) -> Catalog:
-    """Rewrites the .po with what is said now, keeping its translations, and compiles it."""
+    """Update the .po file with the current strings, keep its translations, and compile it."""
     catalog = read(path)
     catalog.update(template, no_fuzzy_matching=True, update_creation_date=False)
     catalog.obsolete.clear()
@@ -149,7 +150,7 @@ def main() -> int:
     template = gathered()
     wrong = []
     for path in catalogs():
-        wrong += [f"{path.parent.parent.name}: {text}" for text in wrongs(update(path, template), template)]
+        wrong += [f"{path.parent.parent.name}: {text}" for text in problems(update(path, template), template)]
     print("\n".join(wrong) or f"All {len(template)} strings are translated.")
     return 1 if wrong else 0
 

@@ -21,7 +21,7 @@ class Postgres:
         programs = next(starter.available(), None)
         if programs is None:
             raise SystemExit("No PostgreSQL here: install one, or run the drills with --sqlite.")
-        self._home = Path(tempfile.mkdtemp(prefix="drills-postgres-", dir=starter.TEMPORARY))
+        self._home = Path(tempfile.mkdtemp(prefix="drills-postgres-", dir=starter.TEMPORARY_DIR))
         self._identity = starter.unprivileged(self._home)
         self._programs = starter.reachable(programs, self._home, self._identity)
         self._port = starter.free_port()
