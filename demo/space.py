@@ -179,28 +179,31 @@ class _DemoHistory:
             self._at(14, 9),
             lambda: grant(space=self.space, amount_nanos=_nanos(10000), reason="Monthly top-up", actor=None),
         )
-        yield from self._spending(MANAGER, MANAGER_SPENT, DAYS - 2, 0)
+        yield from self._spending_deeds(MANAGER, MANAGER_SPENT, DAYS - 2, 0)
         for order, member in enumerate(MEMBERS):
-            yield from self._life(member, minute=3 * order)
+            yield from self._member_deeds(member, minute=3 * order)
         for key in KEYS:
             yield self._at(key.made, 10), partial(self._make_key, key)
             if key.disabled:
                 yield self._at(key.disabled, 16), partial(self._disable_key, key)
         for video in VIDEOS:
-            yield from self._making(video)
+            yield from self._video_deeds(video)
 
-    def _making(self, video: DemoVideo) -> Iterator[tuple[datetime, Callable[[], object]]]:
-        asked = self._now - video.ago
-        yield asked, lambda: self._submit(video)
-        yield asked + timedelta(seconds=1), lambda: self._accept(video)
+    def _video_deeds(self, video: DemoVideo) -> Iterator[tuple[datetime, Callable[[], object]]]:
+        submitted_at = self._now - video.ago
+        yield submitted_at, lambda: self._submit(video)
+        yield submitted_at + timedelta(seconds=1), lambda: self._accept(video)
         if video.took:
-            yield asked + video.took, lambda: self._end(video)
+            yield submitted_at + video.took, lambda: self._finish(video)
 
-    def _life(self, member: DemoMember, minute: int) -> Iterator[tuple[datetime, Callable[[], object]]]:
+    def _member_deeds(self, member: DemoMember, minute: int) -> Iterator[tuple[datetime, Callable[[], object]]]:
         joined = self._at(member.joined, 9, minute)
         yield joined, lambda: self._join(member)
         if member.first_total:
-            yield joined + timedelta(minutes=1), lambda: self._give(member.username, member.first_total, MANAGER)
+            yield (
+                joined + timedelta(minutes=1),
+                lambda: self._change_quota(member.username, member.first_total, MANAGER),
+            )
         if member.is_admin:
             yield joined + timedelta(minutes=2), lambda: self._promote(member.username)
         if member.key:
@@ -209,18 +212,18 @@ class _DemoHistory:
                 partial(self._make_key, DemoKey(member.username, member.key, member.joined)),
             )
         for day, cents, actor in member.changes:
-            yield self._at(day, 17, 50), partial(self._give, member.username, cents, actor)
+            yield self._at(day, 17, 50), partial(self._change_quota, member.username, cents, actor)
         # Spending ends before a cut, so that the amount to cut is still there. It begins only ten days before a raise,
         # so that what the raise adds is not needed earlier.
         busy_until = max([member.last_day, *(day + 1 for day, cents, _ in member.changes if cents < 0)])
         busy_from = min([member.joined - 1, *(day + 10 for day, cents, _ in member.changes if cents > 0)])
-        yield from self._spending(member.username, member.spent, busy_from, busy_until)
+        yield from self._spending_deeds(member.username, member.spent, busy_from, busy_until)
         if member.disabled:
             yield self._at(member.disabled, 11), lambda: self._disable(member.username)
         if member.deleted:
             yield self._at(member.deleted, 17, 52), lambda: self._delete(member.username)
 
-    def _spending(
+    def _spending_deeds(
         self, username: str, cents: int, first_day: int, last_day: int
     ) -> Iterator[tuple[datetime, Callable[[], object]]]:
         left = _nanos(cents - sum(video.cents for video in VIDEOS if video.owner == username))
@@ -234,7 +237,7 @@ class _DemoHistory:
             left -= cost
             yield moment, partial(self._charge, username, call, cost)
         yield moments[-1], partial(self._charge, username, _call_costing(left), left)
-        yield moments[len(moments) // 2], lambda: self._fail(username)
+        yield moments[len(moments) // 2], lambda: self._fail_request(username)
 
     def _moments(self, first_day: int, last_day: int, count: int) -> list[datetime]:
         earliest = self._at(first_day, 0)
@@ -290,7 +293,7 @@ class _DemoHistory:
             actor=_user(MANAGER),
         )
 
-    def _give(self, username: str, cents: int, actor: str) -> None:
+    def _change_quota(self, username: str, cents: int, actor: str) -> None:
         member = _user(username)
         wallet = Wallet.objects.get(space=member.space_id, user=member)
         set_remaining(member=member, remaining_nanos=wallet.remaining + _nanos(cents), actor=_user(actor))
@@ -342,14 +345,14 @@ class _DemoHistory:
         report = TaskReport(status, upstream_task_id=f"demo-{VIDEOS.index(video)}", progress=video.progress)
         accept(self._tasks[video], _target(video.model), report)
 
-    def _end(self, video: DemoVideo) -> None:
+    def _finish(self, video: DemoVideo) -> None:
         status = Task.Status.FAILED if video.code else Task.Status.SUCCESS
         is_late = video.code == TIMED_OUT
         apply_report(
             self._tasks[video], None if is_late else TaskReport(status, seconds=video.seconds, code=video.code)
         )
 
-    def _fail(self, username: str) -> None:
+    def _fail_request(self, username: str) -> None:
         user, request_id = _user(username), new_id()
         call = _with_key(Call(model="claude-sonnet-4", duration_ms=30000, status=502, code="upstream_error"), user)
         hold(request_id=request_id, user=user, amount_nanos=1000, call=call)

@@ -21,7 +21,7 @@ from django.contrib.auth.hashers import make_password
 from django.db import connection, transaction
 from django.utils import timezone
 
-from accounts.models import ApiKey, Role, User
+from accounts.models import ApiKey, User
 from core.bulk import deferred_indexes, write_rows
 from core.money import NANOS_PER_CENT, NANOS_PER_USD
 from quotas.models import Transfer, Wallet
@@ -30,6 +30,7 @@ from quotas.services import grant
 from quotas.spaces import create_space
 from relay.pricing import MILLION, Rate
 from tenants.models import Space
+from tenants.roles import Role
 from usage.aggregates import AGGREGATES
 from usage.figures import EPOCH, HOUR, first_id
 from usage.models import HourlyUsage, UsageRecord
@@ -217,7 +218,7 @@ class _TestSpace:
         place = (key.id, self._space.pk, spender.user.pk, key.number, key.name)
         return *place, *looks, *terms, used_at, self.begin, None
 
-    # -- What they spent --------------------------------------------------------------------------------------------
+    # -- Their usage ---------------------------------------------------------------------------------------------
 
     def _spend(self) -> None:
         # A generator, so the rows are streamed: the database inserts some while the next are made.
@@ -227,7 +228,7 @@ class _TestSpace:
 
     def _usage_rows(self) -> Iterator[tuple[Any, ...]]:
         made = 0
-        for number, (start, count) in enumerate(self._counts(), start=1):
+        for number, (start, count) in enumerate(self._requests_by_hour(), start=1):
             yield from self._spend_hour(start, count)
             made += count
             if number % (24 * REPORT_EVERY_DAYS) == 0:
@@ -243,7 +244,7 @@ class _TestSpace:
                 hour = connection.ops.adapt_datetimefield_value(start)
                 cursor.execute(_ROLL_UP.format(id=new_id), [hour, self._space.pk, first, after])
 
-    def _counts(self) -> Iterator[tuple[datetime, int]]:
+    def _requests_by_hour(self) -> Iterator[tuple[datetime, int]]:
         """The number of requests in each hour, by time of day and weekday. The numbers add up to `size.rows`."""
         starts = [self.begin + number * HOUR for number in range(self._size.days * 24)]
         weights = [HOUR_PERCENTS[at.hour] * (WEEKEND_PERCENT if at.weekday() > 4 else 100) for at in starts]

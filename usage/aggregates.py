@@ -107,8 +107,8 @@ def difference_sql(by: Sequence[str], *, stored: Source, computed: Sequence[Sour
     selects = [stored.select(by, is_stored=True), *(source.select(by, is_stored=False) for source in computed)]
     sums = ", ".join(f"SUM({name}), SUM({name}_computed)" for name in AGGREGATES)
     differing = " OR ".join(f"SUM({name}) <> SUM({name}_computed)" for name in AGGREGATES)
-    place = ", ".join(by)
+    columns = ", ".join(by)
     return (
-        f"SELECT {place}, {sums} FROM ({' UNION ALL '.join(selects)}) AS sides "  # noqa: S608
-        f"GROUP BY {place} HAVING {differing}"
+        f"SELECT {columns}, {sums} FROM ({' UNION ALL '.join(selects)}) AS sides "  # noqa: S608
+        f"GROUP BY {columns} HAVING {differing}"
     )

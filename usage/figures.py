@@ -50,7 +50,8 @@ class Figures(NamedTuple):
 class Scope:
     """Filters on usage; None and "" mean no filter.
 
-    With `key_ids`, give the `user_ids` of their owners as well: the indexes of records and hours begin with the user.
+    With `key_ids`, give the `user_ids` of their owners as well: the indexes of records and hours begin with space and
+    user.
     """
 
     space_id: int
@@ -242,8 +243,8 @@ def _read_records(
 def _read(rows: QuerySet[Any], place: Expression, sums: dict[str, Any], by: str) -> Iterable[tuple[int, Any, Figures]]:
     names = ["place", by] if by else ["place"]
     found = rows.order_by().annotate(place=place).values(*names).annotate(**sums)
-    for number, *name, cost, requests, errors, read, written in found.values_list(*names, *sums):
-        yield number, name[0] if name else "", _figures(cost, requests, errors, read, written)
+    for index, *name, cost, requests, errors, input_tokens, output_tokens in found.values_list(*names, *sums):
+        yield index, name[0] if name else "", _figures(cost, requests, errors, input_tokens, output_tokens)
 
 
 def interval_index(column: str, cuts: Sequence[Any], before: int = 0) -> Expression:

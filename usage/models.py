@@ -243,7 +243,7 @@ class Task(models.Model):
 
     @property
     def public_id(self) -> str:
-        """The task id that the client sees. The upstream's own id is never shown."""
+        """The task id that the client sees, instead of the upstream's own id."""
         return f"{self.kind}_{self.id.hex}"
 
     @property

@@ -112,9 +112,9 @@ def make_months(wanted: Iterable[Month], *, wait: bool = True) -> list[Month]:
         if not take_lock(cursor, wait=wait):
             return []
         wanted = set(wanted)
-        missing = sorted((wanted | _months_in_default(cursor, max(wanted))) - set(months_made(cursor)))
+        missing = sorted((wanted | _months_in_default(cursor, max(wanted))) - set(existing_months(cursor)))
         if missing:
-            _add(cursor, missing)
+            _add_months(cursor, missing)
     return missing
 
 
@@ -133,7 +133,7 @@ def take_lock(cursor: Any, *, wait: bool) -> bool:
     return True
 
 
-def months_made(cursor: Any) -> list[Month]:
+def existing_months(cursor: Any) -> list[Month]:
     """The months that have a partition, in order."""
     matches = (re.fullmatch(rf"{TABLE}_(\d{{4}})_(\d\d)", name) for name in append_only.partitions_of(cursor, TABLE))
     return sorted(Month(int(match[1]), int(match[2])) for match in matches if match)
@@ -162,11 +162,11 @@ def _months_in_default(cursor: Any, last: Month) -> set[Month]:
 
 def make_month(cursor: Any, month: Month) -> None:
     """Make one month of a new log: one without readers, and without rows of that month in the default partition."""
-    _create(cursor, month)
-    _attach(cursor, month)
+    _create_month_table(cursor, month)
+    _attach_month(cursor, month)
 
 
-def _add(cursor: Any, months: Sequence[Month]) -> None:
+def _add_months(cursor: Any, months: Sequence[Month]) -> None:
     """Make these months and move their rows out of the default partition.
 
     Rows are copied before the lock, while others read and charge; the log is append-only, so a copy stays valid. Under
@@ -174,34 +174,34 @@ def _add(cursor: Any, months: Sequence[Month]) -> None:
     rows. The search for late rows keeps the log locked for some seconds per million moved rows.
     """
     for month in months:
-        _create(cursor, month)
-    is_moving = _copy(cursor, months) > 0
+        _create_month_table(cursor, month)
+    is_moving = _copy_rows(cursor, months) > 0
     _lock_log(cursor, tries=MAX_LOCK_TRIES if is_moving else 1)
-    is_moving |= _copy(cursor, months) > 0
+    is_moving |= _copy_rows(cursor, months) > 0
     if is_moving:
         _replace_default_partition(cursor, months)
     for month in months:
-        _attach(cursor, month)
+        _attach_month(cursor, month)
     if is_moving:
         cursor.execute(f"ALTER TABLE {TABLE} ATTACH PARTITION {DEFAULT_PARTITION} DEFAULT")
         append_only.guard_partition(cursor, DEFAULT_PARTITION)
 
 
-def _create(cursor: Any, month: Month) -> None:
+def _create_month_table(cursor: Any, month: Month) -> None:
     cursor.execute(f"CREATE TABLE {month.table} (LIKE {TABLE} INCLUDING ALL)")
     # With a CHECK of the same bounds, ATTACH PARTITION does not scan the table while it holds its lock.
     first, after = month.ids
     cursor.execute(f"ALTER TABLE {month.table} ADD CONSTRAINT bounds CHECK (id >= '{first}' AND id < '{after}')")
 
 
-def _attach(cursor: Any, month: Month) -> None:
+def _attach_month(cursor: Any, month: Month) -> None:
     first, after = month.ids
     cursor.execute(f"ALTER TABLE {TABLE} ATTACH PARTITION {month.table} FOR VALUES FROM ('{first}') TO ('{after}')")
     cursor.execute(f"ALTER TABLE {month.table} DROP CONSTRAINT bounds")
     append_only.guard_partition(cursor, month.table)
 
 
-def _copy(cursor: Any, months: Sequence[Month]) -> int:
+def _copy_rows(cursor: Any, months: Sequence[Month]) -> int:
     """Copy the rows of these months that only the default partition has. Returns how many."""
     copied = 0
     for month in months:

@@ -26,7 +26,7 @@ from usage.models import (
     UsageCheckpoint,
     UsageRecord,
 )
-from usage.partitions import TABLE, Month, drop_month, lock_month, make_ahead, months_made, take_lock
+from usage.partitions import TABLE, Month, drop_month, existing_months, lock_month, make_ahead, take_lock
 from usage.quarters import close_space
 
 MIN_KEPT = timedelta(days=MIN_KEPT_DAYS)
@@ -104,7 +104,7 @@ def _months() -> list[Month]:
     """On PostgreSQL the months that have a partition, on SQLite those that have rows."""
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
-            return months_made(cursor)
+            return existing_months(cursor)
     return list(_months_with_rows())
 
 
@@ -137,34 +137,34 @@ def _compare(month: Month, space_id: int) -> None:
         raise RollUpsDifferError(month, space_id, differing)
 
 
-def _differing(rows: QuerySet[UsageRecord], rolled_up: QuerySet[Any], places: tuple[str, ...]) -> int:
-    """How many roll-up figures, grouped by these columns, differ from the sums of the rows."""
+def _differing(rows: QuerySet[UsageRecord], roll_ups: QuerySet[Any], by: tuple[str, ...]) -> int:
+    """How many roll-up figures, grouped by the columns `by`, differ from the sums of the rows."""
     differences: Counter[tuple[Any, ...]] = Counter()
-    for place, figures in _summed(rows, of_rows(), places):
-        _add(differences, place, figures, +1)
-    for place, figures in _summed(rolled_up, of_roll_ups(), places):
-        _add(differences, place, figures, -1)
+    for group, figures in _summed(rows, of_rows(), by):
+        _add(differences, group, figures, +1)
+    for group, figures in _summed(roll_ups, of_roll_ups(), by):
+        _add(differences, group, figures, -1)
     return sum(1 for difference in differences.values() if difference)
 
 
-def _add(differences: Counter[tuple[Any, ...]], place: tuple[Any, ...], figures: tuple[int, ...], sign: int) -> None:
+def _add(differences: Counter[tuple[Any, ...]], group: tuple[Any, ...], figures: tuple[int, ...], sign: int) -> None:
     for name, value in zip(AGGREGATES, figures, strict=True):
-        differences[*place, name] += sign * value
+        differences[*group, name] += sign * value
 
 
 def _checkpoints(month: Month, space_id: int) -> Iterator[UsageCheckpoint]:
-    places = ("wallet_id", "user_id", "key_id", "model")
+    by = ("wallet_id", "user_id", "key_id", "model")
     names = [name for name in AGGREGATES if name not in ERROR_TOKENS]
     sums = of_rows(names)
-    rows = _rows(month).filter(space=space_id).values(*places).annotate(**sums).values_list(*places, *sums)
-    columns = [*places, *("spent" if name == "cost" else name for name in names)]
+    rows = _rows(month).filter(space=space_id).values(*by).annotate(**sums).values_list(*by, *sums)
+    columns = [*by, *("spent" if name == "cost" else name for name in names)]
     for row in rows.iterator():
         yield UsageCheckpoint(space_id=space_id, through=month.end, **dict(zip(columns, row, strict=True)))
 
 
 def _summed(
-    rows: QuerySet[Any], sums: dict[str, Any], places: tuple[str, ...]
+    rows: QuerySet[Any], sums: dict[str, Any], by: tuple[str, ...]
 ) -> Iterator[tuple[tuple[Any, ...], tuple[int, ...]]]:
-    found = rows.order_by().values(*places).annotate(**sums).values_list(*places, *sums)
+    found = rows.order_by().values(*by).annotate(**sums).values_list(*by, *sums)
     for row in found.iterator():
-        yield row[: len(places)], row[len(places) :]
+        yield row[: len(by)], row[len(by) :]

@@ -13,7 +13,7 @@ from django.test import Client
 from django.utils import timezone
 
 from accounts.keys import KeyTerms, create_key
-from accounts.models import ApiKey, Role, User
+from accounts.models import ApiKey, User
 from core.ids import new_id
 from core.money import NANOS_PER_USD
 from quotas.charging import Call, hold, settle
@@ -23,6 +23,7 @@ from quotas.reconcile import reconcile
 from quotas.services import set_remaining
 from relay.pricing import Rate, Usage, cost_nanos
 from tenants.models import Space
+from tenants.roles import Role
 from tests.quotas.books import conserved
 from usage.models import HourlyUsage, UsageRecord
 
@@ -38,9 +39,9 @@ def load(monkeypatch: Any, *extra: str, password: str = "long enough") -> tuple[
 
 
 def test_the_books_balance_and_the_sizes_are_as_requested(monkeypatch: Any) -> None:
-    space, said = load(monkeypatch)
+    space, output = load(monkeypatch)
 
-    assert "60 members" in said and "the books balance" in said and "manager big-one.manager, admin " in said
+    assert "60 members" in output and "the books balance" in output and "manager big-one.manager, admin " in output
     total, parts = conserved(space)
     assert total == parts and reconcile(space) == []
     assert UsageRecord.objects.filter(space=space).count() == 2000
@@ -51,7 +52,7 @@ def test_the_books_balance_and_the_sizes_are_as_requested(monkeypatch: Any) -> N
 
 
 def test_usage_is_distributed_unevenly(monkeypatch: Any) -> None:
-    space, _said = load(monkeypatch)
+    space, _output = load(monkeypatch)
 
     rows = UsageRecord.objects.filter(space=space).order_by()
     by_user = sorted(rows.values("user_id").annotate(n=Count("id")).values_list("n", flat=True), reverse=True)
@@ -67,7 +68,7 @@ def test_usage_is_distributed_unevenly(monkeypatch: Any) -> None:
 
 
 def test_each_row_costs_what_its_price_says_and_leaves_what_is_available(monkeypatch: Any) -> None:
-    space, _said = load(monkeypatch)
+    space, _output = load(monkeypatch)
 
     spent = dict.fromkeys(Wallet.objects.filter(space=space).values_list("pk", flat=True), 0)
     free = {wallet.pk: wallet.total - wallet.allocated for wallet in Wallet.objects.filter(space=space)}
@@ -80,7 +81,7 @@ def test_each_row_costs_what_its_price_says_and_leaves_what_is_available(monkeyp
 
 
 def test_roll_ups_are_the_sums_of_the_rows(monkeypatch: Any) -> None:
-    space, _said = load(monkeypatch)
+    space, _output = load(monkeypatch)
 
     hours = HourlyUsage.objects.filter(space=space)
     for record in UsageRecord.objects.filter(space=space)[:20]:
@@ -91,21 +92,21 @@ def test_roll_ups_are_the_sums_of_the_rows(monkeypatch: Any) -> None:
 
 
 def test_the_same_seed_makes_the_same_data(monkeypatch: Any) -> None:
-    def told(space: Space) -> list[Any]:
+    def rows_of(space: Space) -> list[Any]:
         return list(UsageRecord.objects.filter(space=space).order_by("id").values_list("model", "cost", "kind"))
 
-    space, _said = load(monkeypatch)
+    space, _output = load(monkeypatch)
     other = io.StringIO()
-    for name, seed in (("Again", "1"), ("Otherwise", "2")):
+    for name, seed in (("Again", "1"), ("Other", "2")):
         sizes = ("--members=60", "--rows=2000", "--days=12", f"--seed={seed}")
         call_command("load_test_data", f"--space={name}", *sizes, stdout=other)
 
-    assert told(space) == told(Space.objects.get(name="Again")) != told(Space.objects.get(name="Otherwise"))
+    assert rows_of(space) == rows_of(Space.objects.get(name="Again")) != rows_of(Space.objects.get(name="Other"))
     assert "nobody can sign in" in other.getvalue()
 
 
 def test_the_services_work_in_the_test_space(monkeypatch: Any) -> None:
-    space, _said = load(monkeypatch)
+    space, _output = load(monkeypatch)
     manager, member = User.objects.get(space=space, number=1), User.objects.get(space=space, number=3)
     set_remaining(member=member, remaining_nanos=5 * NANOS_PER_USD, actor=manager)
     request_id, key = new_id(), create_key(owner=member, terms=KeyTerms(name="new"))[0]
@@ -119,7 +120,7 @@ def test_the_services_work_in_the_test_space(monkeypatch: Any) -> None:
 
 @pytest.mark.parametrize("number", [1, 2, 3, 40])
 def test_people_sign_in_with_the_password_that_was_given(monkeypatch: Any, client: Client, number: int) -> None:
-    space, _said = load(monkeypatch)
+    space, _output = load(monkeypatch)
     person = space.people.get(number=number)
     person.is_active = True
     person.save(update_fields=["is_active"])
@@ -162,6 +163,6 @@ def test_a_short_password_is_refused(monkeypatch: Any) -> None:
 
 
 def test_a_space_of_one_member_without_a_row_balances(monkeypatch: Any) -> None:
-    space, said = load(monkeypatch, "--members=1", "--rows=0")
+    space, output = load(monkeypatch, "--members=1", "--rows=0")
 
-    assert reconcile(space) == [] and "the books balance" in said
+    assert reconcile(space) == [] and "the books balance" in output

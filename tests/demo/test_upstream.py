@@ -179,7 +179,7 @@ def test_a_video_completes_after_its_polls(sdk: openai.OpenAI) -> None:
     seen = [sdk.videos.retrieve(video.id) for _ in range(4)]
 
     assert (video.status, video.seconds, video.progress) == ("queued", "8", 0)
-    assert [(told.status, told.progress) for told in seen] == [
+    assert [(polled.status, polled.progress) for polled in seen] == [
         ("in_progress", 33),
         ("in_progress", 66),
         ("completed", 100),
@@ -191,9 +191,9 @@ def test_a_video_completes_after_its_polls(sdk: openai.OpenAI) -> None:
 def test_a_video_fails_when_asked_to(sdk: openai.OpenAI) -> None:
     video = sdk.videos.create(model="demo-video", prompt="a fox demo:fail demo:polls=0")
 
-    told = sdk.videos.retrieve(video.id)
+    polled = sdk.videos.retrieve(video.id)
 
-    assert told.status == "failed" and told.error.code == "demo_failure"
+    assert polled.status == "failed" and polled.error.code == "demo_failure"
     with pytest.raises(openai.NotFoundError):
         sdk.videos.retrieve("video_other")
 
@@ -293,8 +293,8 @@ def test_it_reports_the_usage_of_its_directive(served: Served, text: str, output
     _, response = served.ask("POST", "/v1/responses", json={"model": "m", "input": text})
     steps, _ = served.stream("/v1/responses", {"model": "m", "input": text})
 
-    told = [parse_usage(payload) for payload in (answer, events[-2], response, steps[-1])]
-    assert [usage and usage.output_tokens for usage in told] == [output] * 4
+    usages = [parse_usage(payload) for payload in (answer, events[-2], response, steps[-1])]
+    assert [usage and usage.output_tokens for usage in usages] == [output] * 4
 
 
 @pytest.mark.parametrize(("path", "field"), [("/v1/chat/completions", "messages"), ("/v1/responses", "input")])
@@ -346,11 +346,11 @@ def test_the_command_serves_and_prints_that_it_is_a_demo() -> None:
     root = Path(__file__).parent.parent.parent
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True, env=os.environ) as process:
         try:
-            said = [process.stdout.readline().strip() for _ in range(2)]
+            lines = [process.stdout.readline().strip() for _ in range(2)]
             with openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="any", max_retries=0) as client:
                 assert len(client.models.list().data) == 3
         finally:
             process.terminate()
 
-    assert said == [DISCLAIMER, f"It listens on http://127.0.0.1:{port}/v1"]
+    assert lines == [DISCLAIMER, f"It listens on http://127.0.0.1:{port}/v1"]
     assert process.returncode == 0

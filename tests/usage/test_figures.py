@@ -465,9 +465,9 @@ def test_reopening_names_the_argument_that_is_wrong(space: Space, since: str) ->
 
 
 def reopened(*arguments: str) -> str:
-    said = io.StringIO()
-    call_command("reopen_quarters", *arguments, stdout=said)
-    return said.getvalue().strip()
+    output = io.StringIO()
+    call_command("reopen_quarters", *arguments, stdout=output)
+    return output.getvalue().strip()
 
 
 def test_a_closed_space_is_summed_without_reading_its_rows(manager: User) -> None:

@@ -34,10 +34,10 @@ from usage.partitions import (
     MONTHS_AHEAD,
     TABLE,
     Month,
+    existing_months,
     make_ahead,
     make_months,
     months_from,
-    months_made,
 )
 from usage.quarters import close_quarters
 
@@ -55,7 +55,7 @@ def table_of(record: UsageRecord) -> str:
 
 def made() -> list[Month]:
     with connection.cursor() as cursor:
-        return months_made(cursor)
+        return existing_months(cursor)
 
 
 def refused(statement: str) -> None:

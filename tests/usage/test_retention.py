@@ -47,9 +47,9 @@ OLD_MONTH = Month.of(OLD)
 
 
 def prune(*arguments: str) -> str:
-    said = io.StringIO()
-    call_command("prune_usage", *(arguments or ("--keep", "400d")), stdout=said)
-    return said.getvalue()
+    output = io.StringIO()
+    call_command("prune_usage", *(arguments or ("--keep", "400d")), stdout=output)
+    return output.getvalue()
 
 
 def at(moment: Any, user: User, cost_usd: float) -> UsageRecord:
@@ -57,7 +57,7 @@ def at(moment: Any, user: User, cost_usd: float) -> UsageRecord:
         return charge(user, cost_usd=cost_usd)
 
 
-def drift(statement: str) -> None:
+def execute(statement: str) -> None:
     with connection.cursor() as cursor:
         cursor.execute(statement)
 
@@ -84,9 +84,9 @@ def test_old_months_are_dropped_and_their_sums_stay(history: Space, member: User
     before = books(history)
     younger = [row for row in before["UsageRecord"] if Month.of(UsageRecord(id=row["id"]).at) > OLD_MONTH.plus(1)]
 
-    said = prune()
+    output = prune()
 
-    assert said == (
+    assert output == (
         f"{OLD_MONTH}: 3 rows dropped, $2.25 kept as checkpoints.\n"
         f"{OLD_MONTH.plus(1)}: 1 row dropped, $0.50 kept as checkpoints.\n"
     )
@@ -118,7 +118,7 @@ def test_old_months_are_dropped_and_their_sums_stay(history: Space, member: User
 def test_wrong_figures_are_found_after_pruning(history: Space, statement: str, figures: list[str]) -> None:
     prune()
 
-    drift(statement)
+    execute(statement)
 
     assert [difference.figure for difference in reconcile(history)] == figures
 
@@ -136,7 +136,7 @@ def test_books_balance_while_months_are_dropped(transactional_db: None, history:
 
 def test_roll_ups_that_differ_from_the_rows_stop_pruning(history: Space, member: User) -> None:
     before = books(history)
-    drift(f"UPDATE usage_hourlyusage SET cost = cost + 1, requests = requests + 1 WHERE user_id = {member.pk}")
+    execute(f"UPDATE usage_hourlyusage SET cost = cost + 1, requests = requests + 1 WHERE user_id = {member.pk}")
     wrong = books(history)
 
     with pytest.raises(
@@ -163,7 +163,7 @@ def test_wrong_tokens_of_errors_are_found_before_pruning_and_stop_it(
     fail(member, OLD)
     close_quarters()
     assert reconcile(history) == []
-    drift(f"UPDATE usage_{table} SET {figure} = {figure} + 1 WHERE errors > 0")
+    execute(f"UPDATE usage_{table} SET {figure} = {figure} + 1 WHERE errors > 0")
 
     assert {difference.figure for difference in reconcile(history)} == {figure}
     with pytest.raises(CommandError, match=f"{OLD_MONTH}: 1 rolled-up figure differs"):
@@ -176,7 +176,7 @@ def test_wrong_tokens_of_errors_are_found_after_pruning(history: Space, member: 
 
     assert prune().startswith(f"{OLD_MONTH}: 4 rows dropped") and reconcile(history) == []
 
-    drift("UPDATE usage_hourlyusage SET error_input_tokens = error_input_tokens + 1 WHERE error_input_tokens > 0")
+    execute("UPDATE usage_hourlyusage SET error_input_tokens = error_input_tokens + 1 WHERE error_input_tokens > 0")
     assert [difference.row.split()[0] for difference in reconcile(history)] == ["usage", "closed"]
 
 
@@ -192,9 +192,9 @@ def test_books_balance_when_a_later_month_is_pruned_before_an_earlier_one(histor
 def test_a_dry_run_says_what_would_be_dropped_and_changes_nothing(history: Space) -> None:
     before = books(history)
 
-    said = prune("--keep", "400d", "--dry-run")
+    output = prune("--keep", "400d", "--dry-run")
 
-    assert said.splitlines()[0] == f"{OLD_MONTH}: 3 rows would be dropped, $2.25 kept as checkpoints."
+    assert output.splitlines()[0] == f"{OLD_MONTH}: 3 rows would be dropped, $2.25 kept as checkpoints."
     assert books(history) == before and not UsageCheckpoint.objects.exists()
 
 
@@ -259,16 +259,18 @@ def test_quarters_are_closed_before_pruning_and_stay(history: Space) -> None:
 
     prune()
     assert QuarterMark.objects.get(space=history).through >= OLD_MONTH.plus(1).end
-    told = list(SpaceQuarter.objects.order_by("quarter", "model").values_list("model", "requests", "errors", "cost"))
+    quarters = list(
+        SpaceQuarter.objects.order_by("quarter", "model").values_list("model", "requests", "errors", "cost")
+    )
     close_quarters()
 
-    assert told == [("gpt-4o", 2, 1, USD // 4), ("gpt-4o-mini", 1, 0, 2 * USD), ("gpt-4o-mini", 1, 0, USD // 2)]
+    assert quarters == [("gpt-4o", 2, 1, USD // 4), ("gpt-4o-mini", 1, 0, 2 * USD), ("gpt-4o-mini", 1, 0, USD // 2)]
     assert reconcile(history) == []
 
 
 def test_a_quarter_that_differs_from_its_rows_stops_pruning(history: Space) -> None:
     close_quarters()
-    drift("UPDATE usage_spacequarter SET cost = cost + 1 WHERE model = 'gpt-4o'")
+    execute("UPDATE usage_spacequarter SET cost = cost + 1 WHERE model = 'gpt-4o'")
     before = books(history)
 
     with pytest.raises(CommandError, match=f"{OLD_MONTH}: 1 rolled-up figure differs"):
@@ -373,10 +375,10 @@ def test_the_usage_page_says_that_rows_are_no_longer_kept(
     client: Client, history: Space, manager: User, stranger: User
 ) -> None:
     prune()
-    for user, is_said in ((manager, True), (stranger, False)):
+    for user, has_note in ((manager, True), (stranger, False)):
         client.force_login(user, backend="accounts.backends.LivingUserBackend")
         page = client.get("/console/usage/", {"from": "2020-01-01"}).content.decode()
-        assert ("are no longer kept." in page) is is_said
+        assert ("are no longer kept." in page) is has_note
 
 
 def test_a_pruned_request_is_not_found_and_the_log_says_why(history: Space, manager: User) -> None:
@@ -425,7 +427,7 @@ def test_a_checkpoint_can_be_neither_changed_nor_deleted(history: Space) -> None
 
     for statement in ("UPDATE usage_usagecheckpoint SET spent = 0", "DELETE FROM usage_usagecheckpoint"):
         with pytest.raises(IntegrityError, match="append-only"), transaction.atomic():
-            drift(statement)
+            execute(statement)
 
 
 def test_the_log_is_append_only_after_pruning(history: Space) -> None:
@@ -433,7 +435,7 @@ def test_the_log_is_append_only_after_pruning(history: Space) -> None:
 
     for statement in ("UPDATE usage_usagerecord SET cost = cost", "DELETE FROM usage_usagerecord"):
         with pytest.raises(IntegrityError, match="append-only"), transaction.atomic():
-            drift(statement)
+            execute(statement)
 
 
 def test_a_settlement_after_pruning_changes_nothing(history: Space, member: User) -> None:
