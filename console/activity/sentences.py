@@ -11,11 +11,12 @@ from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, pgettext
 
-from accounts.models import Role, User
+from accounts.models import User
 from audit.models import AuditEvent
 from audit.services import REFUSALS_OMITTED
 from core.money import AmountError, format_balance, format_cost, parse_usd
 from quotas.models import FIRST_GRANT
+from tenants.roles import Role
 
 Words = str | Promise
 

@@ -1,4 +1,4 @@
-"""The journal of transfers as one user sees it under one address: the pool's for the manager, else one's own."""
+"""The journal of transfers: the pool's for the manager, their own wallet's for everybody else."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ INTO_POOL = (Kind.GRANT, Kind.RECLAIM, Kind.RETURN)
 
 @dataclass(frozen=True)
 class Move:
-    """A transfer as one side sees it: what came is positive, what went negative."""
+    """A transfer from the side of one wallet: incoming is positive, outgoing negative."""
 
     transfer: Transfer
     label: str
@@ -49,7 +49,7 @@ class Move:
 
 @dataclass(frozen=True, kw_only=True)
 class JournalFilters(LogFilters):
-    """Without a period it is all there is."""
+    """Filters of the journal. Without `from` and `to` the period is ALL_TIME."""
 
     kind: str
 
@@ -101,7 +101,7 @@ class Journal(TableLog[Transfer, JournalFilters]):
 
     @property
     def is_whole_space(self) -> bool:
-        """An admin's own credits are not the pool: this is for the manager alone."""
+        """Only the manager sees the pool's journal; an admin sees their own wallet's."""
         return self.user.is_manager
 
     @property
@@ -137,13 +137,13 @@ class Journal(TableLog[Transfer, JournalFilters]):
 
 
 def transfers_visible_to(user: User) -> QuerySet[Transfer]:
-    """The manager sees the space's, everybody else those of their own wallet."""
+    """Return the transfers of the whole space for the manager, else those of the user's own wallet."""
     transfers = Transfer.objects.filter(space=user.space_id)
     return transfers if user.is_manager else transfers.filter(member_number=user.number)
 
 
 def seen_by(user: User, transfer: Transfer) -> Move:
-    """From the pool's side for the manager, from the wallet's for its owner."""
+    """Return the transfer from the pool's side for the manager, else from the side of the member's wallet."""
     is_in = transfer.kind in _inward(user)
     after = transfer.pool_available_after if user.is_manager else transfer.member_remaining_after
     assert after is not None
@@ -206,7 +206,7 @@ def _label(transfer: Transfer) -> str:
 
 
 def actor_label(transfer: Transfer) -> str:
-    """Operators are one office to a space; without an actor it was the system itself."""
+    """Return who made the transfer. Operators appear without a name; without an actor it was the system."""
     if transfer.kind in (Kind.GRANT, Kind.REVOKE):
         return _("Operator")
     return transfer.actor_name or pgettext("actor", "System")

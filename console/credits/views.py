@@ -67,7 +67,7 @@ def _balanced(request: SpaceRequest) -> dict[str, Any]:
 
 
 def _sum(pool: Wallet) -> list[tuple[str, str, str]]:
-    """(label, sign, figure) of Total - Allocated - Own use - In flight = Available."""
+    """Return (label, sign, figure) of Total - Allocated - Own use - In flight = Available."""
     labels = [_("Total"), _("Allocated"), _("Own use"), _("In flight"), _("Available")]
     figures = format_sum(pool.total, pool.allocated, pool.spent, pool.held, pool.available)
     return list(zip(labels, ["", MINUS, MINUS, MINUS, "="], figures, strict=True))

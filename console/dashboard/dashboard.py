@@ -419,7 +419,7 @@ class Dashboard:
 
     @cached_property
     def _spent_by_start(self) -> list[tuple[datetime, Figures]]:
-        """(start, figures up to the next start) for each of `_recent_starts`; the last one ends with the current hour."""
+        """(start, figures up to the next start) for each of `_recent_starts`; the last ends with the current hour."""
         cuts = [*sorted(set(self._recent_starts)), floor(self._now, HOUR) + HOUR]
         return list(zip(cuts[:-1], figures.totals(self._scope, cuts), strict=True))
 
@@ -451,8 +451,8 @@ class Dashboard:
         at = self._cuts[place].astimezone(self.zone)
         label = date_format(at, self.unit.label)
         if self.unit.name == "hour":
-            # A clock change (DST) repeats an hour; the zone's abbreviation tells both apart. It is not in the date format
-            # because Django leaves it empty for exactly these ambiguous times.
+            # A clock change (DST) repeats an hour; the zone's abbreviation tells both apart. Django's date formats
+            # leave it empty for exactly these ambiguous times.
             label = f"{label} {at.tzname()}"
         return ChartColumn(label, date_format(at, self.unit.tick), costs, self._zoomed_url(place))
 

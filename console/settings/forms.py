@@ -8,9 +8,9 @@ from django.conf import settings
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from accounts.fields import DisplayNameField, NewPasswordField, refuse_similar
 from accounts.models import Theme
-from console.sign_in.forms import PresentPasswordForm
+from console.sign_in.forms import CurrentPasswordForm
+from core.fields import DisplayNameField, NewPasswordField, refuse_similar
 from core.locales import REGIONS, offset_of, zone_names
 from core.names import validate_display_name
 
@@ -33,7 +33,7 @@ def language_choices() -> list[tuple[str, Any]]:
 
 
 def zone_choices() -> list[tuple[str, Any]]:
-    """Every zone under its region, with what its clocks are set to now."""
+    """Return the time zones grouped by region, each with its current UTC offset."""
     now = timezone.now()
     places = sorted(zone_names() - {"UTC"})
     regions: list[tuple[str, Any]] = [
@@ -56,7 +56,7 @@ class LocaleForm(forms.Form):
     )
 
 
-class OwnPasswordForm(PresentPasswordForm):
+class OwnPasswordForm(CurrentPasswordForm):
     attempt = "self.password_changed"
     new_password = NewPasswordField()
 

@@ -1,4 +1,4 @@
-"""A QR code as one path of an SVG, so that no style, no script and no request elsewhere is needed to draw it."""
+"""QR codes as an inline SVG path, because the CSP allows no inline styles or scripts and no other origin."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ QUIET_ZONE = 4
 
 @dataclass(frozen=True)
 class Drawing:
-    """The side of the square and its black modules, in modules."""
+    """The side length in modules, quiet zone included, and the SVG path of the black modules."""
 
     side: int
     path: str

@@ -1,4 +1,4 @@
-"""One's own sessions: end one, or all the others."""
+"""Ends one or all other sessions of the signed-in user."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from console.guards import SpaceRequest, space_view
 @require_POST
 @space_view
 def session_end(request: SpaceRequest, key_number: int) -> HttpResponse:
-    """This session itself is ended by signing out."""
+    """End another session of the user. The current one is ended by signing out."""
     others = UserSession.objects.filter(user=request.user).exclude(session_key=request.session.session_key)
     end_session(user=request.user, session=get_object_or_404(others, pk=key_number))
     messages.success(request, _("That session is signed out."))

@@ -1,6 +1,6 @@
-"""Two-factor sign-in: its second step, and one's own app, passkeys and recovery codes.
+"""Pages to set up one's own second factor: authenticator app, passkeys and recovery codes.
 
-For everybody who signs in, operators included; who must set it up first sees these pages without the rest of the house.
+Operators use them as well. A user who must set up a second factor first can reach no other page.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from console.answers import see_other
 from console.guards import Refusal, SpaceRequest, get_or_post
 from console.settings.forms import PasskeyForm
 from console.settings.qr import drawing_of
-from console.sign_in.forms import CodeForm, PresentPasswordForm
+from console.sign_in.forms import CodeForm, CurrentPasswordForm
 
 View = Callable[..., HttpResponse]
 OVERVIEW = "/me/two-factor/"
-_NEW_SECRET = "new_app_secret"  # noqa: S105  # where it waits, not what it is
+_NEW_SECRET = "new_app_secret"  # noqa: S105  # a session key, not a secret
 
 
 def own_view(view: View) -> View:
-    """For everybody signed in; nothing of it stays in a cache or in what a browser keeps for its Back button."""
+    """Allow every signed-in user, operators included; no-store, because these pages show secrets."""
 
     @wraps(view)
     def guarded(request: SpaceRequest, *args: Any, **kwargs: Any) -> HttpResponse:
@@ -49,7 +49,7 @@ def own_view(view: View) -> View:
 
 
 def confirmed_view(view: View) -> View:
-    """Only where the present password was given a moment ago; else it is asked for first."""
+    """Require that the current password was entered recently; else redirect to the page that asks for it."""
 
     @wraps(view)
     def guarded(request: SpaceRequest, *args: Any, **kwargs: Any) -> HttpResponse:
@@ -64,29 +64,29 @@ def confirmed_view(view: View) -> View:
 @own_view
 @sensitive_post_parameters()
 def confirm_password(request: SpaceRequest) -> HttpResponse:
-    form = PresentPasswordForm(request.POST if request.method == "POST" else None, request=request)
-    next_page = _safe_next(request)
+    form = CurrentPasswordForm(request.POST if request.method == "POST" else None, request=request)
+    next_page = _next_url(request)
     if form.is_valid():
         confirm(request)
         return see_other(next_page)
-    context = {"form": form, "next": next_page, "back": _home(request), **_frame(request)}
+    context = {"form": form, "next": next_page, "back": _home_url(request), **_frame_context(request)}
     return render(request, "console/settings/confirm.html", context, status=422 if form.is_bound else 200)
 
 
 @require_safe
 @own_view
 def overview(request: SpaceRequest) -> HttpResponse:
-    """For operators, and for those who must set it up first; the others have it in Personal Settings."""
-    return render(request, "console/settings/two_factor.html", _frame(request))
+    """The overview for operators and users who must set it up first. Others have it in Personal Settings."""
+    return render(request, "console/settings/two_factor.html", _frame_context(request))
 
 
 @get_or_post
 @confirmed_view
 @sensitive_post_parameters()
 def app_add(request: SpaceRequest) -> HttpResponse:
-    _refuse_impossible()
+    _require_credential_keys()
     if second_factor.methods_of(request.user).app:
-        return see_other(_home(request))
+        return see_other(_home_url(request))
     sealed = request.session.setdefault(_NEW_SECRET, second_factor.new_app_secret())
     form = CodeForm(request.POST if request.method == "POST" else None)
     if form.is_valid():
@@ -96,8 +96,8 @@ def app_add(request: SpaceRequest) -> HttpResponse:
             form.wrong()
         else:
             del request.session[_NEW_SECRET]
-            return _added(request, codes, _("The authenticator app is set up."))
-    context = {"form": form, **_app_facts(request.user, sealed), "back": _home(request), **_frame(request)}
+            return _after_adding(request, codes, _("The authenticator app is set up."))
+    context = {"form": form, **_app_facts(request.user, sealed), "back": _home_url(request), **_frame_context(request)}
     return render(request, "console/settings/two_factor_app.html", context, status=422 if form.is_bound else 200)
 
 
@@ -106,14 +106,16 @@ def app_add(request: SpaceRequest) -> HttpResponse:
 def app_remove(request: SpaceRequest) -> HttpResponse:
     if request.method == "POST":
         second_factor.remove_app(user=request.user)
-        return _told(request, _("The authenticator app is removed."))
-    return _ask(request, title=_("Remove the authenticator app"), verb=_("Remove"), last=_is_last(request.user))
+        return _home_with_message(request, _("The authenticator app is removed."))
+    return _confirmation(
+        request, title=_("Remove the authenticator app"), verb=_("Remove"), last=_is_last(request.user)
+    )
 
 
 @get_or_post
 @confirmed_view
 def passkey_add(request: SpaceRequest) -> HttpResponse:
-    _refuse_impossible()
+    _require_credential_keys()
     form = PasskeyForm(request.POST if request.method == "POST" else None)
     if form.is_valid():
         name, answer = form.cleaned_data["name"], form.cleaned_data["passkey"]
@@ -124,9 +126,9 @@ def passkey_add(request: SpaceRequest) -> HttpResponse:
         except second_factor.PasskeyRefusedError:
             form.add_error("passkey", _("That passkey was not accepted. Try again."))
         else:
-            return _added(request, codes, _("The passkey is added."))
+            return _after_adding(request, codes, _("The passkey is added."))
     question = second_factor.begin_passkey(request, request.user)
-    context = {"form": form, "question": question, "back": _home(request), **_frame(request)}
+    context = {"form": form, "question": question, "back": _home_url(request), **_frame_context(request)}
     return render(request, "console/settings/two_factor_passkey.html", context, status=422 if form.is_bound else 200)
 
 
@@ -137,41 +139,46 @@ def passkey_remove(request: SpaceRequest, key_number: int) -> HttpResponse:
     passkey = get_object_or_404(mine, pk=key_number)
     if request.method == "POST":
         second_factor.remove_passkey(user=request.user, passkey=passkey)
-        return _told(request, _("The passkey is removed."))
+        return _home_with_message(request, _("The passkey is removed."))
     title = _("Remove the passkey %(name)s") % {"name": passkey}
-    return _ask(request, title=title, verb=_("Remove"), last=_is_last(request.user))
+    return _confirmation(request, title=title, verb=_("Remove"), last=_is_last(request.user))
 
 
 @get_or_post
 @confirmed_view
 def codes_renew(request: SpaceRequest) -> HttpResponse:
-    """New recovery codes, shown in this answer and never again."""
+    """Replace the recovery codes. The new ones are shown in this response only."""
     if request.method == "POST":
         codes = second_factor.renew_codes(user=request.user)
-        return _codes(request, codes) if codes else see_other(_home(request))
-    return _ask(request, title=_("Make new recovery codes"), verb=_("Make new codes"), renews=True)
+        return _codes_page(request, codes) if codes else see_other(_home_url(request))
+    return _confirmation(request, title=_("Make new recovery codes"), verb=_("Make new codes"), renews=True)
 
 
-def _added(request: SpaceRequest, codes: list[str], text: str) -> HttpResponse:
-    """With the first factor come the codes, and the sessions that only knew the password end."""
+def _after_adding(request: SpaceRequest, codes: list[str], text: str) -> HttpResponse:
+    """Show the recovery codes that come with the first factor. Setting it up ended the user's other sessions."""
     if not codes:
-        return _told(request, text)
+        return _home_with_message(request, text)
     update_session_auth_hash(request, request.user)
-    return _codes(request, codes)
+    return _codes_page(request, codes)
 
 
-def _codes(request: SpaceRequest, codes: list[str]) -> HttpResponse:
-    context = {"codes": codes, "as_text": "\n".join(codes) + "\n", "back": _home(request), **_frame(request)}
+def _codes_page(request: SpaceRequest, codes: list[str]) -> HttpResponse:
+    context = {
+        "codes": codes,
+        "as_text": "\n".join(codes) + "\n",
+        "back": _home_url(request),
+        **_frame_context(request),
+    }
     return render(request, "console/settings/two_factor_codes.html", context)
 
 
-def _told(request: SpaceRequest, text: str) -> HttpResponse:
+def _home_with_message(request: SpaceRequest, text: str) -> HttpResponse:
     messages.success(request, text)
-    return see_other(_home(request))
+    return see_other(_home_url(request))
 
 
-def _ask(request: SpaceRequest, **said: Any) -> HttpResponse:
-    context = {**said, "back": _home(request), **_frame(request)}
+def _confirmation(request: SpaceRequest, **details: Any) -> HttpResponse:
+    context = {**details, "back": _home_url(request), **_frame_context(request)}
     return render(request, "console/settings/two_factor_ask.html", context)
 
 
@@ -187,25 +194,25 @@ def _is_last(user: User) -> bool:
     return len(methods.passkeys) + bool(methods.app) == 1
 
 
-def _frame(request: SpaceRequest) -> dict[str, Any]:
-    """The whole house around it, but for operators and those whom it is not open to yet."""
+def _frame_context(request: SpaceRequest) -> dict[str, Any]:
+    """Choose the frame: without sidebar for operators and for users who must set up a second factor first."""
     user = request.user
     must = second_factor.is_required_of(user) and not second_factor.has_second_factor(user)
     return {"must_set_up": must, "frame": "base.html" if user.space_id and not must else "bare.html"}
 
 
-def _home(request: SpaceRequest) -> str:
-    return OVERVIEW if _frame(request)["frame"] == "bare.html" else "/me/settings/"
+def _home_url(request: SpaceRequest) -> str:
+    return OVERVIEW if _frame_context(request)["frame"] == "bare.html" else "/me/settings/"
 
 
-def _safe_next(request: SpaceRequest) -> str:
+def _next_url(request: SpaceRequest) -> str:
     wanted = request.POST.get("next") or request.GET.get("next") or ""
     if url_has_allowed_host_and_scheme(wanted, allowed_hosts={request.get_host()}, require_https=request.is_secure()):
         return wanted
-    return _home(request)
+    return _home_url(request)
 
 
-def _refuse_impossible() -> None:
+def _require_credential_keys() -> None:
     if not second_factor.is_possible():
         raise Refusal(
             title=_("Two-factor sign-in is not set up here"),

@@ -23,7 +23,7 @@ A_YEAR_S = 31_536_000
 @require_http_methods(["GET", "HEAD", "POST"])
 @space_view
 def settings(request: SpaceRequest) -> HttpResponse:
-    """One form for each topic; `form` says which of them was sent."""
+    """Show or save Personal Settings. The field `form` names the form that was sent."""
     forms = _own_forms(request)
     sent = request.POST.get("form", "profile")
     if request.method == "POST" and sent in forms:
@@ -58,7 +58,7 @@ def _save_password(request: SpaceRequest, given: dict[str, str]) -> HttpResponse
 def _save_theme(request: SpaceRequest, given: dict[str, str]) -> HttpResponse:
     edit_self(user=request.user, theme=given["theme"])
     response = _saved(request, _("Theme saved."))
-    # Not hidden from scripts: the button in the top bar changes it, too.
+    # Without HttpOnly, because the script of the top bar's theme button writes this cookie as well.
     _keep_cookie(response, "theme", given["theme"])
     return response
 
@@ -68,7 +68,7 @@ def _save_locale(request: SpaceRequest, given: dict[str, str]) -> HttpResponse:
     request.COOKIES.pop(config.LANGUAGE_COOKIE_NAME, None)
     translation.activate(given["language"] or translation.get_language_from_request(request))
     response = _saved(request, _("Language and time zone saved."))
-    # The sign-in page speaks it, too.
+    # A cookie, so that the sign-in page uses this language before the user is known.
     _keep_cookie(response, config.LANGUAGE_COOKIE_NAME, given["language"], httponly=True)
     return response
 
@@ -82,7 +82,7 @@ _SAVES: dict[str, Callable[[SpaceRequest, dict[str, str]], HttpResponse]] = {
 
 
 def _keep_cookie(response: HttpResponse, name: str, value: str, *, httponly: bool = False) -> None:
-    """For a year, or no longer where nothing was chosen."""
+    """Keep the choice in a cookie for a year; delete the cookie if nothing was chosen."""
     if not value:
         response.delete_cookie(name, samesite="Lax")
         return

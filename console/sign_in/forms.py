@@ -11,7 +11,7 @@ from console.guards import SpaceRequest
 
 
 class SignInForm(AuthenticationForm):
-    """One sentence for a wrong name, a wrong password and a disabled account."""
+    """The same message for an unknown name, a wrong password and a disabled account, against user enumeration."""
 
     error_messages = {
         "invalid_login": _("That username and password don’t match an active account."),
@@ -19,10 +19,10 @@ class SignInForm(AuthenticationForm):
     }
 
 
-class PresentPasswordForm(forms.Form):
+class CurrentPasswordForm(forms.Form):
     """Asks for the present password, under the limits of sign-in."""
 
-    # What the trail calls an attempt with a wrong one.
+    # The kind of the audit event when the password is wrong.
     attempt = "self.confirmed"
 
     present_password = forms.CharField(
@@ -42,7 +42,7 @@ class PresentPasswordForm(forms.Form):
 
 
 class CodeForm(forms.Form):
-    """Six digits of an app, or a recovery code."""
+    """The six-digit code of an authenticator app, or a recovery code."""
 
     code = forms.CharField(error_messages={"required": _("Enter the code.")})
 

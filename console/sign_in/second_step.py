@@ -1,4 +1,4 @@
-"""The second step of sign-in: a code, a recovery code or a passkey after the right password."""
+"""The second step of sign-in, after the password: an app's code, a recovery code or a passkey."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from console.sign_in.forms import CodeForm
 @never_cache
 @sensitive_post_parameters()
 def second_step(request: HttpRequest) -> HttpResponse:
-    """The code of the app, a recovery code or a passkey, of somebody whose password was right."""
     if request.user.is_authenticated:
         return HttpResponseRedirect("/")
     user = pending_user(request)

@@ -1,4 +1,4 @@
-"""The sign-in page, its refusal while locked out, and where a signed-in person is led."""
+"""The sign-in page, the 429 response while locked out, and the redirect of `/`."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from console.sign_in.forms import SignInForm
 
 
 class SignInView(LoginView):
-    """The one door, for members and operators alike. The next page is kept when it is ours."""
+    """Sign-in of members and operators. Redirects to `next` if that is a URL of this site."""
 
     form_class = SignInForm
     template_name = "console/sign_in/login.html"
     redirect_authenticated_user = True
 
     def form_valid(self, form: SignInForm) -> HttpResponse:  # type: ignore[override]  # our form, not its base
-        """The password is right; who has a second factor is asked for it before anything else."""
+        """Sign in, or if the user has a second factor, continue with the second step."""
         user = form.get_user()
         assert isinstance(user, User)
         if has_second_factor(user):

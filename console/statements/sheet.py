@@ -1,4 +1,4 @@
-"""Statements in words and figures: what their page shows, and their CSV."""
+"""Monthly statements as tables for the page and as CSV."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Figure(NamedTuple):
 
 
 class TableLine(NamedTuple):
-    """One line of a table: each figure with the head that it stands under."""
+    """A line of a table; each cell carries its column header, which narrow screens show beside it."""
 
     name: str
     cells: list[tuple[str, str]]
@@ -37,14 +37,14 @@ class TableLine(NamedTuple):
 
 
 class Table(NamedTuple):
-    """The first head is that of the lines' names."""
+    """A table; the first of `heads` is the header of the lines' names."""
 
     heads: list[str]
     lines: list[TableLine]
 
 
 def steps(balance: Balance, labels: dict[str, str]) -> list[Figure]:
-    """Opening, what moved, spent, closing: a sum that adds up as it is written."""
+    """Return opening balance, transfers, charges and closing balance, with as many decimals as add up exactly."""
     parts = [balance.opening_nanos, *(balance.moved(kind) for kind in labels), -balance.spent_nanos]
     closing, *texts = format_alike(balance.closing_nanos, *parts)
     names = [_("Opening balance"), *labels.values(), _("Charges")]
@@ -53,7 +53,7 @@ def steps(balance: Balance, labels: dict[str, str]) -> list[Figure]:
 
 
 def shares(whose: str, rows: list[tuple[str, int, int]], nameless: str) -> Table:
-    """What each model, or each key, came to."""
+    """Return requests and charges by model or by key; `nameless` stands for an empty name."""
     heads = [_("Requests"), _("Charges")]
     texts = format_alike(*(cost for _name, _requests, cost in rows))
     lines = [
@@ -90,7 +90,7 @@ class SpaceSheet:
 
     @property
     def balance(self) -> Table:
-        """Three sums side by side: the pool's, the members', and that of both."""
+        """The balances of the pool, of all members, and of both together, side by side."""
         labels = _space_labels()
         sides = [steps(side, labels) for side in (self.statement.pool, self.statement.members, self.statement.combined)]
         heads = [_("Pool"), _("Members"), _("Whole space")]
@@ -98,7 +98,7 @@ class SpaceSheet:
 
     @property
     def pool(self) -> Table:
-        """Total - allocated - own use = left in the pool, at the beginning and at the end."""
+        """Total - allocated - own use = left in the pool, at the start and the end of the month."""
         labels = [_("Total"), _("Allocated"), _("Own use so far"), _("Left in the pool")]
         at = [self.statement.opening, self.statement.closing]
         sums = [format_alike(one.total_nanos, one.allocated_nanos, one.own_nanos, one.left_nanos) for one in at]
@@ -124,7 +124,7 @@ class SpaceSheet:
 
 
 def _beside(heads: list[str], figures: tuple[Figure, ...]) -> TableLine:
-    """The same step of several sums, as one line."""
+    """Return one line with the same step of several balances."""
     cells = [(head, figure.text) for head, figure in zip(heads, figures, strict=True)]
     return TableLine(figures[0].label, cells, figures[0].is_result)
 
@@ -154,7 +154,7 @@ def _space_labels() -> dict[str, str]:
 
 
 def member_csv(statement: MemberStatement, *, has_bom: bool) -> Iterator[str]:
-    """The balance and every step to the next: opening + amounts = closing."""
+    """Return the CSV of a member: opening balance + amounts of transfers and charges = closing balance."""
     time = cell_head_of(_("Time"), statement.month.zone) if has_bom else _("Time")
     heads = [_("Line"), time, _("Description"), _("Who"), _("Requests"), _("Amount (USD)"), _("Balance (USD)")]
     lines = _member_lines(statement, has_bom=has_bom)
@@ -179,7 +179,10 @@ def _member_lines(statement: MemberStatement, *, has_bom: bool) -> Iterator[list
 
 
 def space_csv(statement: SpaceStatement, *, has_bom: bool) -> Iterator[str]:
-    """A line for the pool, for each member, for all members and for both: opening + amounts = closing in each."""
+    """Return the CSV of a space: a line each for the pool, every member, all members and the whole space.
+
+    In each line, opening balance + amounts = closing balance.
+    """
     labels, text = _space_labels(), text_cell if has_bom else safe_text
     heads = [_("Owner"), _("User ID"), _("User"), _("Opening balance (USD)"), *labels.values(), _("Charges")]
     lines = [[safe_text(head) for head in [*heads, _("Closing balance (USD)")]]]

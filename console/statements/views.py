@@ -22,7 +22,7 @@ MAX_MEMBER_NUMBER = 2**31 - 1
 @require_safe
 @space_view
 def own_statement(request: SpaceRequest) -> HttpResponse:
-    """Of the manager it is the space's."""
+    """The statement of the signed-in member; the manager gets that of the space."""
     if not request.user.is_manager:
         return _member_page(request, request.user, "/me/statement")
     month = _month(request)
@@ -74,5 +74,5 @@ def _month(request: SpaceRequest) -> StatementMonth:
 
 
 def _number(text: str) -> int:
-    """Members are numbered from 2."""
+    """Parse the number of the last member on the previous page. Members are numbered from 2, so 1 means the start."""
     return min(int(text), MAX_MEMBER_NUMBER) if text.isascii() and text.isdigit() and len(text) < 20 else 1

@@ -1,4 +1,4 @@
-"""The task log: asynchronous jobs with what each of them holds or was charged, and those that run as they run."""
+"""The task log: asynchronous jobs with their hold or charge, and the polling of those that still run."""
 
 from __future__ import annotations
 
@@ -25,21 +25,22 @@ from usage.figures import first_id
 from usage.models import Task, UsageRecord
 
 RUNNING = [Task.Status.QUEUED, Task.Status.IN_PROGRESS]
-# Of `video_0193…6f20c1ab` that much of the end, which differs most.
+# Task ids are truncated in the middle, and this many characters of the end are kept: UUIDv7 ids of the same time
+# share their start.
 TAIL_LENGTH = 8
-# Their models and platforms are offered; any other can be put in the address.
+# Options of the model and platform filters come from this many of the newest tasks. Others work in the URL.
 MAX_TASKS_FOR_CHOICES = 2000
 
 
 def tasks_visible_to(user: User) -> QuerySet[Task]:
-    """The tasks that this user may know of: every look-up starts from here."""
+    """Return the tasks that this user may see. Every query for a task must start from here."""
     tasks = Task.objects.filter(space=user.space_id)
     return tasks if sees_whole_space(user) else tasks.filter(user_id=user.pk)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskFilters(RequestFilters):
-    """A `request_id` may be given as the task id that clients know, too."""
+    """Filters of the task log. `request_id` also accepts the public task id, like `video_0193…`."""
 
     status: str
     platform: str
@@ -63,7 +64,7 @@ class TaskTotals:
 
 @dataclass(frozen=True)
 class TaskRow:
-    """A task, and its money: what it holds while it runs, how it was charged once it has ended."""
+    """A task with its hold while it runs, and with its receipt once it has ended."""
 
     task: Task
     held_nanos: int
@@ -72,7 +73,7 @@ class TaskRow:
 
     @property
     def duration(self) -> timedelta:
-        """So far, while it runs."""
+        """Time from submission to the end, or until now while the task runs."""
         return max((self.task.finished_at or self.now) - self.task.submitted_at, timedelta())
 
     @property
@@ -85,7 +86,7 @@ class TaskRow:
 
     @property
     def failure(self) -> str:
-        """Why it failed, in words."""
+        """The reason of the failure in words, or empty."""
         if not self.task.code:
             return ""
         words = {
@@ -133,12 +134,12 @@ class TaskLog(RequestLog[Task, TaskFilters]):
         return self._rows(self.page.records)
 
     def rows_of(self, ids: list[str]) -> list[TaskRow]:
-        """The tasks of these ids that this user may know of, as they are now; of a page at most."""
+        """Return the visible tasks with these ids in their current state, at most as many as a page holds."""
         known = [found for text in ids[: PAGE_SIZES[-1]] if (found := uuid_of(text))]
         return self._rows(list(self._visible().filter(pk__in=known))) if known else []
 
     def poll_url(self, rows: list[TaskRow]) -> str:
-        """Where to ask how those of these rows go on that run; empty when none does."""
+        """Return the URL to poll for those of these rows that still run; empty when none does."""
         running = [("task", row.task.pk.hex) for row in rows if not row.task.is_finished]
         return f"{self.address}running/?{urlencode([*self._query().items(), *running])}" if running else ""
 
@@ -159,13 +160,13 @@ class TaskLog(RequestLog[Task, TaskFilters]):
 
     @cached_property
     def _used(self) -> list[tuple[str, str]]:
-        """(model, platform) of the period's newest, whatever else the filter says."""
+        """(model, platform) of the newest tasks of the period, ignoring the other filters."""
         first, after = map(first_id, self.moments)
         tasks = self._visible().filter(id__gte=first, id__lt=after).order_by("-id")
         return sorted(set(tasks.values_list("model", "platform")[:MAX_TASKS_FOR_CHOICES]))[:MAX_SUGGESTIONS]
 
     def _rows(self, tasks: list[Task]) -> list[TaskRow]:
-        """Their money in two queries, however many they are."""
+        """Add holds and receipts with two queries, whatever the number of tasks."""
         held = self._held([task.pk for task in tasks if not task.is_finished])
         receipts = self._receipts([task.pk for task in tasks if task.is_finished])
         now = origin.now()
@@ -176,6 +177,6 @@ class TaskLog(RequestLog[Task, TaskFilters]):
         return dict(holds.values_list("pk", "amount")) if ids else {}
 
     def _receipts(self, ids: list[UUID]) -> dict[UUID, Receipt]:
-        """Of a hold that was swept, the sweep's: it tells what was held."""
+        """Return receipts by task id. If a hold was swept there are two records; the older, the sweep's, has the hold."""
         records = UsageRecord.objects.filter(space=self.user.space_id, request_id__in=ids).order_by("-id")
         return {record.request_id: receipt_of(record) for record in records} if ids else {}

@@ -1,4 +1,4 @@
-"""The task log as CSV."""
+"""CSV export of the task log."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def task_sheet(log: TaskLog, *, has_bom: bool = False) -> Iterator[str]:
 
 
 class _HeldTask:
-    """A task and what it holds now."""
+    """A task with the amount of its current hold."""
 
     def __init__(self, task: Task, held_nanos: int) -> None:
         self.task = task

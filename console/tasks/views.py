@@ -32,7 +32,7 @@ def task_log(request: SpaceRequest) -> HttpResponse:
 @require_safe
 @space_view
 def tasks_running(request: SpaceRequest) -> HttpResponse:
-    """The cells that have changed of rows that ran when they were shown, and where to ask next."""
+    """Answer a poll: the changing cells of rows that were running when they were shown, and the next URL to poll."""
     log = TaskLog(request.user, request.GET)
     rows = log.rows_of(request.GET.getlist("task"))
     has_ended = any(row.task.is_finished for row in rows)

@@ -1,4 +1,4 @@
-"""What pages are drawn with: icons, avatars, and whether a button is worth showing to this person."""
+"""Template tags for icons, avatars and permissions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ register = template.Library()
 
 TINTS = 6
 
-# Lucide has none that says "light or dark" in one sign.
+# Lucide has no single icon for "light or dark".
 _OUR_ICONS = {
     "theme": '<circle cx="12" cy="12" r="8.5"/><path d="M12 7a5 5 0 0 1 0 10z" fill="currentColor" stroke="none"/>'
 }
@@ -34,7 +34,7 @@ _BETWEEN_NAMES = re.compile(r"[._@+-]+")
 @register.simple_tag
 @lru_cache(maxsize=512)
 def icon(name: str, extra: str = "") -> SafeString:
-    """The Lucide icon of that name, inline. An unknown name is a mistake in the template and raises."""
+    """Return a Lucide icon as inline SVG. Raises TemplateSyntaxError for an unknown name."""
     return format_html(
         '<svg class="icon{}" viewBox="0 0 24 24" aria-hidden="true" focusable="false">{}</svg>',
         f" {extra}" if extra else "",
@@ -66,11 +66,12 @@ def initials(username: str) -> str:
 
 
 def tint(user: User) -> int:
-    """One of six colours, the same for the same person wherever they are shown."""
+    """Return the number of an avatar colour, always the same for the same person."""
     return 1 + (user.number or crc32(user.username.encode())) % TINTS
 
 
 @register.simple_tag(takes_context=True)
-def can(context: Context, deed: str, member: User) -> bool:
-    """Asks the policy that the view asks: `{% can "delete" member as deletable %}`."""
-    return bool(getattr(policies, f"can_{deed}")(context["request"].user, member))
+def permissions(context: Context, member: User, *deeds: str) -> dict[str, bool]:
+    """Ask the policies that the views ask: `{% permissions member "set_enabled" "delete" as may %}`."""
+    actor = context["request"].user
+    return {deed: getattr(policies, f"can_{deed}")(actor, member) for deed in deeds}

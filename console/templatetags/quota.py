@@ -1,4 +1,4 @@
-"""Money on a page: figures, bars, and the word for a wallet that runs low."""
+"""Template tags for money: amounts, bars and the state of a wallet."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def signed_exact(nanos: int) -> str:
 @register.inclusion_tag("console/credits/_quota.html")
 def quota(wallet: Wallet) -> dict[str, Any]:
     """`$2.00 / $5.00`, its bar, and Low, Used up or Not assigned."""
-    return {"wallet": wallet, "state": quota_state(wallet.remaining, wallet.total)}
+    remaining, total = wallet.remaining, wallet.total
+    state = quota_state(remaining, total)
+    return {"remaining": remaining, "total": total, "state": state, "meter": meter(remaining, total)}
 
 
 def quota_state(remaining: int, total: int) -> str:
@@ -48,9 +50,8 @@ def quota_state(remaining: int, total: int) -> str:
     return "low" if remaining * 100 < total * LOW_PERCENT else ""
 
 
-@register.simple_tag
 def meter(remaining: int, total: int) -> SafeString:
-    """The remaining share as a bar. Percent widths, because our pages allow no style attribute."""
+    """Return the remaining share as an SVG bar. The CSP allows no style attribute, so the width is an SVG one."""
     return format_html(
         '<svg class="meter{}" aria-hidden="true" focusable="false">'
         '<rect class="meter__fill" width="{}%" height="100%" rx="2.5"/></svg>',
@@ -61,7 +62,7 @@ def meter(remaining: int, total: int) -> SafeString:
 
 @register.simple_tag
 def segments(total: int, *parts: int | str) -> SafeString:
-    """One bar of several parts: `{% segments total spent "own" held "flight" %}`. The rest is free."""
+    """Return an SVG bar of several parts: `{% segments total spent "own" held "flight" %}`."""
     rects = []
     start = 0
     for nanos, look in zip(parts[::2], parts[1::2], strict=True):

@@ -1,4 +1,4 @@
-"""What the cards of Personal Settings show about one's own sign-in: `{% load sign_in %}`."""
+"""Template tags for the second-factor and session cards of Personal Settings: `{% load sign_in %}`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of a log row."""
+"""Template filters for numbers and durations in log rows."""
 
 from __future__ import annotations
 

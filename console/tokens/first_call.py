@@ -1,4 +1,4 @@
-"""What a key can ask for: the models on offer, and one line for a terminal that is copied and run as it is."""
+"""The curl command that is shown with a new key, and the models on offer."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from django.utils import timezone
 from accounts.models import ApiKey
 from relay.models import Model
 
-# Where no model is on offer yet.
+# Placeholder while no model is on offer.
 ANY_MODEL = "your-model"
 
 
 def first_call(key: ApiKey, *, text: str, base_url: str) -> str:
-    """A curl command that asks the first model of this key to say hello."""
+    """Return a curl command for a chat completion with the key, quoted for a shell."""
     body = {"model": _first_model(key), "messages": [{"role": "user", "content": "Hello"}]}
     parts = [
         f"curl {quote(base_url + '/chat/completions')}",
@@ -28,12 +28,12 @@ def first_call(key: ApiKey, *, text: str, base_url: str) -> str:
 
 
 def models_on_offer() -> QuerySet[Model]:
-    """Those that a key without a list of its own may ask now, by name."""
+    """Return the models that an unrestricted key may use now, by name."""
     return Model.objects.on_offer(timezone.now()).order_by("name")
 
 
 def _first_model(key: ApiKey) -> str:
-    """The first by name that may be asked now; else the first that the key names; else a word in its place."""
+    """Return the first model on offer for the key, else the first of its own list, else a placeholder."""
     offered = models_on_offer()
     if key.models_allowed:
         offered = offered.filter(name__in=key.models_allowed)

@@ -1,4 +1,4 @@
-"""What a person types about a key: turned into KeyTerms, or told beside its field."""
+"""Forms for API keys: parse what was typed into KeyTerms, with errors beside their fields."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from django.utils.translation import gettext_lazy as _
 from accounts.keys import GRACES, KeyTerms
 from accounts.models import ApiKey
 from console.tokens.first_call import models_on_offer
+from core.fields import AmountField
 from core.money import format_exact
 from core.names import validate_display_name
-from quotas.fields import AmountField
 
 MAX_KEY_NAME_LENGTH = 80
 MAX_LIST_ITEMS = 50
-# As long as a usage record's model.
+# The length of UsageRecord.model.
 MAX_MODEL_NAME_LENGTH = 100
-# Of the models on offer; /v1/models lists them all.
+# Model names in the help text of the form; /v1/models lists them all.
 MAX_MODELS_IN_HELP = 8
 MAX_LIST_ECHO_CHARS = MAX_LIST_ITEMS * (MAX_MODEL_NAME_LENGTH + 2)
 
@@ -38,7 +38,7 @@ _SEPARATORS = re.compile(r"[,\r\n]+")
 
 
 class ListBoundField(BoundField):
-    """What was typed, as far as a full list goes: ten megabytes are not sent back."""
+    """Truncates what was typed to the length of a full list, so that a huge input is not echoed in the response."""
 
     def value(self) -> Any:
         value = super().value()
@@ -46,7 +46,7 @@ class ListBoundField(BoundField):
 
 
 class ListField(forms.CharField):
-    """Items with commas or line breaks between them, to a tuple: each once, in the order given."""
+    """Items separated by commas or line breaks, cleaned to a tuple without duplicates, in the given order."""
 
     bound_field_class = ListBoundField
 
@@ -89,13 +89,13 @@ class NetworksField(ListField):
 
 
 class TokenForm(forms.Form):
-    """The terms of a new key, or of `key`: then a field that was not sent at all stays as it is."""
+    """The terms of a new key, or of `key`; for the latter, a field missing from the POST keeps its value."""
 
     name = forms.CharField(
         validators=[MaxLengthValidator(MAX_KEY_NAME_LENGTH, _("Use at most 80 characters.")), validate_display_name],
         error_messages={"required": _("Enter a name.")},
     )
-    # Before `expires`, which asks for it.
+    # Declared before `expires`: fields are cleaned in this order, and clean_expires reads it.
     expires_on = forms.CharField(required=False)
     expires = forms.CharField(required=False)
     limit = AmountField(required=False)
@@ -150,7 +150,7 @@ class TokenForm(forms.Form):
 
     @property
     def expiry_choice(self) -> str:
-        """Which of the choices to show: a date that was sent as such is On a date."""
+        """The selected option. An `expires` that is itself a date selects “On a date”."""
         said = str(self["expires"].value() or NEVER)
         return said if said in dict(self.expiry_choices) else ON_DATE
 
@@ -161,7 +161,7 @@ class TokenForm(forms.Form):
 
     @property
     def models_help(self) -> str:
-        """How to list models, and the names of some that there are."""
+        """The help text of the models field, with the names of some models on offer."""
         parts = [gettext("With commas or line breaks between them. Leave blank for all.")]
         names = list(models_on_offer().values_list("name", flat=True)[: MAX_MODELS_IN_HELP + 1])
         if names:
@@ -197,9 +197,9 @@ class RotateForm(forms.Form):
 
 
 def expiry_at(said: str, *, now: datetime) -> datetime | None:
-    """None for `never`, else the moment of `1h`, `1d`, `1m` or the first of a date in the current zone.
+    """Return the time of `1h`, `1d` or `1m` from now, or local midnight of an ISO date; None for `never`.
 
-    Raises ValidationError.
+    Raises ValidationError for anything else and for a time that is not in the future.
     """
     if said == NEVER:
         return None
@@ -225,14 +225,14 @@ def _first_moment(said: str) -> datetime | None:
 
 
 def _a_month_after(moment: datetime) -> datetime:
-    """The same day of the next month, or its last."""
+    """Return the same day of the next month, or that month's last day."""
     year, month = divmod(moment.year * 12 + moment.month, 12)
     month += 1
     return moment.replace(year=year, month=month, day=min(moment.day, monthrange(year, month)[1]))
 
 
 def _network(text: str, *, strict: bool = True) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    """Raises ValueError. A zone (fe80::1%eth0) is this machine's own and means nothing of a client."""
+    """Raises ValueError, also for a scope id (fe80::1%eth0): it names an interface of this host, not of a client."""
     if "%" in text:
         raise ValueError(text)
     return ipaddress.ip_network(text, strict=strict)

@@ -1,6 +1,6 @@
-"""Token Management: one's own API keys, their dialogs, and each of them as a plain page without JavaScript.
+"""Token Management: one's own API keys and their dialogs, which are whole pages without JavaScript.
 
-A key is in clear in one answer only, the one that makes it.
+A key is shown in clear only in the response that creates or rotates it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ KeyView = Callable[[SpaceRequest, ApiKey], HttpResponse]
 
 
 def key_view(view: KeyView) -> View:
-    """Finds the key by its owner's own numbering; another's or a deleted one does not exist."""
+    """Load the user's own key by its number; 404 for a deleted key or one of another user."""
 
     @wraps(view)
     def guarded(request: SpaceRequest, key_number: int) -> HttpResponse:
@@ -115,7 +115,7 @@ def token_delete(request: SpaceRequest, key: ApiKey) -> HttpResponse:
 
 
 def keys_of(owner: User) -> QuerySet[ApiKey]:
-    """The owner's living keys, the newest first."""
+    """Return the owner's keys that are not deleted, newest first."""
     return ApiKey.objects.filter(space=owner.space_id, user=owner).order_by("-number")
 
 
@@ -124,7 +124,7 @@ def _page(owner: User, query: QueryDict) -> Page[ApiKey]:
 
 
 def _key_shown(request: SpaceRequest, key: ApiKey, text: str, said: str) -> HttpResponse:
-    """The one answer with the key in clear; space_view keeps it out of caches and history."""
+    """Answer with the key in clear; space_view sets no-store."""
     base_url = request.build_absolute_uri("/v1")
     curl = first_call(key, text=text, base_url=base_url)
     context = {"key": key, "text": text, "base_url": base_url, "curl": curl}
@@ -135,7 +135,7 @@ def _key_shown(request: SpaceRequest, key: ApiKey, text: str, said: str) -> Http
     changed = _done_context(request) | {"toast": Toast(said), "oob": True}
     shown = render_to_string("console/_dialog.html", context, request)
     response = HttpResponse(shown + render_to_string("console/tokens/_tokens_done.html", changed, request))
-    # A dialog of another kind, which Escape does not close, takes the place of the form's.
+    # Replace the form's dialog with one that Escape does not close (closedby="none"): the key is not shown again.
     response["HX-Retarget"] = "#dialogs"
     response["HX-Reswap"] = "innerHTML"
     return response
@@ -151,5 +151,5 @@ def _done(request: SpaceRequest, toast: Toast, *, row: ApiKey | None = None, foc
 
 
 def _done_context(request: SpaceRequest, *, row: ApiKey | None = None) -> Context:
-    """What changed on the list behind the dialog: a row, or all of it."""
+    """Return the context of the out-of-band pieces: the changed row, or the whole page of the list."""
     return {"row": row} if row else {"row": None, "page": _page(request.user, shown_query(request, TOKENS_URL))}

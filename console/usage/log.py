@@ -1,4 +1,4 @@
-"""The usage log: one row a request."""
+"""The usage log: one row per request, its totals and filters."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from usage.figures import Figures, Scope
 from usage.models import UsageRecord
 from usage.quarters import PrunedError, pruned_through
 
-# The moment in an id is exact to this.
+# Resolution of the timestamp in an id.
 ID_RESOLUTION = timedelta(microseconds=1)
 
 
 def visible_to(user: User) -> QuerySet[UsageRecord]:
-    """The rows that this user may know of: every look-up starts from here."""
+    """Return the usage records that this user may see. Every query for a record must start from here."""
     records = UsageRecord.objects.filter(space=user.space_id)
     return records if sees_whole_space(user) else records.filter(user_id=user.pk)
 
@@ -53,7 +53,7 @@ class UsageLog(RequestLog[UsageRecord, UsageFilters]):
         return visible_to(self.user)
 
     def _of_request(self, text: str) -> QuerySet[UsageRecord]:
-        """Or the one row of a record's id."""
+        """Also accepts the id of a usage record."""
         identifier = uuid_of(text)
         named = Q(request_id=identifier) | Q(pk=identifier)
         return self._visible().filter(named) if identifier else UsageRecord.objects.none()
@@ -64,20 +64,20 @@ class UsageLog(RequestLog[UsageRecord, UsageFilters]):
 
     @cached_property
     def kept_from(self) -> datetime | None:
-        """Before this moment no row of the space is kept; None where all are."""
+        """The time before which the rows of the space were pruned; None if none were."""
         assert self.user.space_id is not None
         return pruned_through(self.user.space_id)
 
     @property
     def moments(self) -> tuple[datetime, datetime]:
-        """As much of the period as rows are kept of: list, totals and file are of these."""
+        """The period without its pruned part, so that list, totals and CSV file agree."""
         first, after = super().moments
         return (max(first, self.kept_from), max(after, self.kept_from)) if self.kept_from else (first, after)
 
     def check_complete(self) -> None:
-        """For who has read the records one after another: raises PrunedError when some were pruned meanwhile.
+        """Raise PrunedError if rows of the period were pruned while the caller read them batch by batch.
 
-        Checkpoints are written in the transaction in which rows go, so whoever missed some finds them.
+        A checkpoint is written in the same transaction that deletes the rows, so no missed row goes unnoticed.
         """
         assert self.user.space_id is not None
         pruned = pruned_through(self.user.space_id)
@@ -86,14 +86,14 @@ class UsageLog(RequestLog[UsageRecord, UsageFilters]):
 
     @property
     def cut_at(self) -> datetime | None:
-        """Where rows begin, if some that are asked for are no longer kept, or may be."""
+        """The time before which rows are missing from this result because they were pruned; None if it is complete."""
         if self.filters.request_id:
             return None if self.page.records else self.kept_from
         return self.kept_from if self.kept_from and super().moments[0] < self.kept_from else None
 
     @property
     def cut_note(self) -> str:
-        """For people to read, where something is cut off."""
+        """A note for the page and the CSV file when `cut_at` is set; else empty."""
         if self.cut_at is None:
             return ""
         moment = date_format(self.cut_at.astimezone(self.zone), "DATETIME_FORMAT")
@@ -102,7 +102,7 @@ class UsageLog(RequestLog[UsageRecord, UsageFilters]):
 
     @cached_property
     def totals(self) -> Figures:
-        """The sum of the rows of the filter, as the dashboard adds up."""
+        """The sum of all matching rows, computed from roll-ups like the dashboard's."""
         if self.filters.request_id:
             return figures.sum_records(self.records)
         found = figures.total(self._named, *self.moments)
@@ -111,7 +111,7 @@ class UsageLog(RequestLog[UsageRecord, UsageFilters]):
         return found
 
     def _fetch(self, order: str, count: int, **bound: UUID) -> list[UsageRecord]:
-        """Rare rows are looked for in the hours whose sums say that they have some."""
+        """Use roll-ups as an index: only hours that have matching rows are scanned, so rare rows are found quickly."""
         asked, keys = self.filters, self.keys
         if asked.request_id or not (asked.model or asked.type or keys):
             return super()._fetch(order, count, **bound)
@@ -128,7 +128,7 @@ class UsageLog(RequestLog[UsageRecord, UsageFilters]):
 
     @property
     def _named(self) -> Scope:
-        """What the filter says, of keys those that bear the name."""
+        """The scope of all filters; of the token filter only the keys that have the name now."""
         keys = self.keys
         if keys is None:
             return self._scope
@@ -136,13 +136,13 @@ class UsageLog(RequestLog[UsageRecord, UsageFilters]):
 
     @property
     def _scope(self) -> Scope:
-        """What the filter says, but for keys."""
+        """The scope of all filters except the token filter."""
         asked = self.filters
         assert self.user.space_id is not None
         return Scope(space_id=self.user.space_id, user_ids=self._among(None), model=asked.model, kind=asked.type)
 
     def _among(self, people: frozenset[int] | None) -> frozenset[int] | None:
-        """Of these people, or of all, those whom the address names and the viewer may know of."""
+        """Return the user ids that `people`, the `user` filter and the viewer's permissions share; None means all."""
         sets = [people, self.people if self.filters.user else None]
         sets.append(None if self.is_whole_space else frozenset({self.user.pk}))
         named = [one for one in sets if one is not None]
@@ -155,7 +155,7 @@ class UsageLog(RequestLog[UsageRecord, UsageFilters]):
 
     @property
     def models(self) -> list[Choice]:
-        """What was used in the period, whatever else the filter says; and what the address names."""
+        """Options of the model filter: models used in the period, ignoring the other filters, and the current one."""
         assert self.user.space_id is not None
         own = None if self.is_whole_space else frozenset({self.user.pk})
         found = figures.totals_by(Scope(space_id=self.user.space_id, user_ids=own), self.moments, by="model")

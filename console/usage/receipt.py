@@ -1,4 +1,4 @@
-"""How one request was charged: the lines of which its cost is the sum, exact to the last digit."""
+"""The receipt of a request: lines that add up exactly to its cost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from usage.models import UsageRecord
 
 @dataclass(frozen=True)
 class ReceiptLine:
-    """One summand, in millionths of a nano-dollar."""
+    """A line of a receipt. `parts` are millionths of a nano-dollar, so that prices × tokens are exact integers."""
 
     label: str
     how: str
@@ -29,7 +29,7 @@ class ReceiptLine:
 
 @dataclass(frozen=True)
 class ReceiptId:
-    """Something to copy and to look up; `place` is its own in the page."""
+    """An id to copy, with a link to the log; `place` is the DOM id of its element, unique on the page."""
 
     label: str
     text: str
@@ -56,7 +56,7 @@ class Receipt:
 
     @property
     def before_usd(self) -> str:
-        """What was available had this request never been, nor held anything."""
+        """The available balance as it would be without this request."""
         return format_parts((self.record.available_after + self.record.cost) * PARTS_PER_NANO)
 
     @property
@@ -77,9 +77,9 @@ class Receipt:
 
 
 def receipt_of(record: UsageRecord) -> Receipt:
-    """The lines add up to the cost: prices × tokens, what was rounded up, and what else made it more or less.
+    """Return the lines of prices × tokens, rounding and adjustments, which add up to the cost.
 
-    A shortfall is the operators' to see; here one line says why the charge is less.
+    Members may not see the shortfall (operators do), so one line says that the charge was limited instead.
     """
     lines = [] if record.kind == UsageRecord.Kind.ERROR else _priced(record)
     due = (record.cost + record.shortfall) * PARTS_PER_NANO
@@ -126,7 +126,7 @@ def _how(term: Term) -> str:
 
 
 def _reason(record: UsageRecord, other: int) -> str:
-    """Why a charge is not what prices and tokens come to."""
+    """Return why the charge differs from prices × tokens."""
     if record.code == SWEPT:
         return _("Delivered before the request was cut off")
     if other < 0:

@@ -1,4 +1,4 @@
-"""The columns of the logs as files."""
+"""CSV export of the usage log."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from usage.models import UsageRecord
 
 
 def usage_sheet(log: UsageLog, *, has_bom: bool = False) -> Iterator[str]:
-    # The price snapshot stands in no column, and takes longer to read than all others.
     columns = _usage_columns(is_whole_space=log.is_whole_space)
-    return sheet(
-        columns, _checked_batches(log), has_bom=has_bom, note=" ".join(filter(None, [log.cut_note, log.keys_note]))
-    )
+    note = " ".join(filter(None, [log.cut_note, log.keys_note]))
+    return sheet(columns, _checked_batches(log), has_bom=has_bom, note=note)
 
 
 def _checked_batches(log: UsageLog) -> Iterator[list[UsageRecord]]:
-    """Breaks off at the end, before any sums, where a month of it was pruned while it was read."""
+    """Raise PrunedError after the last batch, before the line of sums, if rows were pruned during the export."""
+    # No column needs the price snapshot, and it takes longer to read than all other fields together.
     yield from batches(log.records.defer("price"))
     log.check_complete()
 

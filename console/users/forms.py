@@ -6,13 +6,13 @@ from django import forms
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from accounts.fields import DisplayNameField, NewPasswordField, UsernameField, refuse_similar
 from accounts.models import User
 from core.errors import BelowHeld, InsufficientPool, QuotaError, StaleTotal
+from core.fields import AmountField, DisplayNameField, NewPasswordField, UsernameField, refuse_similar
 from core.money import format_balance, format_exact
-from quotas.fields import AmountField
 from quotas.members import MemberChanges
 from quotas.models import Wallet
+from tenants.roles import Role
 from tenants.policies import can_demote, can_set_password
 
 
@@ -29,9 +29,9 @@ class AddUserForm(forms.Form):
 
 
 class EditUserForm(forms.Form):
-    """Knows what the dialog showed (`was_…`), so that only what a person changed is changed.
+    """Compares with the values that the dialog showed (`was_…`), so that only edited fields are saved.
 
-    A field that was not sent at all stays as it is.
+    A field missing from the POST keeps its value.
     """
 
     username = UsernameField(required=False)
@@ -50,28 +50,22 @@ class EditUserForm(forms.Form):
     def __init__(self, data: Any = None, *, member: User, actor: User) -> None:
         self.member = member
         self.actor = actor
-        super().__init__(data, initial=_shown(member))
-
-    def clean_username(self) -> str:
-        username: str = self.cleaned_data["username"]
-        if "username" in self.data and not username:
-            raise forms.ValidationError(UsernameField.default_error_messages["required"], "required")
-        return username
-
-    def clean_remaining(self) -> int | None:
-        nanos: int | None = self.cleaned_data["remaining"]
-        if "remaining" in self.data and nanos is None:
-            raise forms.ValidationError(_("Enter an amount of $0.00 or more."), "required")
-        return nanos
+        super().__init__(data, initial=_shown(member) if data is None else None)
 
     def clean(self) -> None:
+        # A field that was sent empty is an error; one that was not sent keeps its value.
+        if "username" in self.data and self.cleaned_data.get("username") == "":
+            self.add_error("username", UsernameField.default_error_messages["required"])
+        if "remaining" in self.data and self.cleaned_data.get("remaining", 0) is None:
+            self.add_error("remaining", _("Enter an amount of $0.00 or more."))
         if any(name in self.errors for name in ("was_total", "was_remaining", "was_admin")):
             raise forms.ValidationError(_("This form is out of date. Close it and open it again."), "stale")
-        if self._admin() is False and self.member.is_admin and not can_demote(self.actor, self.member):
+        if self._wants_admin() is False and self.member.role == Role.ADMIN and not can_demote(self.actor, self.member):
             self.add_error("admin", _("You cannot demote yourself."))
         if self.cleaned_data.get("password") and not can_set_password(self.actor, self.member):
             self.add_error("password", _("Change your own password in Personal Settings."))
-        refuse_similar(self, "password", self.cleaned_data.get("username") or self.member.username)
+        if self.cleaned_data.get("password"):
+            refuse_similar(self, "password", self.cleaned_data.get("username") or self.member.username)
 
     def changes(self) -> MemberChanges:
         remaining = self._sent("remaining")
@@ -83,14 +77,14 @@ class EditUserForm(forms.Form):
             password=self._sent("password"),
             remaining_nanos=remaining,
             was_total_nanos=self.cleaned_data["was_total"],
-            is_admin=self._admin(),
+            is_admin=self._wants_admin(),
         )
 
     def name_taken(self) -> None:
         self.add_error("username", _("This username is not available."))
 
     def quota_refused(self, error: QuotaError, *, pool: Wallet, wallet: Wallet) -> None:
-        """Say what stopped it, with the figures as they are now; what was typed stays."""
+        """Add the error, with current figures. StaleTotal also updates the hidden fields, so that a second POST works."""
         self.add_error("remaining", quota_message(error, pool=pool, wallet=wallet))
         if isinstance(error, StaleTotal):
             now = {"was_total": format_exact(wallet.total), "was_remaining": format_exact(wallet.remaining)}
@@ -99,8 +93,8 @@ class EditUserForm(forms.Form):
     def _sent(self, name: str) -> Any:
         return self.cleaned_data.get(name) if name in self.data else None
 
-    def _admin(self) -> bool | None:
-        """What the role shall be, or None when the switch was left as it was shown."""
+    def _wants_admin(self) -> bool | None:
+        """Return whether the member is to be an admin, or None if the switch was left as the dialog showed it."""
         wanted = self.cleaned_data.get("admin", False)
         shown = self.cleaned_data.get("was_admin")
         if not shown:
@@ -161,12 +155,14 @@ def quota_message(error: QuotaError, *, pool: Wallet, wallet: Wallet) -> str:
 
 
 def _shown(member: User) -> dict[str, Any]:
+    remaining, total = format_exact(member.wallet.remaining), format_exact(member.wallet.total)
+    is_admin = member.role == Role.ADMIN
     return {
         "username": member.username,
         "display_name": member.display_name,
-        "remaining": format_exact(member.wallet.remaining),
-        "admin": member.is_admin,
-        "was_total": format_exact(member.wallet.total),
-        "was_remaining": format_exact(member.wallet.remaining),
-        "was_admin": "true" if member.is_admin else "false",
+        "remaining": remaining,
+        "admin": is_admin,
+        "was_total": total,
+        "was_remaining": remaining,
+        "was_admin": "true" if is_admin else "false",
     }

@@ -1,4 +1,4 @@
-"""The list of a space's members: what its address says, and the addresses that it links to."""
+"""The list of a space's members: search, filters, sorting and pages from the query string."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from django.utils.functional import cached_property
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from accounts.models import Role, User
+from accounts.models import User
 from console.choices import Choice, Link
 from tenants.models import Space
+from tenants.roles import Role
 
 USERS_URL = "/space/users/"
 PAGE_SIZES = (10, 20, 50, 100)
@@ -40,7 +41,7 @@ class SortableColumn(NamedTuple):
 
 
 class _Pages(Paginator[User]):
-    """Sorts ids alone, and reads from the nearer end: OFFSET reads all that stands before a page."""
+    """Sorts ids only, and in the second half of the list from its end, because OFFSET reads all rows it skips."""
 
     def page(self, number: int | str) -> Page[User]:
         number = self.validate_number(number)
@@ -57,13 +58,13 @@ class _Pages(Paginator[User]):
 
 
 class Listing:
-    """One state of the list. `first`, if given, stands above the others, wherever its place would be."""
+    """One state of the list. `first`, a member just added, is shown on top regardless of the sort order."""
 
     def __init__(self, space: Space, query: QueryDict, *, first: User | None = None) -> None:
         self._space = space
         self._query = query
         self.first = first
-        # PostgreSQL takes no NUL; no username has one, so such a search finds nobody.
+        # PostgreSQL rejects NUL in text. No username has one, so such a search has no result.
         self._has_nul = "\0" in query.get("q", "")
         self.q: str = query.get("q", "").replace("\0", "").strip()
         self.status = _one_of(STATUSES, query.get("status"))
@@ -108,7 +109,7 @@ class Listing:
 
     @property
     def pages(self) -> list[tuple[int | None, str, bool]]:
-        """(number, address, is current); the number is None where some are left out."""
+        """(page number, URL, is current); the number is None for an ellipsis."""
         page = self.page
         numbers = page.paginator.get_elided_page_range(page.number, on_each_side=1, on_ends=1)
         return [
@@ -129,13 +130,13 @@ class Listing:
         return self.url(q="", status="", role="", page=1)
 
     def url(self, **changes: Any) -> str:
-        """The address of this state with some of it changed; what is as usual is left out."""
+        """Return the URL of this state with some parameters changed, without defaults."""
         state = {name: getattr(self, name) for name in ("q", "status", "role", "sort", "size")} | changes
         query = {name: value for name, value in state.items() if value != _DEFAULTS[name]}
         return f"{USERS_URL}?{urlencode(query)}" if query else USERS_URL
 
     def _found(self) -> QuerySet[User]:
-        """The members of the filter. % and _ are letters to it: icontains escapes them."""
+        """Return the matching members. The search is literal: icontains escapes the wildcards % and _."""
         members = members_of(self._space)
         if self._has_nul:
             return members.none()
@@ -158,12 +159,12 @@ class Listing:
 
 
 def members_of(space: Space) -> QuerySet[User]:
-    """The living members of a space with their wallets, without the manager, in one query."""
+    """Return the members of a space with their wallets, without the manager and deleted members."""
     return User.objects.filter(space=space, number__gt=1).select_related("wallet")
 
 
 def _one_of(allowed: Collection[str], asked: str | None, *, usual: str = "") -> str:
-    """A value that is none of the choices counts as not given."""
+    """Return the value if it is among the choices, else the default."""
     return asked if asked is not None and asked in allowed else usual
 
 

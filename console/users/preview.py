@@ -1,4 +1,4 @@
-"""What setting a member's remaining would come to. Advice for a person; set_remaining decides, under lock."""
+"""Preview of a change of a member's quota. It is not binding: set_remaining decides under the wallets' lock."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from quotas.models import Wallet
 
 @dataclass(frozen=True)
 class Preview:
-    """All nano-dollars. `short_nanos` is what the pool lacks, 0 when it is enough."""
+    """`short_nanos` is what the pool lacks, or 0; `max_nanos` is the highest remaining that can be set."""
 
     used_nanos: int
     remaining_nanos: int

@@ -1,4 +1,4 @@
-"""User Management: the list, its dialogs, and each of them as a plain page where there is no JavaScript."""
+"""User Management: the list of members and its dialogs, which are whole pages without JavaScript."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def user_edit(request: SpaceRequest, member: User) -> HttpResponse:
     pool = pool_of_request(request)
     shown = _preview_of(form, pool, member)
     if form.errors and shown.short_nanos and "remaining" not in form.errors:
-        # Told together with what else is wrong, not after that is mended.
+        # Report the insufficient pool together with the other errors, not only after they are corrected.
         short = InsufficientPool(available=pool.available, amount=shown.short_nanos)
         form.quota_refused(short, pool=pool, wallet=member.wallet)
     context = {
@@ -166,7 +166,7 @@ def user_status(request: SpaceRequest, member: User) -> HttpResponse:
     except MemberGoneError as error:
         record_refused_deed("member.status_set", error, actor=request.user, target=member)
         raise Http404 from None
-    # Status and wallet are apart: the wallet that the guard read is still right.
+    # Changing the status does not change the wallet, so the one loaded by member_view is still current.
     changed.wallet, member = member.wallet, changed
     text = _("%(name)s is enabled.") if member.is_active else _("%(name)s is disabled. Sign-in and API keys are off.")
     undo = "false" if member.is_active else "true"
@@ -198,7 +198,7 @@ def user_delete(request: SpaceRequest, member: User) -> HttpResponse:
 @get_or_post
 @member_view(can_reset_second_factor)
 def user_second_factor_reset(request: SpaceRequest, member: User) -> HttpResponse:
-    """For a member who lost app, passkeys and codes: the password alone signs in again."""
+    """Remove the second factor of a member who lost it; the password alone signs in again."""
     if request.method == "POST":
         try:
             was_on = reset_second_factor(target=member, actor=request.user)
@@ -217,7 +217,7 @@ def user_second_factor_reset(request: SpaceRequest, member: User) -> HttpRespons
 @require_POST
 @manager_view
 def security(request: SpaceRequest) -> HttpResponse:
-    """How the space's admins sign in; says what shall be, so a repeat changes nothing."""
+    """Require a second factor of admins or not. The POST carries the wanted state, so it is idempotent."""
     if not can_require_second_factor(request.user):
         raise PermissionDenied
     form = SecurityForm(request.POST)
@@ -247,7 +247,7 @@ def _done(
 
 
 def _done_context(request: SpaceRequest, *, row: User | None = None, listing: Listing | None = None) -> Context:
-    """What changed on the list behind the dialog: a row, or all of it."""
+    """Return the context of the out-of-band pieces: the changed row, or the whole list."""
     context: Context = {"row": row, "member": row, "pool": pool_of_request(request)}
     if listing is not None:
         first = listing.first.number if listing.first else None
@@ -266,7 +266,6 @@ def _user_created(request: SpaceRequest, member: User, password: str) -> HttpRes
 
 
 def _shown_listing(request: SpaceRequest, *, first: User | None = None) -> Listing:
-    """The list as the browser shows it behind the dialog."""
     return Listing(request.space, shown_query(request, USERS_URL), first=first)
 
 
@@ -279,7 +278,7 @@ def _with_wallet(request: SpaceRequest, member: User) -> User:
 
 
 def _preview_of(form: EditUserForm | PreviewForm, pool: Wallet, member: User) -> Preview:
-    """What was typed would come to this; of something unreadable, what is now, and why it cannot be read."""
+    """Preview the typed amount; if it cannot be parsed, show the current figures and the error."""
     try:
         remaining, error = parse_usd(str(form["remaining"].value() or "")), ""
     except AmountError:
