@@ -1,4 +1,4 @@
-"""What the money tests share: whole values to compare before and after, and short names for amounts."""
+"""Helpers for tests about money: snapshots of a space's rows to compare before and after, and short names."""
 
 from __future__ import annotations
 
@@ -17,15 +17,21 @@ from usage.models import HourlyUsage, UsageRecord
 
 USD = NANOS_PER_USD
 CALL = Call(model="gpt-4o-mini", input_tokens=1000, output_tokens=200)
-KEPT: list[type[Model]] = [Wallet, Transfer, Hold, UsageRecord, HourlyUsage, AuditEvent, User]
+SNAPSHOT_MODELS: list[type[Model]] = [Wallet, Transfer, Hold, UsageRecord, HourlyUsage, AuditEvent, User]
 
 Figures = tuple[int, int, int, int]
 
 
 def books(space: Space) -> dict[str, list[dict[str, Any]]]:
-    """Every row that a movement of money could touch: to show that none was. That one was refused is no movement."""
-    kept = {model.__name__: list(model._base_manager.filter(space=space).order_by("pk").values()) for model in KEPT}
-    return kept | {"AuditEvent": [event for event in kept["AuditEvent"] if not event["refusal"]]}
+    """A snapshot of every row that a transfer or charge could write, to assert that nothing was written.
+
+    Audit events of refusals are left out, because a refused deed may record one.
+    """
+    rows = {
+        model.__name__: list(model._base_manager.filter(space=space).order_by("pk").values())
+        for model in SNAPSHOT_MODELS
+    }
+    return rows | {"AuditEvent": [event for event in rows["AuditEvent"] if not event["refusal"]]}
 
 
 def figures(owner: User | Space) -> Figures:
@@ -40,7 +46,7 @@ def journal(space: Space) -> list[tuple[str, int]]:
 
 
 def conserved(space: Space) -> tuple[int, int]:
-    """The pool's total, and what all parts of it come to: the same figure at every commit."""
+    """The pool's total and the sum of all its parts, which must be equal after every commit."""
     pool = pool_of(space)
     members = Wallet.objects.filter(space=space, kind=Wallet.Kind.MEMBER)
     living = sum(wallet.remaining + wallet.spent for wallet in members if not wallet.is_closed)

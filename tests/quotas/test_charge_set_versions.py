@@ -1,4 +1,4 @@
-"""Each version of PostgreSQL's function is what its migration installs, on a database that has got so far."""
+"""Each migration installs its own version of the PostgreSQL function, and that version works at that migration."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ STEPS: list[tuple[Target, str]] = [
     (("quotas", "0006_charge_set"), "charge_set_v4.sql"),
     (("quotas", "0007_charge_set"), "charge_set_v5.sql"),
 ]
-# A database that a migration has run on keeps that version: a file that is edited afterwards reaches fresh ones alone.
+# A migration runs once per database, so editing an installed file would change new databases only.
 CHECKSUMS = {
     "charge_set_v1.sql": "40bae7f26020e69b",
     "charge_set_v2.sql": "061b58864393586d",
@@ -48,7 +48,7 @@ CHECKSUMS = {
 
 @pytest.fixture
 def fresh() -> Iterator[Fresh]:
-    """An empty database, which Django asks meanwhile; and a connection of the test's own to it."""
+    """Point Django's connection at an empty database; yields a second connection to the same database."""
     drop = f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)"
     usual = connection.settings_dict["NAME"]
     with connection.cursor() as cursor:
@@ -69,7 +69,7 @@ def fresh() -> Iterator[Fresh]:
 
 
 def migrate(*targets: Target) -> Any:
-    """The models as they are at these migrations, or at the newest."""
+    """Migrate to these targets, or to the newest, and return the models of that state."""
     executor = MigrationExecutor(connection)
     wanted = list(targets) or executor.loader.graph.leaf_nodes()
     executor.migrate(wanted)
@@ -81,12 +81,15 @@ def body_of(file: str) -> str:
 
 
 def installed(fresh: Fresh) -> list[str]:
-    """The bodies of the function that are there: one, or none."""
+    """The bodies of the installed functions of this name: one, or none before the first migration."""
     return [row["prosrc"] for row in fresh.execute("SELECT prosrc FROM pg_proc WHERE proname = 'quotas_charge_set'")]
 
 
 def make_member(models: Any) -> int:
-    """Returns the space of a member with an API key and $5.00; models of migrations have no services."""
+    """Create a member with an API key and $5.00 and return their space's id.
+
+    Rows are created directly, because services do not work with the models of a migration state.
+    """
     now = timezone.now()
     space = models.get_model("tenants", "Space").objects.create(name="steps", created_at=now)
     user = models.get_model("accounts", "User").objects.create(username="jun", space=space, number=2)
@@ -100,7 +103,7 @@ def make_member(models: Any) -> int:
 
 
 def charge(fresh: Fresh, space_id: int) -> list[Any]:
-    """The outcomes of a hold, and of its settlement."""
+    """Hold, then settle; return both outcomes."""
     request = new_id()
     hold = {"place": 0, "record": new_id(), "request": request, "space": space_id, "hash": HASH, "address": None}
     hold |= {"model": "m", "least": 1, "most": USD, "lifetime_s": 60, "status": 0, "code": ""}
@@ -112,7 +115,7 @@ def charge(fresh: Fresh, space_id: int) -> list[Any]:
 
 
 def call(fresh: Fresh, **orders: dict[str, Any]) -> dict[str, Any]:
-    """Call whichever version is installed: the first two take JSON, later ones an array for each column."""
+    """Call the installed version: versions 1 and 2 take JSON, later ones an array per column."""
     parameters = fresh.execute(
         """
         SELECT name, format_type(type, NULL) AS type
@@ -141,7 +144,7 @@ def as_json(order: dict[str, Any] | None) -> str:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.postgresql("SQLite has no such functions")
-def test_a_database_at_any_migration_has_its_version_and_migrates_on(fresh: Fresh) -> None:
+def test_a_database_at_any_migration_has_that_version_and_can_be_migrated_further(fresh: Fresh) -> None:
     space_id = 0
     for target, file in STEPS:
         models = migrate(target)
@@ -163,7 +166,7 @@ def test_a_database_at_any_migration_has_its_version_and_migrates_on(fresh: Fres
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.postgresql("SQLite has no such functions")
-def test_a_migration_that_is_undone_brings_back_the_version_before(fresh: Fresh) -> None:
+def test_reversing_a_migration_installs_the_previous_version(fresh: Fresh) -> None:
     migrate(STEPS[-1][0])
     undone = {
         ("quotas", "0006_charge_set"): "charge_set_v4.sql",
@@ -179,21 +182,21 @@ def test_a_migration_that_is_undone_brings_back_the_version_before(fresh: Fresh)
     assert installed(fresh) == []
 
 
-def test_the_newest_version_is_what_the_declarations_and_rules_render_to() -> None:
-    """A change of either is a new version: docs/developers.md, "The set function"."""
+def test_the_newest_version_equals_what_is_rendered_from_declarations_and_rules() -> None:
+    """A change of either needs a new version: see docs/developers.md, "The set function"."""
     assert (SQL / STEPS[-1][1]).read_text() == charge_set.render()
 
 
 @pytest.mark.django_db
 @pytest.mark.postgresql("SQLite has no such functions")
-def test_a_relay_of_the_version_before_can_still_call_by_position() -> None:
-    """It is restarted after the migration, and settles meanwhile."""
+def test_a_relay_of_the_previous_version_can_still_call_by_position() -> None:
+    """Relays are restarted after the migration, and settle requests in between."""
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT * FROM quotas_charge_set(now(), %s, %s{', %s' * 34})", ["{}", False, *["{}"] * 34])
         assert cursor.fetchall() == []
 
 
-def test_a_version_never_changes_once_a_migration_installs_it() -> None:
+def test_an_installed_version_never_changes() -> None:
     files = sorted(SQL.glob("charge_set_v*.sql"))
 
     assert {file.name: sha256(file.read_bytes()).hexdigest()[:16] for file in files} == CHECKSUMS

@@ -25,7 +25,7 @@ from tests.factories import MemberFactory
 from tests.quotas.books import CALL, USD, books, conserved, figures, journal
 from usage.models import HourlyUsage, UsageRecord
 
-# The cast: a pool of $500.00 of which Jun, the member, has $5.00.
+# Fixtures: a pool of $500.00, of which the member "jun" has $5.00.
 
 FAILED = Call(model="gpt-4o-mini", status=502, code="upstream_error")
 NOON = datetime(2026, 5, 4, 12, 30, tzinfo=UTC)
@@ -102,7 +102,7 @@ def test_a_members_hold_does_not_draw_on_the_pool(member: User) -> None:
 
 
 @pytest.mark.parametrize("nanos", [0, -1])
-def test_a_hold_of_nothing_is_refused(member: User, nanos: int) -> None:
+def test_a_hold_of_zero_or_less_is_refused(member: User, nanos: int) -> None:
     with pytest.raises(QuotaError, match="more than zero"):
         _hold(member, nanos)
 
@@ -144,7 +144,7 @@ def test_a_swept_request_cannot_be_held_again(member: User) -> None:
 # Settle.
 
 
-def test_settling_charges_the_cost_and_lets_go_of_the_rest(member: User) -> None:
+def test_settling_charges_the_cost_and_releases_the_rest(member: User) -> None:
     request_id = _hold(member, 2 * USD)
 
     record = _settle(member, request_id, 1_250_000_000)
@@ -412,7 +412,7 @@ def test_a_release_after_a_sweep_does_nothing(member: User) -> None:
     assert books(member.space) == before
 
 
-# Who may spend, and what was in flight when they no longer may.
+# Users who may not spend, and their holds in flight.
 
 
 def _disable(member: User, manager: User) -> None:
@@ -429,7 +429,7 @@ def _suspend(member: User, manager: User) -> None:
 
 
 @pytest.mark.parametrize("stop", [_disable, _delete, _suspend])
-def test_who_may_not_spend_any_more_gets_no_new_hold(member: User, manager: User, stop) -> None:
+def test_a_disabled_deleted_or_suspended_member_gets_no_new_hold(member: User, manager: User, stop) -> None:
     in_flight = _hold(member, 1 * USD)
     stop(member, manager)
     before = books(member.space)
@@ -442,7 +442,7 @@ def test_who_may_not_spend_any_more_gets_no_new_hold(member: User, manager: User
 
 
 @pytest.mark.parametrize("stop", [_disable, _delete, _suspend])
-def test_what_was_in_flight_settles_all_the_same(member: User, manager: User, stop) -> None:
+def test_a_hold_in_flight_settles_although_its_member_may_no_longer_spend(member: User, manager: User, stop) -> None:
     request_id = _hold(member, 2 * USD)
     stop(member, manager)
 
@@ -501,7 +501,9 @@ def test_the_rest_of_a_deleted_members_hold_returns_as_a_transfer_without_an_act
     assert (returned.member_total_after, returned.member_remaining_after) == (1_250_000_000, 0)
 
 
-def test_a_deleted_members_released_hold_returns_to_the_pool_whole(space: Space, member: User, manager: User) -> None:
+def test_a_deleted_members_released_hold_returns_to_the_pool_completely(
+    space: Space, member: User, manager: User
+) -> None:
     request_id = _hold(member, 2 * USD)
     _delete(member, manager)
 
@@ -590,7 +592,7 @@ def _rolled_up(user: User) -> list[tuple[Any, ...]]:
     )
 
 
-def test_the_hours_figures_are_what_its_log_rows_come_to(member: User) -> None:
+def test_an_hours_figures_are_the_sum_of_its_usage_records(member: User) -> None:
     with origin.acting(moment=NOON):
         _settle(member, _hold(member, 1 * USD), 300)
         _settle(member, _hold(member, 1 * USD), 20)
@@ -668,10 +670,10 @@ def test_each_member_spends_their_own(space: Space, member: User, manager: User)
     assert conserved(space) == (500 * USD, 500 * USD)
 
 
-# What a worker tells in the wrong order, or an upstream absurdly.
+# Renewals out of order, and implausible costs.
 
 
-def test_a_late_renewal_lowers_nothing(member: User) -> None:
+def test_a_renewal_out_of_order_lowers_nothing(member: User) -> None:
     request_id = _hold(member, 2 * USD)
     for accrued in (9, 1):
         renew(space_id=member.space_id, request_id=request_id, delivered_bytes=accrued, accrued_nanos=accrued)
@@ -688,7 +690,7 @@ def test_a_renewal_beyond_the_hold_keeps_it_alive_and_accrues_the_hold(member: U
     assert kept and Hold.objects.get().accrued == 2 * USD
 
 
-def test_a_cost_beyond_all_bounds_is_charged_as_far_as_the_money_goes(member: User) -> None:
+def test_an_implausible_cost_is_charged_up_to_what_is_available(member: User) -> None:
     request_id = _hold(member, 2 * USD)
 
     record = _settle(member, request_id, 10**30)

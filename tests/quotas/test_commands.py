@@ -51,7 +51,7 @@ def test_create_space_makes_space_manager_and_grant(monkeypatch: Any) -> None:
         ({"name": " "}, "--name"),
     ],
 )
-def test_create_space_refuses_in_words_and_leaves_nothing(
+def test_create_space_with_invalid_input_says_why_and_creates_nothing(
     monkeypatch: Any, space: Space, options: dict[str, str], text: str
 ) -> None:
     with pytest.raises(CommandError, match=text):
@@ -83,7 +83,7 @@ def test_a_grant_with_a_key_is_made_once(space: Space) -> None:
         (["--space=Halcyon Labs", "--amount=x"], "not a number"),
         (["--space=Halcyon Labs", "--amount=0"], "must not be zero"),
         (["--space=Halcyon Labs", "--amount=-500.01"], r"only \$500.00 is available"),
-        (["--space=Halcyon Labs", "--amount=999999999"], "more fits"),
+        (["--space=Halcyon Labs", "--amount=999999999"], "can take at most"),
     ],
 )
 def test_a_wrong_grant_says_why(space: Space, args: list[str], text: str) -> None:
@@ -112,7 +112,7 @@ def test_the_demo_is_made_once_and_its_books_balance() -> None:
 
 
 @pytest.mark.postgresql("SQLite keeps one table")
-def test_no_row_of_the_demo_has_to_move_to_its_month() -> None:
+def test_the_demo_writes_no_row_into_the_default_partition() -> None:
     run("demo")
 
     assert make_ahead() == []

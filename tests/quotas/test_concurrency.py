@@ -1,4 +1,4 @@
-"""Many at once, on real connections: the database decides, and the books balance afterwards."""
+"""Race conditions: deeds run in threads with connections of their own, and the books balance afterwards."""
 
 from __future__ import annotations
 
@@ -54,9 +54,10 @@ REFUSALS = (
 
 
 def together(*steps: Callable[[], object]) -> list[object]:
-    """Take all steps at one moment, each in a thread with a connection of its own; what each came to or was refused by.
+    """Run all steps at the same time, each in a thread with its own connection.
 
-    Anything else, a deadlock or a locked database for one, fails the test.
+    Returns each step's result, or the refusal that it raised. Any other exception, such as a deadlock or "database is
+    locked", fails the test.
     """
     start = Barrier(len(steps))
 
@@ -134,7 +135,7 @@ def test_grants_revokes_allocations_and_the_managers_spending_never_overdraw_the
     assert_balanced(space)
 
 
-def test_one_wallet_that_covers_37_holds_passes_37_of_200(space: Space, manager: User, member: User) -> None:
+def test_a_wallet_that_covers_37_holds_accepts_37_of_200(space: Space, manager: User, member: User) -> None:
     setting(member, 37 * USD + USD - 1, manager)()
     steps = [holding(member, USD) for _ in range(200)]
 
@@ -232,7 +233,9 @@ def test_deleting_a_member_while_their_requests_settle_loses_no_money(space: Spa
     assert_balanced(space)
 
 
-def test_deleting_a_member_while_their_quota_is_set_and_held_ends_in_one_order(space: Space, manager: User) -> None:
+def test_deleting_a_member_while_their_quota_is_set_and_held_succeeds_once_without_deadlock(
+    space: Space, manager: User
+) -> None:
     for _ in range(8):
         member = MemberFactory.create(space=space, usd=10)
         changes = MemberChanges(remaining_nanos=30 * USD)

@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order, the books balance after each step."""
+"""Stateful property test: after each step of any sequence of deeds and requests, the books balance."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from usage.models import HourlyUsage, UsageRecord
 
 AMOUNTS = st.integers(1, 12) | st.integers(1, 10**12)
 REMAININGS = st.just(0) | AMOUNTS
-# Tenths of what there is: most holds are possible, and the limit itself and what lies beyond are met often.
+# Amounts in tenths of what is available: most succeed, and the limit and amounts above it are drawn often.
 TENTHS = st.sampled_from([1, 2, 3, 5, 10, 11, 40])
 COSTS = st.just(0) | TENTHS
 LIFETIMES_S = st.sampled_from([1000, 10])
@@ -47,7 +47,7 @@ WHICH = st.integers(0, 99)
 
 
 class Books(RuleBasedStateMachine):
-    """One space in one transaction, undone at the end of each story."""
+    """One space in one transaction, which is rolled back at the end of each example."""
 
     space: Space
     manager: User
@@ -74,7 +74,7 @@ class Books(RuleBasedStateMachine):
         for flying in Hold.objects.all():
             self._renew(flying.pk, flying.amount // 2, 1000)
 
-    # What operators, managers and admins do.
+    # Deeds of operators, managers and admins.
 
     @rule(amount=AMOUNTS)
     def grant_to_the_pool(self, amount: int) -> None:
@@ -102,7 +102,7 @@ class Books(RuleBasedStateMachine):
             if remaining - wallet.remaining > pool.available
             else None
         )
-        # Without a difference there is no transfer that would remember the key.
+        # Without a difference no transfer stores the idempotency key, so a replay would not be recognised.
         self._does(
             lambda: set_remaining(member=member, remaining_nanos=remaining, actor=self.manager, key=key),
             refused=refused,
@@ -138,7 +138,7 @@ class Books(RuleBasedStateMachine):
         self._settle(flying.pk, cost)
         assert pool_of(self.space).available == free + max(0, flying.amount - cost)
 
-    # What requests do.
+    # Steps of requests.
 
     @rule(which=WHICH, tenths=TENTHS, lifetime_s=LIFETIMES_S)
     def hold_for_a_request(self, which: int, tenths: int, lifetime_s: int) -> None:
@@ -168,7 +168,7 @@ class Books(RuleBasedStateMachine):
     @precondition(lambda self: self.requests)
     @rule(which=WHICH, cost=REMAININGS)
     def settle_a_request(self, which: int, cost: int) -> None:
-        """Of those in flight, swept, settled and released before: never more than it cost, once."""
+        """Whether it is in flight, swept, settled or released, a request is charged at most its cost, once."""
         request_id = self._request(which)
         rows = UsageRecord.objects.filter(request_id=request_id)
         before, charged = self._spent(), sum(rows.values_list("cost", flat=True))
@@ -229,7 +229,7 @@ class Books(RuleBasedStateMachine):
             note(f"refused: {error!r}")
         assert books(self.space) == before
 
-    # What holds after each step.
+    # Invariants.
 
     @invariant()
     def no_figure_is_negative_and_all_are_what_the_records_come_to(self) -> None:
@@ -261,7 +261,7 @@ class Books(RuleBasedStateMachine):
         assert (hours["requests__sum"] or 0, hours["cost__sum"]) == (log["pk__count"], log["cost__sum"])
 
     def _records(self) -> tuple[Counter[UUID], Counter[UUID], Counter[UUID]]:
-        """What each wallet was moved, has spent and holds, by the journal, the log and the holds."""
+        """Transferred, spent and held nanos by wallet, summed from transfers, usage records and holds."""
         moved: Counter[UUID] = Counter()
         spent: Counter[UUID] = Counter()
         held: Counter[UUID] = Counter()
@@ -289,7 +289,7 @@ class Books(RuleBasedStateMachine):
     def _does(
         self, step: Callable[[], Any], *, refused: type[QuotaError] | None = None, is_replayed: bool = True
     ) -> Any:
-        """Take a step that succeeds, to be repeated later; or see that it is refused and changes nothing."""
+        """Run a step and keep it for replay; or, with `refused`, assert that it raises that and writes nothing."""
         if refused is None:
             done = step()
             if is_replayed:
@@ -318,7 +318,7 @@ class Books(RuleBasedStateMachine):
         return self.requests[which % len(self.requests)]
 
     def _due(self) -> QuerySet[Hold]:
-        """A minute from now; those that live for 1000 seconds are not."""
+        """Holds that are expired in a minute, which excludes those with a lifetime of 1000 seconds."""
         return Hold.objects.filter(space=self._space_id(), expires_at__lte=timezone.now() + timedelta(seconds=60))
 
     def _sweep(self) -> None:

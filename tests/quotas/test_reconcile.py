@@ -22,13 +22,13 @@ from usage.models import HourlyUsage
 
 
 def _drift(statement: str) -> None:
-    """Change figures as no code of ours does."""
+    """Corrupt stored figures with raw SQL, which no code of the product does."""
     with connection.cursor() as cursor:
         cursor.execute(statement)
 
 
-def _ran() -> tuple[int, str, str]:
-    """(exit code, what it said, what it complained of) of the command."""
+def _run_command() -> tuple[int, str, str]:
+    """Run the command and return (exit code, stdout, stderr)."""
     out, err = StringIO(), StringIO()
     try:
         call_command("reconcile", stdout=out, stderr=err)
@@ -54,12 +54,12 @@ def busy(space: Space, manager: User, member: User, admin_member: User, charged:
     return space
 
 
-def test_balanced_books_end_with_0_and_one_line(busy: Space) -> None:
-    assert _ran() == (0, "The books balance: 1 space.\n", "")
+def test_the_command_exits_0_with_one_line_when_the_books_balance(busy: Space) -> None:
+    assert _run_command() == (0, "The books balance: 1 space.\n", "")
 
 
 def test_all_spaces_are_compared(busy: Space, stranger: User) -> None:
-    assert _ran() == (0, "The books balance: 2 spaces.\n", "")
+    assert _run_command() == (0, "The books balance: 2 spaces.\n", "")
 
 
 def test_a_balanced_outcome_is_kept(busy: Space) -> None:
@@ -111,19 +111,19 @@ def test_a_deleted_members_figure_that_drifted_is_found(busy: Space, admin_membe
     assert [difference.figure for difference in reconcile(busy)] == ["total", "spent"]
 
 
-def test_the_command_names_the_space_and_the_figure_and_ends_with_1(busy: Space) -> None:
+def test_the_command_exits_1_and_names_the_space_and_the_figure_that_differs(busy: Space) -> None:
     pool = pool_of(busy)
     _drift("UPDATE quotas_wallet SET spent = spent + 1 WHERE kind = 'pool'")
 
-    code, said, complained = _ran()
-    assert (code, complained) == (1, "The books differ in 1 figure.\n")
-    assert said == f"Halcyon Labs: wallet {pool.pk}: spent is 3000000001, the records come to 3000000000\n"
+    code, out, err = _run_command()
+    assert (code, err) == (1, "The books differ in 1 figure.\n")
+    assert out == f"Halcyon Labs: wallet {pool.pk}: spent is 3000000001, the records come to 3000000000\n"
 
 
 def test_the_command_counts_the_figures_that_differ(busy: Space) -> None:
     _drift("UPDATE quotas_wallet SET total = total + 1, spent = spent + 1 WHERE kind = 'pool'")
 
-    assert _ran()[2] == "The books differ in 2 figures.\n"
+    assert _run_command()[2] == "The books differ in 2 figures.\n"
 
 
 def test_the_outcome_of_books_that_differ_is_kept_with_the_figures(busy: Space) -> None:
@@ -149,7 +149,7 @@ def test_an_hours_figure_that_drifted_is_found_and_named(busy: Space, member: Us
     assert _found(busy) == [(f"usage of {member.pk} {NIL} gpt-4o-mini", figure, right + 1, right)]
 
 
-def test_an_hour_that_is_missing_is_found(busy: Space, member: User) -> None:
+def test_a_missing_hour_is_found(busy: Space, member: User) -> None:
     HourlyUsage.objects.filter(user_id=member.pk).delete()
 
     assert {(found.figure, found.stored, found.computed) for found in reconcile(busy)} == {
@@ -160,7 +160,7 @@ def test_an_hour_that_is_missing_is_found(busy: Space, member: User) -> None:
     }
 
 
-def test_a_hold_that_vanished_is_found(busy: Space, member: User) -> None:
+def test_a_missing_hold_is_found(busy: Space, member: User) -> None:
     _drift(f"DELETE FROM quotas_hold WHERE user_id = {member.pk}")
 
     assert [(found.figure, found.stored, found.computed) for found in reconcile(busy)] == [("held", USD, 0)]
@@ -186,7 +186,7 @@ def test_one_spaces_drift_does_not_keep_another_from_being_compared(busy: Space)
     later = SpaceFactory.create(name="Later")
     _drift(f"UPDATE quotas_wallet SET spent = spent + 1 WHERE space_id = {busy.pk} AND kind = 'pool'")
 
-    assert _ran()[0] == 1
+    assert _run_command()[0] == 1
     assert list(Reconciliation.objects.order_by("id").values_list("space", "is_balanced")) == [
         (busy.pk, False),
         (later.pk, True),

@@ -29,14 +29,14 @@ from tenants.models import Space
 from tests.factories import PASSWORD, MemberFactory, SpaceFactory, charge
 from tests.quotas.books import CALL, USD, books, conserved, figures, journal
 
-# The cast: a pool of $500.00 of which Jun, the member, has $5.00.
+# Fixtures: a pool of $500.00, of which the member "jun" has $5.00.
 
 
 def _hold(user: User, nanos: int) -> None:
     hold(request_id=new_id(), user=user, amount_nanos=nanos, call=CALL)
 
 
-# Rule 1: available = total - allocated - manager's spent - manager's held.
+# Pool: available = total - allocated - manager's spent - manager's held.
 
 
 def test_the_pools_available_is_what_it_neither_allocated_nor_its_manager_spends(
@@ -65,7 +65,7 @@ def test_the_database_refuses_a_negative_figure(member: User, figure: str) -> No
     assert figures(member) == (5 * USD, 0, 0, 0)
 
 
-# Rules 2 to 4: setting Remaining.
+# Setting a member's remaining.
 
 
 def test_a_members_total_is_allocations_less_reclaims_and_remaining_is_total_less_spent(
@@ -88,8 +88,8 @@ def test_raising_remaining_moves_the_difference_as_one_transfer_with_the_balance
 
     assert transfer == Transfer.objects.first()
     assert transfer is not None
-    assert _told(transfer) == ("allocate", 6_250_000_000, "jun", 2, "mira", "")
-    assert _after(transfer) == (500 * USD, 488_750_000_000, 11_250_000_000, 10 * USD)
+    assert _facts(transfer) == ("allocate", 6_250_000_000, "jun", 2, "mira", "")
+    assert _balances_after(transfer) == (500 * USD, 488_750_000_000, 11_250_000_000, 10 * USD)
     assert (transfer.source, transfer.target) == (pool_of(space), Wallet.objects.get(user=member))
     assert figures(member) == (11_250_000_000, 0, 1_250_000_000, 0)
     assert figures(space) == (500 * USD, 11_250_000_000, 0, 0)
@@ -101,8 +101,8 @@ def test_lowering_remaining_moves_the_difference_back_as_one_transfer_with_the_b
     transfer = set_remaining(member=member, remaining_nanos=1 * USD, actor=manager).transfer
 
     assert transfer is not None
-    assert _told(transfer) == ("reclaim", 2_750_000_000, "jun", 2, "mira", "")
-    assert _after(transfer) == (500 * USD, 497_750_000_000, 2_250_000_000, 1 * USD)
+    assert _facts(transfer) == ("reclaim", 2_750_000_000, "jun", 2, "mira", "")
+    assert _balances_after(transfer) == (500 * USD, 497_750_000_000, 2_250_000_000, 1 * USD)
     assert (transfer.source, transfer.target) == (Wallet.objects.get(user=member), pool_of(space))
     assert figures(member) == (2_250_000_000, 0, 1_250_000_000, 0)
     assert figures(space) == (500 * USD, 2_250_000_000, 0, 0)
@@ -165,7 +165,9 @@ def test_a_total_that_somebody_else_changed_is_refused_with_the_new_figures(
     assert books(member.space) == before
 
 
-def test_spending_since_the_form_was_shown_makes_no_total_stale(member: User, manager: User, charged: None) -> None:
+def test_spending_since_the_form_was_shown_does_not_make_the_total_stale(
+    member: User, manager: User, charged: None
+) -> None:
     set_remaining(member=member, remaining_nanos=9 * USD, was_total_nanos=5 * USD, actor=manager)
 
     assert figures(member) == (10_250_000_000, 0, 1_250_000_000, 0)
@@ -188,7 +190,7 @@ def test_an_edit_whose_amount_is_refused_changes_no_name_either(member: User, ma
     assert books(member.space) == before
 
 
-# Rule 5: an allocation above the pool's available.
+# Allocations above the pool's available.
 
 
 def test_an_allocation_above_the_pools_available_is_refused_with_the_figure(
@@ -227,7 +229,7 @@ def test_an_admin_sets_their_own_remaining_out_of_the_pool(space: Space, admin_m
     assert figures(space) == (500 * USD, 100 * USD, 0, 0)
 
 
-# Rule 6: disabling.
+# Disabling a member.
 
 
 def test_disabling_moves_no_money(member: User, manager: User, charged: None) -> None:
@@ -247,7 +249,7 @@ def test_quota_of_a_disabled_member_is_reclaimed(member: User, manager: User) ->
     assert figures(member.space) == (500 * USD, 0, 0, 0)
 
 
-# Rule 7: deleting.
+# Deleting a member.
 
 
 def test_deleting_returns_what_is_free_and_leaves_what_was_spent_allocated(
@@ -256,8 +258,8 @@ def test_deleting_returns_what_is_free_and_leaves_what_was_spent_allocated(
     transfer = delete_member(member=member, actor=manager)
 
     assert transfer is not None
-    assert _told(transfer) == ("return", 3_750_000_000, "jun", 2, "mira", "")
-    assert _after(transfer) == (500 * USD, 498_750_000_000, 1_250_000_000, 0)
+    assert _facts(transfer) == ("return", 3_750_000_000, "jun", 2, "mira", "")
+    assert _balances_after(transfer) == (500 * USD, 498_750_000_000, 1_250_000_000, 0)
     assert figures(member) == (1_250_000_000, 0, 1_250_000_000, 0)
     assert figures(space) == (500 * USD, 1_250_000_000, 0, 0)
     assert Wallet.objects.get(user=member).is_closed
@@ -306,7 +308,7 @@ def test_the_journal_keeps_the_name_that_a_deleted_member_had(space: Space, memb
     assert list(named) == [("allocate", "jun"), ("return", "june")]
 
 
-# Rule 9: keys.
+# Idempotency keys.
 
 
 def test_a_grant_repeated_with_its_key_moves_nothing_and_returns_the_first(space: Space, operator: User) -> None:
@@ -390,7 +392,7 @@ def test_a_key_that_moved_another_members_money_is_refused(member: User, admin_m
     assert books(member.space) == before
 
 
-# Rule 10: the journal only grows.
+# Transfers are append-only.
 
 
 def test_a_transfer_can_be_neither_changed_nor_deleted(member: User) -> None:
@@ -404,7 +406,7 @@ def test_a_transfer_can_be_neither_changed_nor_deleted(member: User) -> None:
     assert books(member.space) == before
 
 
-# Rule 13: operators grant and revoke.
+# Operators grant and revoke.
 
 
 def test_a_grant_raises_the_pools_total_as_one_transfer_with_the_balances_after(
@@ -412,8 +414,8 @@ def test_a_grant_raises_the_pools_total_as_one_transfer_with_the_balances_after(
 ) -> None:
     transfer = grant(space=space, amount_nanos=20 * USD, reason="May", actor=operator)
 
-    assert _told(transfer) == ("grant", 20 * USD, "", None, "operator", "May")
-    assert _after(transfer) == (520 * USD, 515 * USD, None, None)
+    assert _facts(transfer) == ("grant", 20 * USD, "", None, "operator", "May")
+    assert _balances_after(transfer) == (520 * USD, 515 * USD, None, None)
     assert (transfer.source, transfer.target) == (None, pool_of(space))
     assert figures(space) == (520 * USD, 5 * USD, 0, 0)
 
@@ -430,15 +432,15 @@ def test_a_revoke_takes_all_that_is_available_and_not_a_nano_more(
     assert (refusal.value.available, refusal.value.amount, books(space)) == (490 * USD, 490 * USD + 1, before)
 
     transfer = revoke(space=space, amount_nanos=490 * USD, reason="Unpaid", actor=operator)
-    assert _told(transfer) == ("revoke", 490 * USD, "", None, "operator", "Unpaid")
-    assert _after(transfer) == (10 * USD, 0, None, None)
+    assert _facts(transfer) == ("revoke", 490 * USD, "", None, "operator", "Unpaid")
+    assert _balances_after(transfer) == (10 * USD, 0, None, None)
     assert (transfer.source, transfer.target) == (pool_of(space), None)
     assert figures(space) == (10 * USD, 5 * USD, 3 * USD, 2 * USD)
 
 
 @pytest.mark.parametrize("nanos", [0, -1, MAX_AMOUNT_NANOS + 1])
 @pytest.mark.parametrize("move", [grant, revoke])
-def test_an_amount_of_nothing_less_or_beyond_the_limit_is_refused(space: Space, move, nanos: int) -> None:
+def test_an_amount_of_zero_or_less_or_beyond_the_limit_is_refused(space: Space, move, nanos: int) -> None:
     before = books(space)
 
     with pytest.raises(QuotaError, match="amount must be"):
@@ -467,7 +469,7 @@ def test_a_space_whose_first_grant_is_too_large_is_not_made(db: None) -> None:
     assert not User.everyone.filter(username="m").exists()
 
 
-# The audit trail belongs to the move.
+# A transfer and its audit event are one transaction.
 
 
 def test_a_move_leaves_an_audit_event_with_actor_target_before_and_after(
@@ -511,7 +513,7 @@ def test_a_move_whose_audit_event_cannot_be_written_does_not_happen(space: Space
 
 
 def _refuse_audit_events() -> None:
-    """Like a full disk, in the database itself; gone with the test's transaction."""
+    """Make every INSERT of an audit event fail with a trigger, which the test's rollback removes."""
     refusal = {
         "sqlite": "BEGIN SELECT RAISE(ABORT, 'no more audit events'); END",
         "postgresql": "FOR EACH ROW EXECUTE FUNCTION refuse_change()",
@@ -520,7 +522,7 @@ def _refuse_audit_events() -> None:
         cursor.execute(f"CREATE TRIGGER refuse_audit_events BEFORE INSERT ON audit_auditevent {refusal}")
 
 
-# Spaces do not touch each other.
+# Isolation between spaces.
 
 
 def test_a_move_in_one_space_leaves_another_as_it_was(member: User, stranger: User, manager: User) -> None:
@@ -546,7 +548,7 @@ def test_a_manager_can_neither_edit_nor_delete_a_stranger_nor_add_to_their_space
     assert books(stranger.space) == before
 
 
-def _told(transfer: Transfer) -> tuple[str, int, str, int | None, str, str]:
+def _facts(transfer: Transfer) -> tuple[str, int, str, int | None, str, str]:
     return (
         transfer.kind,
         transfer.amount,
@@ -557,7 +559,7 @@ def _told(transfer: Transfer) -> tuple[str, int, str, int | None, str, str]:
     )
 
 
-def _after(transfer: Transfer) -> tuple[int, int, int | None, int | None]:
+def _balances_after(transfer: Transfer) -> tuple[int, int, int | None, int | None]:
     return (
         transfer.pool_total_after,
         transfer.pool_available_after,

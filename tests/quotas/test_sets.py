@@ -1,4 +1,4 @@
-"""One contract for sets, whoever writes them: PostgreSQL's function, or charging.py one by one."""
+"""The contract of sets. It holds for both implementations: the PostgreSQL function, and charging.py one by one."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from tests.factories import MemberFactory
 from tests.quotas.books import USD, figures
 from usage.models import HourlyUsage, UsageRecord
 
-# The cast: a pool of $500.00 of which Jun, the member, has $5.00.
+# Fixtures: a pool of $500.00, of which the member "jun" has $5.00.
 
 CALL = Call(model="m", input_tokens=7, cached_tokens=2, output_tokens=3, price={"input": 5}, duration_ms=40)
 FAILED = Call(model="m", status=502, code="upstream_error")
@@ -81,21 +81,21 @@ def renew_order(held: HoldOrder, accrued: int) -> RenewOrder:
     )
 
 
-# Learnt from the first set of a test, used by those after it.
-WALLETS: WalletHints = {}
+# The wallet cache that the sets of one test share.
+WALLET_HINTS: WalletHints = {}
 
 
 @pytest.fixture(autouse=True)
-def nothing_learnt() -> None:
-    WALLETS.clear()
+def no_wallet_hints() -> None:
+    WALLET_HINTS.clear()
 
 
 def write(*orders: Order[Any]) -> list[Any]:
-    return write_set(orders, WALLETS)
+    return write_set(orders, WALLET_HINTS)
 
 
-def told(outcome: Any) -> Any:
-    """An outcome as a value: errors compare by identity."""
+def comparable(outcome: Any) -> Any:
+    """An outcome that can be compared with ==, because exceptions compare by identity."""
     if isinstance(outcome, QuotaError):
         return type(outcome).__name__, outcome.code, vars(outcome)
     return outcome
@@ -128,7 +128,7 @@ def test_the_managers_key_spends_from_the_pool(member: User, manager: User) -> N
     assert figures(member) == (5 * USD, 0, 0, 0)
 
 
-def test_as_much_is_held_as_there_is_and_covers_the_least(member: User) -> None:
+def test_a_hold_takes_what_is_available_between_least_and_most(member: User) -> None:
     key = key_of(member)
 
     outcomes = write(
@@ -138,12 +138,12 @@ def test_as_much_is_held_as_there_is_and_covers_the_least(member: User) -> None:
     )
 
     assert outcomes[:2] == [Held(3 * USD), Held(2 * USD)]
-    assert told(outcomes[2]) == told(InsufficientQuota(available=0, amount=1, spent=0, limit=5 * USD))
+    assert comparable(outcomes[2]) == comparable(InsufficientQuota(available=0, amount=1, spent=0, limit=5 * USD))
     assert figures(member) == (5 * USD, 0, 0, 5 * USD)
     assert rows() == [("error", "insufficient_quota", 429, 0, 0)]
 
 
-def test_requests_of_one_set_see_each_other_and_those_of_others_do_not(member: User, stranger: User) -> None:
+def test_holds_of_one_set_share_their_wallet_and_leave_other_wallets_alone(member: User, stranger: User) -> None:
     mine, theirs = key_of(member), key_of(stranger)
 
     outcomes = write(*[hold_order(key, 2 * USD) for key in (mine, theirs, mine, theirs, mine, theirs, theirs)])
@@ -152,7 +152,7 @@ def test_requests_of_one_set_see_each_other_and_those_of_others_do_not(member: U
     assert (figures(member)[3], figures(stranger)[3]) == (4 * USD, 6 * USD)
 
 
-def test_a_keys_limit_is_guarded_within_a_set(member: User) -> None:
+def test_a_keys_limit_is_enforced_within_a_set(member: User) -> None:
     limited, free = key_of(member, limit_nanos=USD), key_of(member)
 
     outcomes = write(
@@ -163,7 +163,7 @@ def test_a_keys_limit_is_guarded_within_a_set(member: User) -> None:
     )
 
     assert outcomes[0] == outcomes[2] == Held(USD)
-    assert told(outcomes[1]) == told(KeyLimitReached(available=0, amount=1, spent=0, limit=USD))
+    assert comparable(outcomes[1]) == comparable(KeyLimitReached(available=0, amount=1, spent=0, limit=USD))
     assert isinstance(outcomes[3], KeyLimitReached)
     assert figures(member)[3] == 2 * USD
 
@@ -179,7 +179,9 @@ def test_a_keys_limit_is_guarded_within_a_set(member: User) -> None:
         (lambda user: ApiKey.objects.update(models_allowed=["n", "mm"]), 403, "model_not_allowed"),
     ],
 )
-def test_what_stops_a_key_is_told_and_logged(member: User, stop: Callable[[User], Any], status: int, code: str) -> None:
+def test_a_refused_key_gets_the_reason_and_an_error_record(
+    member: User, stop: Callable[[User], Any], status: int, code: str
+) -> None:
     key = key_of(member)
     stop(member)
 
@@ -206,7 +208,7 @@ STOPS: dict[str, Callable[[User], Any]] = {
 
 
 @pytest.mark.parametrize(("first", "later"), list(combinations(STOPS, 2)))
-def test_of_two_reasons_the_first_of_the_table_is_told(member: User, first: str, later: str) -> None:
+def test_of_two_reasons_to_refuse_the_first_rule_is_reported(member: User, first: str, later: str) -> None:
     key = key_of(member)
     for code in (first, later):
         STOPS[code](member)
@@ -217,12 +219,12 @@ def test_of_two_reasons_the_first_of_the_table_is_told(member: User, first: str,
     assert rows() == [("error", first, REFUSAL_STATUS[first], 0, Wallet.objects.get(user=member).available)]
 
 
-def test_the_table_has_no_reason_that_is_not_tried() -> None:
+def test_every_reason_to_refuse_is_tested() -> None:
     assert ["invalid_api_key", *STOPS] == list(REFUSAL_STATUS)
 
 
-def test_a_refusals_row_and_its_hour_are_of_one_moment(member: User) -> None:
-    """The request came just before midnight, its set was written just after."""
+def test_a_refusals_record_and_its_roll_up_have_the_same_hour(member: User) -> None:
+    """The request's id is from just before midnight; its set is written just after."""
     midnight = datetime(2026, 5, 5, tzinfo=UTC)
     order = hold_order(key_of(member), 9 * USD, request_id=id_at(midnight - timedelta(milliseconds=9)))
 
@@ -234,7 +236,7 @@ def test_a_refusals_row_and_its_hour_are_of_one_moment(member: User) -> None:
     assert HourlyUsage.objects.get().hour == midnight
 
 
-def test_an_unknown_key_leaves_no_row(member: User, stranger: User) -> None:
+def test_an_unknown_key_leaves_no_usage_record(member: User, stranger: User) -> None:
     known = key_of(member)
     assert stranger.space_id is not None
     elsewhere = Presented(stranger.space_id, known.hash)
@@ -252,7 +254,7 @@ def test_an_unknown_key_leaves_no_row(member: User, stranger: User) -> None:
     ("address", "passes"),
     [("10.1.2.3", True), ("2001:db8::1", True), ("fe80::1%eth0", False), ("11.0.0.1", False), (None, False)],
 )
-def test_a_keys_networks_are_asked(member: User, address: str | None, passes: bool) -> None:
+def test_a_key_works_only_from_its_allowed_networks(member: User, address: str | None, passes: bool) -> None:
     key = key_of(member, ips=("10.0.0.0/8", "2001:db8::/32"))
 
     [outcome] = write(hold_order(key, 1, address=address))
@@ -272,7 +274,7 @@ def test_the_old_secret_works_for_its_grace(member: User) -> None:
     assert Hold.objects.filter(key_id=key.pk).count() == 3
 
 
-def test_a_check_tells_the_models_and_moves_nothing(member: User) -> None:
+def test_a_check_returns_the_allowed_models_and_moves_no_money(member: User) -> None:
     key, limited = key_of(member), key_of(member, models=("a", "b"))
 
     outcomes = write(*[CheckOrder(request_id=new_id(), presented=each, address=None) for each in (key, limited)])
@@ -281,7 +283,7 @@ def test_a_check_tells_the_models_and_moves_nothing(member: User) -> None:
     assert rows() == [] and figures(member) == (5 * USD, 0, 0, 0)
 
 
-def test_a_check_logs_what_was_refused_before_it(member: User) -> None:
+def test_a_check_with_a_code_logs_the_relays_refusal(member: User) -> None:
     key = key_of(member)
 
     outcomes = write(
@@ -292,30 +294,30 @@ def test_a_check_logs_what_was_refused_before_it(member: User) -> None:
     assert rows() == [("error", "model_not_found", 404, 0, 5 * USD)]
 
 
-def test_what_was_learnt_of_wallets_is_not_believed_where_it_is_wrong(member: User, stranger: User) -> None:
+def test_a_wrong_wallet_hint_charges_the_right_wallet_all_the_same(member: User, stranger: User) -> None:
     mine, order = key_of(member), hold_order(key_of(stranger), USD)
     write(order)
-    WALLETS.update(dict.fromkeys([mine, order.presented], str(Wallet.objects.filter(kind="pool")[0].pk)))
+    WALLET_HINTS.update(dict.fromkeys([mine, order.presented], str(Wallet.objects.filter(kind="pool")[0].pk)))
 
     assert write(hold_order(mine, 2 * USD), settle_order(order, 1)) == [Held(2 * USD), Settled(1, 7 * USD - 1)]
     assert (figures(member)[3], figures(stranger)[2:]) == (2 * USD, (1, 0))
 
 
 @pytest.mark.postgresql("SQLite writes one by one")
-def test_a_set_learns_the_wallets_of_its_keys_and_forgets_those_that_are_wrong(member: User, manager: User) -> None:
+def test_a_set_adds_wallet_hints_and_removes_wrong_ones(member: User, manager: User) -> None:
     keys = [key_of(member), key_of(manager), Presented(member.space_id or 0, "0" * 64)]
     write(*[hold_order(key, 1) for key in keys])
 
     pool = Wallet.objects.get(kind="pool")
-    assert {keys[0]: str(member.wallet.pk), keys[1]: str(pool.pk)} == WALLETS
+    assert {keys[0]: str(member.wallet.pk), keys[1]: str(pool.pk)} == WALLET_HINTS
 
-    WALLETS[keys[0]] = str(pool.pk)
+    WALLET_HINTS[keys[0]] = str(pool.pk)
     assert write(hold_order(keys[0], 1), hold_order(keys[1], 1)) == [Held(1), Held(1)]
-    assert {keys[1]: str(pool.pk)} == WALLETS
+    assert {keys[1]: str(pool.pk)} == WALLET_HINTS
 
 
 @pytest.mark.postgresql("SQLite writes one by one")
-def test_what_spends_from_a_wallet_that_was_not_locked_is_left_as_it_is(member: User, manager: User) -> None:
+def test_orders_whose_wallet_was_not_locked_are_not_written(member: User, manager: User) -> None:
     order = hold_order(key_of(member), USD)
     write(order)
     wrong = {order.presented: str(Wallet.objects.get(kind="pool").pk)}
@@ -328,8 +330,8 @@ def test_what_spends_from_a_wallet_that_was_not_locked_is_left_as_it_is(member: 
 
 
 @pytest.mark.postgresql("SQLite writes one by one")
-def test_strangers_are_refused_in_the_set_whatever_it_knows_of_wallets(member: User) -> None:
-    """Else each would be asked about by itself, and keep all others waiting."""
+def test_unknown_keys_are_refused_within_the_set_without_wallet_hints(member: User) -> None:
+    """If the function skipped them, each would be written alone and delay all other requests."""
     nobodys = Presented(member.space_id or 0, "0" * 64)
     gathered = ChargeSet([hold_order(nobodys, 1), CheckOrder(request_id=new_id(), presented=nobodys, address=None)], {})
 
@@ -360,7 +362,7 @@ def test_a_settlement_charges_logs_and_rolls_up(member: User) -> None:
     assert reconcile(member.space) == []
 
 
-def test_settlements_of_one_wallet_tell_what_was_left_after_each(member: User) -> None:
+def test_settlements_of_one_wallet_report_what_was_available_after_each(member: User) -> None:
     key = key_of(member)
     holds = [hold_order(key, USD) for _ in range(4)]
     write(*holds)
@@ -375,7 +377,7 @@ def test_settlements_of_one_wallet_tell_what_was_left_after_each(member: User) -
     assert HourlyUsage.objects.get().requests == 4 and HourlyUsage.objects.get().errors == 1
 
 
-def test_what_a_set_frees_it_can_hold(member: User) -> None:
+def test_a_hold_can_use_money_that_its_own_set_frees(member: User) -> None:
     key = key_of(member)
     first = hold_order(key, 5 * USD)
     write(first)
@@ -384,7 +386,7 @@ def test_what_a_set_frees_it_can_hold(member: User) -> None:
     assert figures(member) == (5 * USD, 0, USD, 4 * USD)
 
 
-def test_a_cost_beyond_the_hold_is_charged_as_far_as_the_money_goes(member: User) -> None:
+def test_a_cost_beyond_the_hold_is_charged_up_to_what_is_available(member: User) -> None:
     key = key_of(member)
     one, other = hold_order(key, USD), hold_order(key, USD)
     write(one, other)
@@ -398,7 +400,7 @@ def test_a_cost_beyond_the_hold_is_charged_as_far_as_the_money_goes(member: User
     assert reconcile(member.space) == []
 
 
-def test_a_repeat_moves_nothing(member: User) -> None:
+def test_repeated_settlements_releases_and_holds_move_no_money(member: User) -> None:
     order = hold_order(key_of(member), 2 * USD)
     write(order)
     first = write(settle_order(order, USD), settle_order(order, USD))
@@ -409,18 +411,18 @@ def test_a_repeat_moves_nothing(member: User) -> None:
     assert figures(member) == (5 * USD, 0, USD, 0) and len(rows()) == 1
 
 
-def test_an_order_whose_answer_was_lost_is_written_once(member: User) -> None:
+def test_an_order_retried_after_a_lost_reply_is_written_once(member: User) -> None:
     order, poor = hold_order(key_of(member), 2 * USD), hold_order(key_of(member), 9 * USD)
     write(order, poor)
 
-    assert [told(write_one(again)) for again in (order, poor)] == [
+    assert [comparable(write_one(again)) for again in (order, poor)] == [
         Held(2 * USD),
-        told(InsufficientQuota(available=3 * USD, amount=9 * USD, spent=0, limit=5 * USD)),
+        comparable(InsufficientQuota(available=3 * USD, amount=9 * USD, spent=0, limit=5 * USD)),
     ]
     assert figures(member)[3] == 2 * USD and len(rows()) == 1
 
 
-def test_a_release_frees_everything_and_says_why(member: User) -> None:
+def test_a_release_frees_the_hold_and_logs_the_reason(member: User) -> None:
     order = hold_order(key_of(member), 2 * USD)
     write(order)
 
@@ -444,7 +446,7 @@ def test_a_renewal_only_grows_and_is_what_a_sweep_charges(member: User) -> None:
     assert figures(member) == (5 * USD, 0, 3 * USD, 0) and reconcile(member.space) == []
 
 
-def test_what_a_deleted_member_held_settles_and_the_rest_returns(member: User, manager: User) -> None:
+def test_a_deleted_members_hold_settles_and_its_rest_returns_to_the_pool(member: User, manager: User) -> None:
     order = hold_order(key_of(member), 2 * USD)
     write(order)
     delete_member(member=member, actor=manager)
@@ -455,12 +457,12 @@ def test_what_a_deleted_member_held_settles_and_the_rest_returns(member: User, m
     assert figures(member.space) == (500 * USD, USD, 0, 0) and reconcile(member.space) == []
 
 
-# A set is what its orders are one by one.
+# A set has the same effect as its orders one by one.
 
 
 @st.composite
 def scripts(draw: st.DrawFn) -> list[list[tuple[str, int, int, int]]]:
-    """Sets of (deed, whose key or which hold, nanos, least)."""
+    """Draw sets of (deed, index of the key or hold, nanos, least)."""
     deed = st.tuples(
         st.sampled_from(["hold", "hold", "settle", "release", "renew", "check"]),
         st.integers(0, 5),
@@ -470,11 +472,8 @@ def scripts(draw: st.DrawFn) -> list[list[tuple[str, int, int, int]]]:
     return draw(st.lists(st.lists(deed, min_size=1, max_size=8), min_size=1, max_size=5))
 
 
-_TOLD = ("kind", "code", "status", "held", "cost", "available_after")
-
-
-class Play:
-    """Plays a script by one writer; request ids are told apart by their place, as they are new each time."""
+class ScriptRun:
+    """Runs a script with one writer. Orders refer to holds by index, because request ids differ in each run."""
 
     def __init__(self, keys: list[Presented], writer: Callable[[list[Order[Any]]], list[Any]]) -> None:
         self.keys = keys
@@ -485,17 +484,17 @@ class Play:
     def play(self, script: list[list[tuple[str, int, int, int]]]) -> list[Any]:
         for deeds in script:
             orders = [order for deed in deeds if (order := self._order(*deed))]
-            # One by one in the order of a set: what ends first, then what begins.
+            # Sort as a set does: settlements, releases and renewals first, then holds and checks.
             orders.sort(key=lambda order: isinstance(order, HoldOrder | CheckOrder))
             ended: set[UUID] = set()
             orders = [order for order in orders if not self._is_again(order, ended)]
-            self.outcomes += [told(outcome) for outcome in self.writer(orders)]
+            self.outcomes += [comparable(outcome) for outcome in self.writer(orders)]
             self.holds += [order for order in orders if isinstance(order, HoldOrder)]
         return self.outcomes
 
     @staticmethod
     def _is_again(order: Order[Any], seen: set[UUID]) -> bool:
-        """A request is renewed or ended once in a set: which of the two comes first is nobody's promise."""
+        """Whether this set already renews or ends the request; the order of two such orders is unspecified."""
         if isinstance(order, SettleOrder | ReleaseOrder | RenewOrder):
             if order.request_id in seen:
                 return True
@@ -512,7 +511,7 @@ class Play:
             return None
         held = self.holds[which % len(self.holds)]
         if deed == "settle":
-            # Beyond the hold the function leaves it to the end of its set: another order of the same deeds.
+            # A cost beyond the hold is written after the rest of the set, which changes the order of charges.
             return settle_order(held, min(nanos, held.least_nanos))
         return release_order(held) if deed == "release" else renew_order(held, nanos)
 
@@ -540,8 +539,8 @@ def test_a_set_does_what_its_orders_do_one_by_one(space: Space, script: list[lis
         Wallet.objects.filter(space=space, kind="pool").update(allocated=80)
         keys = [key_of(people[0]), key_of(people[0], limit_nanos=25), key_of(people[1])]
         plays = [
-            Play(keys, write_set),
-            Play(keys, lambda orders: [write_one(order) for order in orders]),
+            ScriptRun(keys, write_set),
+            ScriptRun(keys, lambda orders: [write_one(order) for order in orders]),
         ]
         results = []
         for play in plays:
@@ -568,7 +567,7 @@ TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
         ),
     )
 )
-def test_a_column_arrives_as_it_was_whatever_is_in_it(column: tuple[str, list[Any]]) -> None:
+def test_array_text_round_trips_through_postgresql(column: tuple[str, list[Any]]) -> None:
     kind, values = column
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT %s::{kind}[]", [array_text(tuple(values))])
