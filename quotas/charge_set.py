@@ -180,7 +180,6 @@ def values_of(
     asked: Sequence[SetEntry],
     renewed: Sequence[SetEntry],
 ) -> dict[str, Any]:
-    """The named parameters of CALL_SQL."""
     return {
         "moment": moment,
         "wallets": f"{{{','.join(wallets)}}}",

@@ -1,4 +1,4 @@
-"""Hold, renew, settle, release and sweep: how a request changes wallets. Only services.py writes balances as well.
+"""Hold, renew, settle, release and sweep: how a request changes wallets. Transfers are in services.py.
 
 A hold's id is the request's id and the idempotency key of every step, so a repeat moves no money. Each step is one
 transaction that locks the wallet first and decides under that lock.
@@ -150,8 +150,8 @@ def renew(
 def settle(*, space_id: int, request_id: UUID, cost_nanos: int, call: Call) -> UsageRecord:
     """Charge a request its cost and release the rest of its hold.
 
-    A cost beyond the hold is charged up to the wallet's available amount; what is left is the record's shortfall. A
-    repeat returns the first record. After a sweep, only the cost that the sweep did not charge is charged. Raises
+    A cost beyond the hold is charged up to the wallet's available amount; the uncharged rest is the record's shortfall.
+    A repeat returns the first record. After a sweep, only the cost that the sweep did not charge is charged. Raises
     HoldUnknown when there is neither a hold nor a usage record with this id.
 
     A cost above MAX_AMOUNT_NANOS, which no wallet can exceed, is reduced to it.
@@ -266,7 +266,6 @@ def _lock_wallet(space_id: int, wallet_id: UUID) -> tuple[Wallet, Wallet | None]
 
 
 def _close_hold(locked: _LockedHold, cost_nanos: int, call: Call) -> UsageRecord:
-    """End a hold with a charge: update wallet and key, delete the hold, write the usage record and its roll-up."""
     charged = min(cost_nanos, locked.hold.amount + locked.wallet.available)
     _free_hold(locked, charged)
     record = _write_record(locked.wallet, locked.hold, charged, cost_nanos - charged, call)
