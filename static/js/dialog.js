@@ -1,12 +1,12 @@
-// A <dialog data-modal> that arrives opens; when it closes it goes, and focus returns to what opened it.
+// Opens each <dialog data-modal> that htmx inserts; removes it on close and returns focus to the button that opened it.
 const touch = matchMedia("(pointer: coarse)");
 
-// An id, not an element: the row of the button may be replaced while the dialog is open.
+// The id of the button, not the element: htmx may replace its row while the dialog is open.
 let opener = null;
 
 const open = (dialog) => {
   dialog.showModal();
-  // On touch a focused field would bring up the keyboard at once.
+  // Focus the heading on touch screens: a focused field would open the on-screen keyboard immediately.
   if (touch.matches && !dialog.querySelector("[aria-invalid]")) dialog.querySelector("h2")?.focus();
 };
 
@@ -26,18 +26,18 @@ document.addEventListener("click", (event) => {
 
 document.addEventListener("htmx:load", ({ target }) => {
   if (target.matches("dialog[data-modal]:not([open])")) open(target);
-  // The first thing to put right, after a 422.
+  // Focus the first invalid field after a 422 response.
   target.querySelector("[aria-invalid='true']")?.focus();
 });
 
-// `close` does not bubble, so it is caught on the way down.
+// `close` does not bubble, so listen in the capture phase.
 document.addEventListener("close", ({ target }) => {
   if (!target.matches("dialog[data-modal]")) return;
   target.remove();
   returnFocus();
 }, true);
 
-// Sent by the server when a form has done its work, with the id that focus should go to.
+// The server triggers this event when a deed is done (HX-Trigger-After-Settle), with the id of the element to focus.
 document.addEventListener("dialog:close", ({ detail }) => {
   opener = detail?.focus ?? opener;
   const dialog = document.querySelector("dialog[data-modal][open]");

@@ -1,4 +1,4 @@
-// An export is fetched, its rows are counted, and it becomes a file only once it is whole. The link works without this.
+// Downloads an export with a progress bar and saves it only if it is complete. Without JavaScript its link works.
 const LINE_FEED = 10;
 const KEEP_BYTES = 16 * 1024 * 1024;
 const TAIL_BYTES = 4096;
@@ -34,7 +34,7 @@ const lines = (bytes) => {
   return found;
 };
 
-// The browser may put a blob on its disk, which it cannot do with bytes that a script holds.
+// Collect the chunks into Blobs: the browser can move a Blob from memory to disk, but not a Uint8Array.
 const read = async (response, all) => {
   const reader = response.body.getReader();
   const blobs = [];
@@ -54,7 +54,7 @@ const read = async (response, all) => {
   }
 };
 
-// Only a whole file ends with the line of sums.
+// A file without the line of sums at its end is incomplete.
 const isWhole = async (blob, total) => {
   const tail = await blob.slice(-TAIL_BYTES).text();
   return tail.split("\r\n").at(-2)?.replace("\uFEFF", "").startsWith(`${total},`);

@@ -1,4 +1,4 @@
-// Show what was typed into a password field, and copy what must be handed on.
+// Show/hide buttons of password fields, and copy buttons.
 const reveal = (button) => {
   const input = document.getElementById(button.dataset.reveal);
   const show = input.type === "password";
@@ -15,7 +15,7 @@ const copy = async (button) => {
   setTimeout(() => { label.textContent = before; }, 1600);
 };
 
-// The clipboard exists on HTTPS and localhost only; elsewhere an invisible field is copied from.
+// navigator.clipboard exists in secure contexts (HTTPS, localhost) only; otherwise copy from an invisible textarea.
 const write = async (text) => {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
   const field = Object.assign(document.createElement("textarea"), { value: text, className: "sr" });

@@ -1,4 +1,4 @@
-// Puts the server's question to the browser and sends its answer with the form. Binary parts travel as base64url.
+// WebAuthn: passes the server's options to the browser and submits the credential. Binary fields are base64url.
 const toBytes = (text) => Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (one) => one.charCodeAt(0));
 
 const toText = (buffer) => btoa(String.fromCharCode(...new Uint8Array(buffer)))

@@ -1,4 +1,4 @@
-// Time zones: a search that narrows the list, and the browser's own zone for who has chosen none.
+// Time zones: a search field filters the list, and the browser's zone is preselected if none was chosen.
 const fold = (text) => text.toLowerCase().replaceAll("_", " ");
 
 const narrow = (select, sought) => {

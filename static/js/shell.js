@@ -1,4 +1,4 @@
-// The sidebar's width, the account menu, and tooltips that leave on Escape.
+// Collapses the sidebar; closes the account menu and tooltips on Escape.
 const root = document.documentElement;
 const RAIL_PX = 96;
 
@@ -28,7 +28,7 @@ document.addEventListener("keydown", ({ key }) => {
 
 document.addEventListener("pointermove", () => document.body.classList.remove("tips-off"), { passive: true });
 
-// A drawer left open would cover the column that a wider window shows.
+// Close the sidebar popover when the window becomes wide: it would cover the sidebar column.
 matchMedia("(min-width: 48rem)").addEventListener("change", () => {
   const sidebar = document.getElementById("sidebar");
   if (sidebar?.matches(":popover-open")) sidebar.hidePopover();

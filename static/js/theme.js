@@ -1,4 +1,4 @@
-// Light or dark: changed here, remembered in a cookie, printed by the server on the next page.
+// Theme button: switches light or dark and stores it in a cookie; the server renders it on the next page.
 const root = document.documentElement;
 
 const isDark = () =>
@@ -10,7 +10,7 @@ document.addEventListener("click", (event) => {
   document.cookie = `theme=${root.dataset.theme};path=/;max-age=31536000;samesite=lax`;
 });
 
-// A choice in the settings applies at once; the server keeps it.
+// A choice in Personal Settings applies immediately; htmx saves it.
 document.addEventListener("change", ({ target }) => {
   if (!target.closest("[data-theme-choice]")) return;
   if (target.value) root.dataset.theme = target.value;

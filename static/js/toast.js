@@ -1,9 +1,9 @@
-// Toasts come from the server, in words. Here they are timed, dismissed, and cloned when a request fails.
+// Times out and dismisses the server's toasts, and clones one from a <template> when a request fails.
 const SHORT_MS = 6000;
 const WITH_ACTION_MS = 12000;
 const AT_ONCE = 3;
 
-// What failed last, for its Retry button.
+// The element whose request failed last, for the Retry button.
 let failed = null;
 
 const arm = (toast) => {
@@ -13,7 +13,7 @@ const arm = (toast) => {
   const start = () => {
     stop();
     timer = setTimeout(() => {
-      // Behind an open dialog nobody has seen it yet.
+      // An open dialog covers the toast, so restart its timer.
       if (document.querySelector("dialog[open]") && !toast.closest("dialog")) start();
       else toast.remove();
     }, patience);
@@ -37,7 +37,7 @@ const dismiss = (toast) => {
 };
 
 const say = (id) => {
-  // Everything outside an open dialog is inert, so the dialog has a place of its own.
+  // Everything outside of a modal dialog is inert, so the dialog has a toast container of its own.
   const place = document.querySelector("dialog[open] .toasts") ?? document.getElementById("toasts");
   const toast = document.getElementById(id).content.firstElementChild.cloneNode(true);
   place.replaceChildren(toast);
@@ -55,7 +55,7 @@ document.addEventListener("htmx:load", ({ target }) => {
   else target.querySelectorAll(".toast").forEach(arm);
 });
 
-// What asks by itself asks again, and nobody waits for it.
+// Polling: the next request follows anyway, and no user waits for this one.
 const isQuiet = ({ elt }) => elt.matches("[data-quiet]");
 
 document.addEventListener("htmx:responseError", ({ detail }) => {
@@ -73,7 +73,7 @@ for (const name of ["htmx:sendError", "htmx:timeout"]) {
   });
 }
 
-// An undo that was done needs no toast any more.
+// Dismiss the toast after its Undo has succeeded.
 document.addEventListener("htmx:afterRequest", ({ target, detail }) => {
   const toast = target.closest(".toast");
   if (toast && detail.successful) dismiss(toast);
