@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.http import HttpRequest
-from django.utils.functional import SimpleLazyObject
+from django.utils.functional import cached_property
 from django.utils.translation import gettext as _
 
 from accounts.models import User
 from quotas.models import Wallet
 from quotas.pool import pool_of
 from tenants.policies import can_manage_users
+from tenants.roles import Role
 
 # Pages below Personal Settings, which stays the current item of the sidebar on them.
 SETTINGS_SUBPAGES = ("/me/activity/", "/me/two-factor/", "/me/confirm/")
@@ -34,27 +35,32 @@ class Pill:
     url: str
 
 
-@dataclass(frozen=True)
 class Shell:
-    sections: list[tuple[str, list[Item]]]
-    pill: Pill
+    """What the frame shows of the signed-in user. Each part is computed when a template uses it."""
+
+    def __init__(self, request: HttpRequest) -> None:
+        assert isinstance(request.user, User)
+        self._request = request
+        self._user = request.user
+
+    @cached_property
+    def sections(self) -> list[tuple[str, list[Item]]]:
+        return _sections(self._user, self._request.path)
+
+    @cached_property
+    def pill(self) -> Pill:
+        return _pill(self._request, self._user)
 
 
 def shell(request: HttpRequest) -> dict[str, Any]:
-    """Context processor. `shell` is None for anonymous users and operators; it is lazy, so htmx pieces do not query."""
+    """Context processor. `shell` is None for anonymous users and operators."""
     is_member = getattr(request, "space", None) is not None
     return {
-        "shell": SimpleLazyObject(lambda: _shell(request)) if is_member else None,
+        "shell": Shell(request) if is_member else None,
         # The cookie of this browser takes precedence over the theme of the account.
         "shell_theme": _chosen(request, "theme", ("light", "dark")) or _own_theme(request),
         "shell_sidebar": _chosen(request, "sidebar", ("full", "rail")),
     }
-
-
-def _shell(request: HttpRequest) -> Shell:
-    user = request.user
-    assert user.is_authenticated
-    return Shell(sections=_sections(user, request.path), pill=_pill(request, user))
 
 
 def _sections(user: User, path: str) -> list[tuple[str, list[Item]]]:
@@ -100,7 +106,7 @@ def _pill(request: HttpRequest, user: User) -> Pill:
     if can_manage_users(user):
         pool = pool_of_request(request)
         # Credits Management shows the pool to the manager only; an admin finds its figures in User Management.
-        url = "/me/credits/" if user.is_manager else "/space/users/"
+        url = "/me/credits/" if user.role == Role.MANAGER else "/space/users/"
         return Pill(_("Available"), pool.available, pool.total, url)
     wallet = Wallet.objects.get(space=user.space_id, user=user)
     return Pill(_("Remaining"), wallet.remaining, wallet.total, "/me/credits/")

@@ -177,6 +177,6 @@ class TaskLog(RequestLog[Task, TaskFilters]):
         return dict(holds.values_list("pk", "amount")) if ids else {}
 
     def _receipts(self, ids: list[UUID]) -> dict[UUID, Receipt]:
-        """Return receipts by task id. If a hold was swept there are two records; the older, the sweep's, has the hold."""
+        """Return receipts by task id. A swept hold leaves two records; the older one, the sweep's, has the hold."""
         records = UsageRecord.objects.filter(space=self.user.space_id, request_id__in=ids).order_by("-id")
         return {record.request_id: receipt_of(record) for record in records} if ids else {}

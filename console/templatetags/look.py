@@ -71,7 +71,7 @@ def tint(user: User) -> int:
 
 
 @register.simple_tag(takes_context=True)
-def permissions(context: Context, member: User, *deeds: str) -> dict[str, bool]:
-    """Ask the policies that the views ask: `{% permissions member "set_enabled" "delete" as may %}`."""
+def can(context: Context, member: User, *deeds: str) -> dict[str, bool]:
+    """Ask the policies that the views ask: `{% can member "set_enabled" "delete" as may %}`."""
     actor = context["request"].user
     return {deed: getattr(policies, f"can_{deed}")(actor, member) for deed in deeds}

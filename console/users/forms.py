@@ -12,8 +12,8 @@ from core.fields import AmountField, DisplayNameField, NewPasswordField, Usernam
 from core.money import format_balance, format_exact
 from quotas.members import MemberChanges
 from quotas.models import Wallet
-from tenants.roles import Role
 from tenants.policies import can_demote, can_set_password
+from tenants.roles import Role
 
 
 class AddUserForm(forms.Form):
@@ -84,7 +84,7 @@ class EditUserForm(forms.Form):
         self.add_error("username", _("This username is not available."))
 
     def quota_refused(self, error: QuotaError, *, pool: Wallet, wallet: Wallet) -> None:
-        """Add the error, with current figures. StaleTotal also updates the hidden fields, so that a second POST works."""
+        """Add the error with current figures. StaleTotal also updates the hidden fields, so a second POST works."""
         self.add_error("remaining", quota_message(error, pool=pool, wallet=wallet))
         if isinstance(error, StaleTotal):
             now = {"was_total": format_exact(wallet.total), "was_remaining": format_exact(wallet.remaining)}
