@@ -1,9 +1,9 @@
-"""Programs that measure: each prints ratios with their spread, and the peer or the limit beside ours.
+"""Benchmarks. Each prints medians with their spread, and ratios to a peer or to a limit.
 
-    python -m benchmarks.peers      install what is measured beside us, below var/peers/
-    python -m benchmarks.relay      requests and streams a second, latency
-    python -m benchmarks.charging   holds and settlements a second against pgbench
-    python -m benchmarks.compat     others' clients and servers against the relay
+    python -m benchmarks.peers      install the peers in var/peers/
+    python -m benchmarks.relay      requests and streams per second, latency
+    python -m benchmarks.charging   holds and settlements per second against pgbench
+    python -m benchmarks.compat     other projects' clients and servers against the relay
 
-Run them from the project's root with the Python of its .venv. docs/performance.md has what they said.
+Run them from the project's root with the Python of its .venv. docs/performance.md has the results.
 """

@@ -1,9 +1,9 @@
-"""Holds and settlements a second: the teller's sets against one by one in pgbench: python -m benchmarks.charging
+"""Holds and settlements per second, batched by the teller and one by one in pgbench: python -m benchmarks.charging
 
-Both do the same work on the same server and the same tables, durably: check the key, hold, and in another transaction
-settle, log and roll up. pgbench's functions (charging.sql) are what somebody would write who does one at a time; of its
-numbers of clients the best counts. With --rows, settling into a log of so many rows against a new one as well: two
-databases of one server, in turn. With --keep the long log is the one that benchmarks.pages makes, and is made once.
+Both do the same work on the same server and tables, durably: check the key and hold, then, in another transaction,
+settle, log and roll up. pgbench calls the functions in charging.sql, which handle one request each; the number of
+clients with the best throughput counts. --rows also compares a usage log of that many rows with an empty one, in two
+databases of one server, alternately. --keep keeps the long log, which is the same as that of benchmarks.pages.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ import psycopg
 
 from benchmarks.database import Database, Size, fill, manage, postgresql
 from benchmarks.machine import machine
-from benchmarks.processes import ROOT, cpu_seconds, unwind_when_told_to_end
+from benchmarks.processes import ROOT, cpu_seconds, unwind_on_sigterm
 
 if TYPE_CHECKING:
     from accounts.keys import Presented
 
 SQL = Path(__file__).with_suffix(".sql")
-# Over which a long log is spread, as benchmarks.pages has it.
+# The days that a long log covers; the same as in benchmarks.pages.
 DAYS = 90
 AMOUNT_NANOS, COST_NANOS = 1_000_000, 260_000
 CLIENTS = [1, 2, 4, 8, 16, 32, 64]
@@ -48,7 +48,7 @@ SELECT bench_settle(:request, {COST_NANOS});
 
 @dataclass(frozen=True)
 class Sample:
-    """Pairs a second, and what a pair cost who asked (both sides of the teller, or pgbench) and PostgreSQL."""
+    """Pairs of hold and settlement per second; CPU time per pair of the client (teller or pgbench) and of PostgreSQL."""
 
     per_s: float
     cpu_us: float
@@ -57,7 +57,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Crowd:
-    """Who pays: their keys as the relay reads them."""
+    """A space whose members pay, and their parsed keys."""
 
     space_id: int
     keys: list[Presented]
@@ -65,7 +65,7 @@ class Crowd:
 
 def main() -> None:
     options = read_options()
-    unwind_when_told_to_end()
+    unwind_on_sigterm()
     with postgresql(options.keep) as server, own("charging", server) as database:
         print(f"{machine()}; PostgreSQL {database.version}, durable")
         manage("migrate", "-v0", url=database.url)
@@ -79,24 +79,24 @@ def main() -> None:
 
 def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of one run")
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of one run")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--wallets", type=int, default=1000)
-    parser.add_argument("--in-flight", type=int, default=64, help="requests that the teller has at once")
-    parser.add_argument("--clients", type=int, nargs="+", default=CLIENTS, help="of pgbench, each tried first")
-    parser.add_argument("--rows", type=int, default=0, help="of a long log to settle into, like 10000000")
-    parser.add_argument("--members", type=int, default=100_000, help="of the space whose log it is")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where the long log stays, to be used again")
+    parser.add_argument("--in-flight", type=int, default=64, help="concurrent requests of the teller")
+    parser.add_argument("--clients", type=int, nargs="+", default=CLIENTS, help="numbers of pgbench's clients to try")
+    parser.add_argument("--rows", type=int, default=0, help="length of a long log to settle into, such as 10000000")
+    parser.add_argument("--members", type=int, default=100_000, help="members of the space with the long log")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where to keep the long log for the next run")
     return parser.parse_args()
 
 
 @contextmanager
 def own(name: str, server: Database, *, template: str = "template1") -> Iterator[Database]:
-    """A database of this run, for Django and for everybody."""
+    """Create a database for this run, and make Django use it until the end."""
     made, drop = replace(server, url=server.url_of(name)), f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode()
     with psycopg.connect(server.url, autocommit=True) as connection:
         connection.execute(drop)
-        # Not through the write-ahead log, which takes minutes for a long one.
+        # FILE_COPY, because the default strategy writes the whole template to the WAL: minutes for a long log.
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY".encode())
         use(made)
         yield made
@@ -105,7 +105,7 @@ def own(name: str, server: Database, *, template: str = "template1") -> Iterator
 
 
 def use(database: Database) -> None:
-    """Django asks this one from now on."""
+    """Point Django's connection to this database."""
     from django.db import connection
 
     connection.close()
@@ -113,7 +113,7 @@ def use(database: Database) -> None:
 
 
 def prepare(wallets: int) -> Crowd:
-    """People with money, and pgbench's functions, which find them by number."""
+    """Create members with money, and the functions for pgbench, which finds the members' keys by number."""
     from django.db import connection
 
     from accounts.keys import parse_key
@@ -133,7 +133,7 @@ def prepare(wallets: int) -> Crowd:
 
 
 def compare(wallets: int, crowd: Crowd, database: Database, options: argparse.Namespace) -> str:
-    """First which number of clients is pgbench's best, then both in turn."""
+    """Find the number of clients with which pgbench is fastest, then run both alternately."""
     sweep = {clients: pgbench(clients, wallets, database, SWEEP_S).per_s for clients in options.clients}
     best = max(sweep, key=lambda clients: sweep[clients])
     samples = alternate(
@@ -144,8 +144,8 @@ def compare(wallets: int, crowd: Crowd, database: Database, options: argparse.Na
         options.rounds,
     )
     tried = ", ".join(f"{clients}: {per_s:,.0f}" for clients, per_s in sweep.items())
-    wallets_told = "1 wallet" if wallets == 1 else f"{wallets:,} wallets"
-    return f"{table(f'Hold and settle, {wallets_told}', samples, options)}\n\npgbench by clients: {tried}"
+    wallets_text = "1 wallet" if wallets == 1 else f"{wallets:,} wallets"
+    return f"{table(f'Hold and settle, {wallets_text}', samples, options)}\n\npgbench by clients: {tried}"
 
 
 def compare_logs(crowd: Crowd, database: Database, options: argparse.Namespace) -> str:
@@ -158,12 +158,12 @@ def compare_logs(crowd: Crowd, database: Database, options: argparse.Namespace) 
             use(of)
             return teller(options.wallets, crowds[of.url], of, options)
 
-        told: dict[str, Callable[[], Sample]] = {}
+        runs: dict[str, Callable[[], Sample]] = {}
         for each in (long, database):
             use(each)
-            told[f"a log of {records():,} rows"] = partial(run, each)
+            runs[f"a log of {records():,} rows"] = partial(run, each)
             run(each)
-        samples = alternate(told, options.rounds)
+        samples = alternate(runs, options.rounds)
     use(database)
     return table(f"Teller, {options.wallets:,} wallets, {options.in_flight} in flight", samples, options)
 
@@ -190,7 +190,7 @@ def teller(wallets: int, crowd: Crowd, database: Database, options: argparse.Nam
 
 
 async def ask_teller(keys: list[Presented], in_flight: int, seconds: float) -> tuple[int, float]:
-    """(pairs, seconds): so many at once, each hold settled as soon as it is there, all of them settled at the end."""
+    """Return (pairs, seconds). Each of `in_flight` tasks settles a hold as soon as it has it; all holds are settled."""
     from relay.teller import Teller
 
     counter = Teller()
@@ -213,8 +213,8 @@ async def keep_charging(counter: object, keys: list[Presented], until: float) ->
     pairs = 0
     while time.perf_counter() < until:
         key, request_id = random.choice(keys), new_id()
-        asked = {"model": "bench", "address": "127.0.0.1", "least_nanos": 1, "most_nanos": AMOUNT_NANOS}
-        await counter.ask(HoldOrder(request_id=request_id, presented=key, **asked))  # type: ignore[arg-type]
+        order = {"model": "bench", "address": "127.0.0.1", "least_nanos": 1, "most_nanos": AMOUNT_NANOS}
+        await counter.ask(HoldOrder(request_id=request_id, presented=key, **order))  # type: ignore[arg-type]
         await counter.ask(SettleOrder(space_id=key.space_id, request_id=request_id, cost_nanos=COST_NANOS, call=call))
         pairs += 1
     return pairs
@@ -240,7 +240,7 @@ def pgbench(clients: int, wallets: int, database: Database, seconds: float) -> S
 
 
 def own_cpu_seconds() -> float:
-    """Of this process and of those that it started and that have ended; so not of PostgreSQL."""
+    """CPU time of this process and of its children that have ended, so without PostgreSQL's."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used)
 
@@ -252,11 +252,11 @@ def search(pattern: str, text: str) -> str:
     return found[1]
 
 
-# -- Saying it ----------------------------------------------------------------------------------------------------
+# -- Reporting ----------------------------------------------------------------------------------------------------
 
 
 def table(title: str, samples: dict[str, list[Sample]], options: argparse.Namespace) -> str:
-    """The first is compared with each of the others."""
+    """Format a Markdown table that compares the first row with each of the others."""
     medians = {name: median(sample.per_s for sample in found) for name, found in samples.items()}
     first = next(iter(samples))
     lines = [
@@ -277,9 +277,9 @@ def table(title: str, samples: dict[str, list[Sample]], options: argparse.Namesp
 def books() -> str:
     from django.core.management import call_command
 
-    said = io.StringIO()
-    call_command("reconcile", stdout=said, stderr=said)
-    return f"{records():,} rows in the log. {said.getvalue().strip()}"
+    output = io.StringIO()
+    call_command("reconcile", stdout=output, stderr=output)
+    return f"{records():,} rows in the log. {output.getvalue().strip()}"
 
 
 if __name__ == "__main__":

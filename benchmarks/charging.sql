@@ -1,5 +1,5 @@
--- The work of one hold and one settlement as somebody would write it who does one at a time: each a function of its own,
--- plain statements with cached plans, one round trip. pgbench calls them; they write just what the product writes.
+-- The baseline that pgbench calls: one function for a hold and one for a settlement, each with plain statements and
+-- cached plans, in one round trip. They write the same rows as the product does.
 
 CREATE TABLE bench_key (number int PRIMARY KEY, space_id bigint NOT NULL, hash text NOT NULL);
 
@@ -28,7 +28,8 @@ BEGIN
     UPDATE accounts_apikey SET held = held + amount_nanos, last_used_at = now()
     WHERE id = key.id AND space_id = key.space_id;
     INSERT INTO quotas_hold (
-        id, space_id, wallet_id, user_id, key_id, key_name, model, amount, accrued, delivered_bytes, created_at, expires_at
+        id, space_id, wallet_id, user_id, key_id, key_name, model, amount, accrued, delivered_bytes, created_at,
+        expires_at
     ) VALUES (
         made, key.space_id, key.wallet_id, key.user_id, key.id, key.name, 'bench', amount_nanos, 0, 0, now(),
         now() + interval '60 seconds'
@@ -55,16 +56,16 @@ BEGIN
         cached_tokens, output_tokens, images, seconds, price, held, cost, shortfall, available_after, is_estimated,
         duration_ms, status, code
     ) VALUES (
-        bench_id(clock_timestamp()), hold.space_id, hold.wallet_id, hold.user_id, hold.username, hold.key_id, hold.key_name,
-        'bench', 'consume', held_for, 24, 0, 20, 0, 0, '{"input": 2500000000, "output": 10000000000}', hold.amount,
+        bench_id(clock_timestamp()), hold.space_id, hold.wallet_id, hold.user_id, hold.username, hold.key_id,
+        hold.key_name, 'bench', 'consume', held_for, 24, 0, 20, 0, 0, '{"input": 2500000000, "output": 10000000000}', hold.amount,
         cost_nanos, 0, free, false, 100, 200, ''
     );
     INSERT INTO usage_hourlyusage AS total (
         id, space_id, user_id, key_id, model, hour, requests, errors, input_tokens, output_tokens,
         error_input_tokens, error_output_tokens, cost
     ) VALUES (
-        gen_random_uuid(), hold.space_id, hold.user_id, hold.key_id, 'bench', date_trunc('hour', now(), 'UTC'), 1, 0, 24, 20,
-        0, 0, cost_nanos
+        gen_random_uuid(), hold.space_id, hold.user_id, hold.key_id, 'bench', date_trunc('hour', now(), 'UTC'), 1, 0,
+        24, 20, 0, 0, cost_nanos
     )
     ON CONFLICT (space_id, user_id, key_id, model, hour) DO UPDATE SET
         requests = total.requests + 1, input_tokens = total.input_tokens + 24, output_tokens = total.output_tokens + 20,
@@ -72,7 +73,7 @@ BEGIN
     RETURN free;
 END $$;
 
--- A UUIDv7 of that moment, as the log's ids are.
+-- A UUIDv7 of that time, like the log's ids.
 CREATE FUNCTION bench_id(moment timestamptz) RETURNS uuid LANGUAGE sql VOLATILE AS $$
     SELECT (
         lpad(to_hex((extract(epoch FROM moment) * 1000)::bigint), 12, '0') || '7' || substr(random, 1, 3) || '8'

@@ -1,4 +1,4 @@
-"""A PostgreSQL of the benchmark's own that keeps its word, and Django on it; and databases with a long log."""
+"""A durable PostgreSQL for a benchmark, with Django set up on it, and databases with a long usage log."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ import psycopg
 from benchmarks.processes import ROOT
 from tests import postgres
 
-# What people run in earnest: a commit is on the disk when it is answered.
+# As in production: a commit is on the disk before it is confirmed. tests/postgres.py turns this off.
 DURABLE = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
 
-# Of everybody in a database with a long log.
+# Every user of a database with a long log has it.
 PASSWORD = "benchmark pages"
 
 
@@ -49,15 +49,15 @@ class Database:
     programs: Path
 
     def url_of(self, name: str) -> str:
-        """Of another database of this server."""
+        """Return the URL of another database on this server."""
         return self.url.rpartition("/")[0] + f"/{name}"
 
 
 @contextmanager
 def postgresql(keep: Path | None = None) -> Iterator[Database]:
-    """Django is set up on it, too; so nothing of the product may be imported before.
+    """Run a PostgreSQL and set Django up on it, so none of the product's modules may be imported before.
 
-    What is in the folder `keep` is there again the next time.
+    Data in the folder `keep` is kept and used again.
     """
     programs = next(postgres.available(), None)
     if programs is None:
@@ -68,7 +68,7 @@ def postgresql(keep: Path | None = None) -> Iterator[Database]:
 
 
 def fill(size: Size, server: Database) -> str:
-    """The URL of a database with a log of that size; made, unless it was kept."""
+    """Return the URL of a database with a log of that size. It is made, unless an earlier run kept it."""
     url = server.url_of(size.database)
     with psycopg.connect(server.url, autocommit=True) as connection:
         if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [size.database]).fetchone():
@@ -90,7 +90,7 @@ def fill(size: Size, server: Database) -> str:
 
 
 def manage(*command: str, url: str) -> None:
-    """In a process of its own, whose database is not ours. What it says of its progress is for whoever waits."""
+    """Run a management command on another database, in a new process. Its output goes to stderr to show progress."""
     program, env = [sys.executable, "manage.py", *command], os.environ | {"DATABASE_URL": url}
     subprocess.run(program, check=True, cwd=ROOT, env=env, input=PASSWORD, text=True, stdout=sys.stderr)
 
@@ -108,7 +108,7 @@ def _set_up() -> str:
 
 
 def _pid_of_server() -> int:
-    """The parent of the process that answers us; it starts one for each connection."""
+    """The postmaster, which is the parent of this connection's backend process."""
     from django.db import connection
 
     with connection.cursor() as cursor:

@@ -1,8 +1,8 @@
-"""So many requests in flight for so many seconds, from one small process: python -m benchmarks.load < plan.json
+"""A closed-loop load generator in one small process: python -m benchmarks.load < plan.json
 
-The plan says where to and how; the outcome is printed as JSON. A connection asks again as soon as it was answered. At
-the end no new request is begun and those in flight are waited for: what was answered can be compared with what was
-booked.
+The plan gives the URL, the requests, how many to keep in flight and for how long; the results are printed as JSON. Each
+connection sends its next request as soon as it has a response. At the end the requests in flight are completed, so that
+the number of responses can be compared with the books.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
 
-# Both are in the tools' environment alone.
+# Only the tools' environment (benchmarks/peers.py) has both, so mypy cannot import them.
 httptools = import_module("httptools")
 uvloop = import_module("uvloop")
 
@@ -26,8 +26,6 @@ DRAIN_S = 60.0
 
 
 class Load:
-    """One run: the requests to send in turn, when to stop, and what came of it."""
-
     def __init__(self, plan: dict[str, Any]) -> None:
         self.url = urlsplit(plan["url"])
         self.is_stream: bool = plan["is_stream"]
@@ -59,15 +57,15 @@ class Load:
         }
 
     async def _keep_asking(self, number: int) -> None:
-        """On one connection as long as it holds, then on the next."""
+        """Send requests on one connection until it closes, then open the next."""
         loop = asyncio.get_running_loop()
         request = self.requests[number % len(self.requests)]
-        # Streams of one length that begin together would end together, and so go on in step.
+        # Staggered starts, because streams of the same length that begin together would stay synchronised.
         await asyncio.sleep(self.warm_up_s * number / self.in_flight)
         while time.perf_counter() < self.ends_at:
             ended = loop.create_future()
             try:
-                await loop.create_connection(lambda: Connection(self, request, ended), self.url.hostname, self.url.port)  # noqa: B023
+                await loop.create_connection(lambda: LoadClient(self, request, ended), self.url.hostname, self.url.port)  # noqa: B023
             except OSError as error:
                 self.complaints[type(error).__name__] += 1
                 await asyncio.sleep(0.05)
@@ -94,7 +92,7 @@ class Load:
         return b'"usage"' in body
 
 
-class Connection(asyncio.Protocol):
+class LoadClient(asyncio.Protocol):
     def __init__(self, load: Load, request: bytes, ended: asyncio.Future[None]) -> None:
         self.load = load
         self.request = request
@@ -123,7 +121,7 @@ class Connection(asyncio.Protocol):
         self.is_asking = False
         self.load.note(self.begun, self.first, self.parser.get_status_code(), b"".join(self.body))
         if time.perf_counter() < self.load.ends_at and self.parser.should_keep_alive():
-            # Not from within the parser, which is not done with this answer.
+            # Scheduled, because the parser is still processing this response.
             asyncio.get_running_loop().call_soon(self._ask_unless_closed)
         else:
             self.transport.close()

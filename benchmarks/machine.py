@@ -1,4 +1,4 @@
-"""One line about where the figures come from."""
+"""One line that describes the machine on which a benchmark ran."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The relay as `./run` serves it, on PostgreSQL, with a crowd that may spend; and whether its books are right after."""
+"""The product as a gateway to measure: served as by `./run`, on PostgreSQL, with members who have money."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.postgres import free_port
 
 @contextmanager
 def relay(upstream: str, database: Database, *, members: int = 64) -> Iterator[Gateway]:
-    """One worker; every request is authenticated, held, settled and logged. Django must be set up on the database."""
+    """Serve with one worker. Each request is authenticated, held, settled and logged. Django must be set up before."""
     from benchmarks.seed import offer, space_of
 
     spenders = space_of(members, name="bench")
@@ -32,7 +32,7 @@ def relay(upstream: str, database: Database, *, members: int = 64) -> Iterator[G
 
 @contextmanager
 def served(database: Database) -> Iterator[tuple[str, int]]:
-    """(address, pid) of the product, served on that database by the command in `./run`."""
+    """Serve the product on that database with the same command as `./run`; yield (base URL, pid)."""
     port = free_port()
     command = [sys.executable, "-m", "spacemanage.serve", "--port", str(port)]
     with running("relay", *command, env={"DATABASE_URL": database.url, "DEMO": "true"}) as pid:
@@ -42,17 +42,17 @@ def served(database: Database) -> Iterator[tuple[str, int]]:
 
 
 def books(answered: int) -> str:
-    """One line: whether the log has a row for each answer and every balance adds up. Ends the program where not."""
+    """Check the books: raise SystemExit unless the log has one row per response; return a line for the report."""
     from django.core.management import call_command
 
     from quotas.models import Hold
     from usage.models import UsageRecord
 
-    said = io.StringIO()
-    call_command("reconcile", stdout=said, stderr=said)
+    output = io.StringIO()
+    call_command("reconcile", stdout=output, stderr=output)
     logged = UsageRecord.objects.filter(status=200).count()
     held = Hold.objects.count()
-    line = f"{answered:,} answers, {logged:,} rows in the log, {held} holds left. {said.getvalue().strip()}"
+    line = f"{answered:,} answers, {logged:,} rows in the log, {held} holds left. {output.getvalue().strip()}"
     if logged != answered:
         raise SystemExit(f"WRONG: {line}")
     return line

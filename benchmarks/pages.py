@@ -1,8 +1,8 @@
-"""How long pages take in a large space against a small one: python -m benchmarks.pages
+"""Response times of pages in a large space compared with a small one: python -m benchmarks.pages
 
-Each size is a database of its own on one server, filled by load_test_data and served as `./run` serves it; the same
-page is asked of both in turn, one at a time, over HTTP and signed in, so what is compared is the server's time. Where
-CSV is offered, how the serving process grows while it sends --csv-rows rows, and when the first byte comes.
+Each size is a database on one PostgreSQL server, filled by load_test_data and served as by `./run`. Signed-in clients
+request the same page from both alternately, one request at a time. A CSV export of --csv-rows rows is measured as well:
+its time to first byte, and how much the server's memory grows.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ import requests
 from benchmarks.database import PASSWORD, Database, Size, fill, manage, postgresql
 from benchmarks.machine import machine
 from benchmarks.ours import served
-from benchmarks.processes import unwind_when_told_to_end
+from benchmarks.processes import unwind_on_sigterm
 
 RATIO_GOAL = 1.5
 REMAINING_GOAL_MS = 300
 FIRST_BYTE_GOAL_S, GROWTH_GOAL_MB = 1.0, 50
 WARM_UP = 2
 TOKEN = "laptop"
-# The first member with more than a page of a week's requests by that token, so that pages are as full in both sizes.
+# The first member whose requests of a week with that token fill more than a page, so that both sizes show full pages.
 BUSY = """
 SELECT username FROM accounts_user JOIN (
     SELECT user_id, count(*) AS requests FROM usage_usagerecord WHERE key_name = %s AND id > %s GROUP BY user_id
@@ -52,7 +52,7 @@ WHERE name = %s AND username = %s ORDER BY accounts_apikey.id LIMIT 1
 
 @dataclass(frozen=True)
 class Page:
-    """A page as somebody asks for it; the path is made for each space, whose names and ids differ."""
+    """A page to request. Its path is a function, because names and ids differ between the spaces."""
 
     name: str
     role: str
@@ -62,7 +62,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Served:
-    """A size that is up: its address, who is signed in, and what is in it."""
+    """A space that is being served, with signed-in sessions by role, and names and ids that paths need."""
 
     size: Size
     base: str
@@ -76,7 +76,7 @@ class Served:
 
     @property
     def last_days(self) -> dict[str, str]:
-        """Thirty of them, as an address says them."""
+        """The last 30 days as query parameters."""
         today = datetime.now(UTC).date()
         return _period(today - timedelta(days=29), today)
 
@@ -88,7 +88,7 @@ class Served:
 
 def main() -> None:
     options = read_options()
-    unwind_when_told_to_end()
+    unwind_on_sigterm()
     (few, short), (many, long) = options.small, options.large
     sizes = [Size("small", few, short, options.days), Size("large", many, long, options.days)]
     with postgresql(options.keep) as database, ExitStack() as stack:
@@ -109,8 +109,8 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--days", type=int, default=90)
     parser.add_argument("--rounds", type=int, default=11, help="how often each page is asked for")
     parser.add_argument("--csv-rows", type=int, default=1_000_000)
-    parser.add_argument("--only", default="", metavar="TEXT", help="pages whose name has it")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where the databases stay, to be used again")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only pages whose name contains it")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where to keep the databases for the next run")
     return parser.parse_args()
 
 
@@ -168,8 +168,8 @@ def pages() -> Iterator[Page]:
 
 
 def users(role: str) -> Iterator[Page]:
-    def listed(**asked: object) -> Callable[[Served], str]:
-        return lambda _served: _path("/space/users/", asked)
+    def listed(**query: object) -> Callable[[Served], str]:
+        return lambda _served: _path("/space/users/", query)
 
     yield Page("users: first page", role, listed())
     yield Page("users: search, one found", role, lambda served: _path("/space/users/", {"q": served.username}))
@@ -182,8 +182,8 @@ def users(role: str) -> Iterator[Page]:
 
 
 def logs(role: str) -> Iterator[Page]:
-    def usage(name: str, asked: Callable[[Served], dict[str, Any]]) -> Page:
-        return Page(f"usage: {name}", role, lambda served: _path("/console/usage/", asked(served)))
+    def usage(name: str, query: Callable[[Served], dict[str, Any]]) -> Page:
+        return Page(f"usage: {name}", role, lambda served: _path("/console/usage/", query(served)))
 
     yield usage("first page, 7 days", lambda _served: {})
     yield usage("first page, 30 days", lambda served: served.last_days)
@@ -201,8 +201,8 @@ def logs(role: str) -> Iterator[Page]:
 def dashboards(role: str) -> Iterator[Page]:
     scopes = ["me"] if role == "member" else ["space", "me"]
     for scope in scopes:
-        asked = {"period": "30d"} | ({"scope": "me"} if scope == "me" and role != "member" else {})
-        yield Page(f"dashboard, 30 days, {scope}", role, _constantly(_path("/console/", asked)))
+        query = {"period": "30d"} | ({"scope": "me"} if scope == "me" and role != "member" else {})
+        yield Page(f"dashboard, 30 days, {scope}", role, _constantly(_path("/console/", query)))
     yield Page("credits", role, _constantly("/me/credits/"))
 
 
@@ -214,8 +214,8 @@ def _period(first: date, last: date) -> dict[str, str]:
     return {"from": first.isoformat(), "to": last.isoformat()}
 
 
-def _path(address: str, asked: dict[str, Any]) -> str:
-    return f"{address}?{urlencode(asked)}" if asked else address
+def _path(path: str, query: dict[str, Any]) -> str:
+    return f"{path}?{urlencode(query)}" if query else path
 
 
 # -- Measuring ----------------------------------------------------------------------------------------------------
@@ -236,7 +236,7 @@ def table(small: Served, large: Served, options: argparse.Namespace) -> str:
 
 
 def alternate(page: Page, small: Served, large: Served, rounds: int) -> tuple[list[float], list[float]]:
-    """In turn, after a few that do not count."""
+    """Request both alternately and return their times in ms, without the WARM_UP first ones."""
     samples: tuple[list[float], list[float]] = ([], [])
     for _round in range(rounds + WARM_UP):
         for found, at in zip(samples, (small, large), strict=True):
@@ -268,7 +268,7 @@ def told(found: list[float]) -> str:
 
 
 def csv(served: Served, rows: int) -> str:
-    """Of as many rows as asked for, or of all there are."""
+    """Measure an export of about that many rows, or of all if there are fewer."""
     share = min(1.0, rows / max(served.size.rows, 1))
     today = datetime.now(UTC).date()
     days = max(1, round(served.size.days * share))
@@ -291,7 +291,7 @@ def csv(served: Served, rows: int) -> str:
 
 @contextmanager
 def watched(pid: int) -> Iterator[Callable[[], float]]:
-    """How much memory the program and all that it started have taken on at most, in MB."""
+    """Sample the memory of a process and its children; yield a function that returns the largest growth in MB."""
     before, most, ended = memory_mb(pid), 0.0, threading.Event()
 
     def watch() -> None:

@@ -1,7 +1,7 @@
-"""What is measured beside us. Installs it, each in a folder of its own: python -m benchmarks.peers [NAME …]
+"""Peers: other gateways to compare with. Install them, each in a folder of its own: python -m benchmarks.peers [NAME …]
 
-The folders are below var/peers/; nothing of it touches the project's own environment. Redis, which hardcap keeps its
-budgets in, is the system's: on Debian, apt-get install redis-server.
+The folders are in var/peers/, apart from the project's own environment. hardcap keeps its budgets in Redis, which must
+be installed on the system: on Debian, apt-get install redis-server.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PYTHON_PACKAGES = {
 NODE_PACKAGES = {
     "portkey": {
         "dependencies": {"@portkey-ai/gateway": "1.15.2"},
-        # With a later one every stream fails: its issue 1389.
+        # Every stream fails with later versions: issue 1389 of @portkey-ai/gateway.
         "overrides": {"@hono/node-server": "1.13.8"},
     },
     "openai": {"dependencies": {"openai": "7.55.0"}},
@@ -40,12 +40,12 @@ NODE_PACKAGES = {
 
 
 class MissingError(Exception):
-    """What is not here, and how to get it."""
+    """A peer or a program is not installed; the message says how to install it."""
 
 
 @dataclass(frozen=True)
 class Gateway:
-    """Something that takes chat completions: where, with what headers (in turn), and what it consists of."""
+    """A server for chat completions: its URL, the headers that requests rotate through, and its processes."""
 
     name: str
     about: str
@@ -66,7 +66,7 @@ def install(name: str) -> None:
 
 
 def _install_python(name: str, packages: list[str]) -> None:
-    """With uv where it is in our environment, else with pip."""
+    """Install with uv if our environment has it, otherwise with pip."""
     folder = PEERS / name
     python = folder / "bin" / "python"
     uv = Path(sys.executable).with_name("uv")
@@ -83,7 +83,7 @@ def _install_node(name: str, wanted: dict[str, dict[str, str]]) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "package.json").write_text(json.dumps({"private": True, **wanted}))
-    # Their scripts are for developing them; what they need to run is in the packages.
+    # Install scripts are for the packages' own development, and not needed to run them.
     _call(node("npm"), "install", "--prefix", folder, "--no-audit", "--no-fund", "--ignore-scripts")
 
 
@@ -94,7 +94,7 @@ def _call(*command: str | Path) -> None:
 
 
 def node(program: str) -> Path:
-    """`node` or `npm`, from the wheel: the same on every machine. Installed when it is missing."""
+    """Return the path of `node` or `npm` from a wheel, the same version on every machine; install it if missing."""
     path = PEERS / "node" / "bin" / program
     if not path.exists():
         install("node")
@@ -104,7 +104,7 @@ def node(program: str) -> Path:
 
 
 def installed(name: str, program: str) -> Path:
-    """A program of a peer. Raises MissingError."""
+    """Return the path of a peer's program. Raise MissingError if the peer is not installed."""
     path = PEERS / name / program
     if not path.exists():
         raise MissingError(f"{name} is not installed: python -m benchmarks.peers {name}")
@@ -112,7 +112,7 @@ def installed(name: str, program: str) -> Path:
 
 
 def python_of_tools() -> Path:
-    """The Python with uvloop and httptools, which load and upstream run on; installed when it is missing."""
+    """Return the Python with uvloop and httptools that runs benchmarks.load and .upstream; install it if missing."""
     path = PEERS / "tools" / "bin" / "python"
     if not path.exists():
         install("tools")
@@ -124,7 +124,7 @@ def python_of_tools() -> Path:
 
 @contextmanager
 def fake_upstream() -> Iterator[Gateway]:
-    """What all gateways forward to."""
+    """Run benchmarks.upstream, to which all gateways forward."""
     port = free_port()
     with running("upstream", python_of_tools(), "-m", "benchmarks.upstream", "--port", str(port)) as pid:
         base = f"http://127.0.0.1:{port}/v1"
@@ -150,25 +150,25 @@ def litellm(upstream: str) -> Iterator[Gateway]:
 
 
 def litellm_environment(key: str) -> dict[str, str | None]:
-    """As its guide for production says; and with the price list that it ships, for it would fetch one."""
+    """Settings from LiteLLM's guide for production, with its bundled price list, as it would download one."""
     return {
         "LITELLM_MASTER_KEY": key,
         "LITELLM_MODE": "PRODUCTION",
         "LITELLM_LOG": "ERROR",
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         "NO_DOCS": "True",
-        # Ours is not its database.
+        # Otherwise LiteLLM would use our database.
         "DATABASE_URL": None,
     }
 
 
 def portkey(upstream: str) -> AbstractContextManager[Gateway]:
-    """Portkey's gateway on the Node.js of the wheel, a new one: forwards, and enforces no budget."""
+    """Portkey's gateway on the wheel's recent Node.js. It only forwards and enforces no budget."""
     return _portkey(upstream, node("node"))
 
 
 def portkey_here(upstream: str) -> AbstractContextManager[Gateway]:
-    """The same on the Node.js that this machine came with."""
+    """Portkey's gateway on the Node.js that is installed on this machine."""
     elsewhere = [folder for folder in os.get_exec_path() if not folder.startswith(str(PEERS))]
     found = shutil.which("node", path=os.pathsep.join(elsewhere))
     if found is None:
@@ -193,7 +193,7 @@ def _portkey(upstream: str, program: Path) -> Iterator[Gateway]:
 
 @contextmanager
 def hardcap(upstream: str, *, tenants: int = 64) -> Iterator[Gateway]:
-    """hardcap: budgets in Redis' memory, nothing on a disk; as many tenants as we have members."""
+    """hardcap with its budgets in Redis, in memory only, and as many tenants as ours has members."""
     program = installed("hardcap", "bin/hardcap")
     server = shutil.which("redis-server")
     if server is None:
@@ -213,7 +213,7 @@ def hardcap(upstream: str, *, tenants: int = 64) -> Iterator[Gateway]:
 
 
 def _hardcap_config(upstream: str, redis_url: str, tenants: int) -> dict[str, object]:
-    """As it comes (reserve, p95, truncate), with budgets that never run out."""
+    """hardcap's defaults (reserve, p95, truncate), with budgets that never run out."""
     budget = {"window_s": 86_400, "total": 10**12}
     return {
         "redis_url": redis_url,
@@ -236,15 +236,15 @@ RUNNERS: dict[str, Runner] = {
 
 
 def config(name: str, content: dict[str, object]) -> Path:
-    """JSON is YAML."""
+    """Write the content to a YAML file, as JSON, which is valid YAML."""
     path = PEERS / f"{name}.yaml"
     path.write_text(json.dumps(content, indent=1))
     return path
 
 
 def _version(package: str) -> str:
-    asked = f"from importlib.metadata import version; print(version('{package}'))"
-    return _output(PEERS / package / "bin" / "python", "-c", asked)
+    code = f"from importlib.metadata import version; print(version('{package}'))"
+    return _output(PEERS / package / "bin" / "python", "-c", code)
 
 
 def _version_of_redis(server: str) -> str:

@@ -1,4 +1,4 @@
-"""Programs that a benchmark starts: with a log of their own, an end that is sure, and the CPU time they took."""
+"""Child processes of a benchmark: start and log them, end them reliably, and measure their CPU time."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ LOGS = ROOT / "var" / "benchmarks"
 STOP_TIMEOUT_S = 15
 
 
-def unwind_when_told_to_end() -> None:
-    """SIGTERM, a `timeout`'s for one, ends everything that was started, as Ctrl-C does."""
+def unwind_on_sigterm() -> None:
+    """Make SIGTERM, such as from `timeout`, raise SystemExit, so that all child processes are ended as by Ctrl-C."""
     signal.signal(signal.SIGTERM, postgres.leave)
 
 
 @contextmanager
 def running(name: str, *command: str | Path, env: Mapping[str, str | None] | None = None) -> Iterator[int]:
-    """Start a program and give its pid; at the end it and all that it started are gone. Its words are in LOGS.
+    """Run a program, log its output to LOGS, and yield its pid. At the end it and its child processes are killed.
 
-    `env` goes before our own environment; None takes a variable out of it.
+    `env` overrides our own environment; None removes a variable.
     """
     LOGS.mkdir(parents=True, exist_ok=True)
     variables = {name: value for name, value in {**os.environ, **(env or {})}.items() if value is not None}
     with open(LOGS / f"{name}.log", "wb") as log:
-        # A group of its own: a server's workers outlive the one that started them when that is killed.
+        # A new session makes a process group, so that a server's workers can be killed even when the server has died.
         process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=log, stderr=log, start_new_session=True)
         try:
             yield process.pid
@@ -43,7 +43,7 @@ def running(name: str, *command: str | Path, env: Mapping[str, str | None] | Non
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Ask, then insist: nothing of its group is left."""
+    """Terminate the process, then kill whatever is left of its process group."""
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(STOP_TIMEOUT_S)
@@ -53,7 +53,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def wait_for(what: str, ask: Callable[[], bool], *, seconds: float = 180.0) -> None:
-    """Until it is so; ends the program, naming the log, when it takes too long."""
+    """Wait until `ask` returns True. Raise SystemExit, naming the logs, when it takes too long."""
     give_up_at = time.monotonic() + seconds
     while time.monotonic() < give_up_at:
         with suppress(requests.RequestException):
@@ -64,12 +64,12 @@ def wait_for(what: str, ask: Callable[[], bool], *, seconds: float = 180.0) -> N
 
 
 def wait_until_answering(name: str, url: str) -> None:
-    """Until the address answers at all, whatever it answers."""
+    """Wait until the URL returns any response."""
     wait_for(name, lambda: bool(requests.get(url, timeout=5).status_code))
 
 
 def cpu_seconds(*pids: int) -> float:
-    """CPU time that the programs and all that they started have taken so far."""
+    """CPU time so far of these processes and their descendants."""
     return sum(_taken(process) for pid in pids for process in _family(pid))
 
 
@@ -81,6 +81,6 @@ def _family(pid: int) -> list[psutil.Process]:
 def _taken(process: psutil.Process) -> float:
     with suppress(psutil.NoSuchProcess):
         times = process.cpu_times()
-        # Of children that have ended, their parent keeps the account.
+        # The parent's children_… times include its children that have ended.
         return float(times.user + times.system + times.children_user + times.children_system)
     return 0.0

@@ -1,7 +1,8 @@
-"""The relay against its peers: same upstream, same load, one after the other in each round: python -m benchmarks.relay
+"""The relay compared with its peers, with the same upstream and the same load: python -m benchmarks.relay
 
-Prints medians over the rounds, least and most beside them, ratios to ours, and whether the books are right at the end.
-Peers that are not installed are named and left out: python -m benchmarks.peers installs them.
+Each round measures one after the other. The report has medians over the rounds with minimum and maximum, ratios to
+ours, and whether the books balance at the end. Peers that are not installed are left out: python -m benchmarks.peers
+installs them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from benchmarks import ours, peers
 from benchmarks.database import postgresql
 from benchmarks.machine import machine
 from benchmarks.peers import MODEL, Gateway, MissingError
-from benchmarks.processes import cpu_seconds, unwind_when_told_to_end
+from benchmarks.processes import cpu_seconds, unwind_on_sigterm
 
 CHUNKS = 20
 WARM_UP_S = 1.0
@@ -30,7 +31,7 @@ WORDS = "Say in one sentence what the weather in Lisbon is like in the first wee
 
 @dataclass(frozen=True)
 class Measure:
-    """One way of asking, and the figure that is taken from it."""
+    """A kind of request to send, and the key of the result that counts."""
 
     title: str
     unit: str
@@ -38,11 +39,12 @@ class Measure:
     is_stream: bool = False
     is_alone: bool = False
     is_paced: bool = False
-    # Of a rate more is better; of a time what is added to the upstream's own counts.
+    # The result is multiplied by it: a stream counts as CHUNKS chunks.
     times: int = 1
 
     @property
     def is_rate(self) -> bool:
+        """Rates are compared by their ratio, times by what they add to the upstream's own time."""
         return self.key == ("per_s",)
 
 
@@ -62,8 +64,6 @@ MEASURES = {
 
 @dataclass(frozen=True)
 class Sample:
-    """One run of one measure at one gateway."""
-
     figure: float
     answered: int
     cpu_us: float
@@ -73,7 +73,7 @@ class Sample:
 
 def main() -> None:
     options = read_options()
-    unwind_when_told_to_end()
+    unwind_on_sigterm()
     with ExitStack() as stack:
         upstream = stack.enter_context(peers.fake_upstream())
         gateways = start(options, stack, upstream)
@@ -94,7 +94,7 @@ def read_options() -> argparse.Namespace:
     everybody = ["ours", *peers.RUNNERS]
     parser.add_argument("--gateways", nargs="+", choices=everybody, default=everybody)
     parser.add_argument("--measures", nargs="+", choices=list(MEASURES), default=list(MEASURES))
-    parser.add_argument("--seconds", type=float, default=5.0, help="that one run counts")
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of one run")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--in-flight", type=int, default=64)
     parser.add_argument("--members", type=int, default=64, help="wallets that the requests are spread over")
@@ -103,7 +103,7 @@ def read_options() -> argparse.Namespace:
 
 
 def start(options: argparse.Namespace, stack: ExitStack, upstream: Gateway) -> list[Gateway]:
-    """The upstream itself and all gateways that are here, ours first."""
+    """Start the upstream and all gateways that are installed, ours first."""
     base = upstream.url.removesuffix("/chat/completions")
     found = [upstream]
     if "ours" in options.gateways:
@@ -120,7 +120,7 @@ def start(options: argparse.Namespace, stack: ExitStack, upstream: Gateway) -> l
 
 
 def rounds(measure: Measure, gateways: list[Gateway], options: argparse.Namespace) -> dict[str, list[Sample]]:
-    """Alternating, so that what else the machine does falls on all alike."""
+    """Measure the gateways alternately, so that other load on the machine affects all of them alike."""
     samples: dict[str, list[Sample]] = defaultdict(list)
     for _ in range(options.rounds):
         for gateway in gateways:
@@ -167,7 +167,7 @@ def figure_in(outcome: dict[str, Any], key: tuple[str, ...]) -> float:
     return float(found) if isinstance(found, int | float) else float("nan")
 
 
-# -- Saying it ----------------------------------------------------------------------------------------------------
+# -- Reporting ----------------------------------------------------------------------------------------------------
 
 
 def table(measure: Measure, samples: dict[str, list[Sample]], options: argparse.Namespace) -> str:
@@ -197,7 +197,7 @@ def table(measure: Measure, samples: dict[str, list[Sample]], options: argparse.
 
 
 def figures_of(found: list[Sample]) -> list[float]:
-    """Of the runs in which anything was answered at all."""
+    """The figures of the runs that had any response; [nan] if none had."""
     return [sample.figure for sample in found if not isnan(sample.figure)] or [nan]
 
 
@@ -210,13 +210,13 @@ def comparison(measure: Measure, medians: dict[str, float], name: str, base: str
 
 
 def complaints(samples: dict[str, list[Sample]]) -> list[str]:
-    """What was not answered as it should be: a rate that leaves it out would flatter."""
-    told: dict[tuple[str, str], int] = defaultdict(int)
+    """Count the failed and incomplete responses by message, because a rate without them would look too good."""
+    counted: dict[tuple[str, str], int] = defaultdict(int)
     for name, found in samples.items():
         for one in found:
             for text, count in one.complaints.items():
-                told[name, text] += count
-    return [f"- {name}: {count} × {text}" for (name, text), count in told.items()]
+                counted[name, text] += count
+    return [f"- {name}: {count} × {text}" for (name, text), count in counted.items()]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Spaces, people, keys and what they can buy, made through the product's own services. Django must be set up."""
+"""Spaces, members, keys and offers, made by the product's own services. Django must be set up before the import."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from relay.models import Model, Upstream
 from tenants.models import Space
 
 USD_EACH = 10_000
-# Nobody signs in with these passwords, and Argon2 would take minutes for a thousand of them.
+# MD5 is enough, as nobody signs in with these passwords. Argon2 would take minutes to hash a thousand of them.
 QUICK = override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"])
 
 
@@ -33,7 +33,7 @@ class Spender:
 @QUICK
 @transaction.atomic
 def space_of(count: int, *, name: str) -> list[Spender]:
-    """A space with so many members, each with a wallet of USD_EACH and a key without a limit."""
+    """Create a space with `count` members, each with USD_EACH of quota and a key without a limit."""
     space = create_space(
         name=name,
         manager_username=f"{name}.manager",
@@ -52,10 +52,10 @@ def _spender(space: Space, manager: User, username: str) -> Spender:
 
 
 def offer(model: str, *, upstream: str, base_url: str, credential: str) -> None:
-    """A model at $2.50 and $10.00 a million tokens, served by that upstream alone."""
-    said = io.StringIO()
+    """Offer a model at $2.50 and $10.00 per million tokens, served by that upstream only."""
+    output = io.StringIO()
     price = {"input": "2.50", "cached_input": "1.25", "output": "10.00", "max_output_tokens": 4096}
-    call_command("set_price", model=model, **price, stdout=said)
+    call_command("set_price", model=model, **price, stdout=output)
     server = Upstream.objects.filter(name=upstream).first() or Upstream(name=upstream)
     server.base_url = base_url
     server.seal(credential)

@@ -1,8 +1,8 @@
-"""An upstream that costs next to nothing, the same for all who are measured: python -m benchmarks.upstream --port P
+"""A mock upstream that costs little CPU time, the same for all gateways: python -m benchmarks.upstream --port P
 
-It answers every POST as a chat completion: whole, or where the body asks for a stream as 20 chunks, usage, [DONE].
-Where the words `pace=MS` stand in the body, so many milliseconds pass between chunks; else each is a write of its own,
-as quick as the loop goes round.
+It answers every POST with a chat completion or, if the body asks for it, a stream of 20 chunks, usage and [DONE]. With
+`pace=MS` in the body, chunks are that many milliseconds apart; otherwise each is written in the next turn of the event
+loop.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 from importlib import import_module
 from typing import Any
 
-# Both are in the tools' environment alone.
+# Only the tools' environment (benchmarks/peers.py) has both, so mypy cannot import them.
 httptools = import_module("httptools")
 uvloop = import_module("uvloop")
 
@@ -34,7 +34,7 @@ def whole() -> bytes:
 
 
 def stream() -> list[bytes]:
-    """The head of the answer and each of its pieces, chunked as HTTP has it."""
+    """The writes of a response: its head with the first event, then one event each, with HTTP's chunked encoding."""
     words = WORDS.split()
     deltas: list[dict[str, Any]] = [
         {"delta": {"content": f"{word} "}, "logprobs": None, "finish_reason": None} for word in words[:CHUNKS]
@@ -60,7 +60,7 @@ WHOLE = whole()
 STREAM = stream()
 
 
-class Connection(asyncio.Protocol):
+class UpstreamProtocol(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
         self.loop = asyncio.get_running_loop()
@@ -87,7 +87,7 @@ class Connection(asyncio.Protocol):
         self.transport.write(STREAM[place])
         if place + 1 == len(STREAM):
             return
-        # The usage and the end come with the last chunk, as from a provider.
+        # Usage and [DONE] follow the last chunk without a pause, as providers send them.
         if pace_s and place + 1 < CHUNKS:
             self.loop.call_later(pace_s, self._stream, place + 1, pace_s)
         else:
@@ -95,7 +95,7 @@ class Connection(asyncio.Protocol):
 
 
 async def serve(port: int) -> None:
-    server = await asyncio.get_running_loop().create_server(Connection, "127.0.0.1", port, backlog=1024)
+    server = await asyncio.get_running_loop().create_server(UpstreamProtocol, "127.0.0.1", port, backlog=1024)
     await server.serve_forever()
 
 

@@ -1,8 +1,8 @@
-"""Others' software against the relay, as people run it: python -m benchmarks.compat
+"""Compatibility of the relay with other software: python -m benchmarks.compat
 
 - The official OpenAI SDK for Node.js as a client, on the demo upstream.
-- LiteLLM's proxy as an upstream of ours, with its mock models; what it answers straight is what must come through us.
-- LiteLLM's proxy as a client of ours.
+- LiteLLM's proxy as an upstream, with its mock models: its direct responses must equal those through the relay.
+- LiteLLM's proxy as a client.
 
-Each check is a line; what failed says why. The exit code is 1 when anything did.
+Each check prints a line, with the reason if it failed. The exit code is 1 if any check failed.
 """

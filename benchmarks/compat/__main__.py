@@ -17,7 +17,7 @@ import requests
 
 from benchmarks import ours, peers
 from benchmarks.database import postgresql
-from benchmarks.processes import running, unwind_when_told_to_end, wait_for, wait_until_answering
+from benchmarks.processes import running, unwind_on_sigterm, wait_for, wait_until_answering
 from tests.postgres import free_port
 
 SDK_MODEL = "demo-chat"
@@ -28,12 +28,12 @@ Check = Callable[[], None]
 
 
 class LeftOutError(Exception):
-    """There is nothing to compare with."""
+    """A check cannot run, because LiteLLM itself fails at it."""
 
 
 @dataclass(frozen=True)
-class Door:
-    """Where to ask, and with which key."""
+class Endpoint:
+    """A base URL and the key to use there."""
 
     base_url: str
     key: str
@@ -50,12 +50,12 @@ class Door:
 
 
 def main() -> int:
-    unwind_when_told_to_end()
+    unwind_on_sigterm()
     with ExitStack() as stack:
         database = stack.enter_context(postgresql())
         base, _pid = stack.enter_context(ours.served(database))
         keys = people()
-        us = Door(f"{base}/v1", keys["KEY"])
+        us = Endpoint(f"{base}/v1", keys["KEY"])
         demo = stack.enter_context(demo_upstream())
         litellm = stack.enter_context(litellm_mock(us))
         sell(demo, litellm)
@@ -70,11 +70,11 @@ def main() -> int:
     return bool(failed)
 
 
-# -- What runs beside us ------------------------------------------------------------------------------------------
+# -- Setting up ---------------------------------------------------------------------------------------------------
 
 
 def people() -> dict[str, str]:
-    """Keys by what their owners can do."""
+    """Create members, and return a key for each case, named like the script's environment variables."""
     from benchmarks.seed import space_of
     from quotas.members import set_enabled
     from quotas.services import set_remaining
@@ -87,31 +87,31 @@ def people() -> dict[str, str]:
 
 
 def limited_key(owner: Any) -> str:
-    """One that may spend a single nano-dollar."""
+    """A key with a limit of one nano-dollar."""
     from accounts.keys import KeyTerms, create_key
 
     return create_key(owner=owner, terms=KeyTerms(name="limited", limit_nanos=1))[1]
 
 
 @contextmanager
-def demo_upstream() -> Iterator[Door]:
+def demo_upstream() -> Iterator[Endpoint]:
     port = free_port()
     command = [sys.executable, "manage.py", "demo_upstream", "--port", str(port)]
     with running("demo-upstream", *command, env={"DEMO": "true"}):
         base = f"http://127.0.0.1:{port}/v1"
         wait_until_answering("The demo upstream", f"{base}/models")
-        yield Door(base, "sk-anything")
+        yield Endpoint(base, "sk-anything")
 
 
 @contextmanager
-def litellm_mock(us: Door) -> Iterator[Door]:
-    """LiteLLM's proxy with two models of its own making and one that is ours."""
+def litellm_mock(us: Endpoint) -> Iterator[Endpoint]:
+    """LiteLLM's proxy with two mock models, and one that it forwards to the relay."""
     port, key = free_port(), f"sk-{secrets.token_hex(16)}"
-    ours_behind = {"model": f"openai/{SDK_MODEL}", "api_base": us.base_url, "api_key": us.key}
+    forwarded = {"model": f"openai/{SDK_MODEL}", "api_base": us.base_url, "api_key": us.key}
     models = {
         "mock-chat": {"model": "openai/mock-chat", "api_key": "none", "mock_response": SAID},
         "mock-embedding": {"model": "openai/mock-embedding", "api_key": "none", "mock_response": VECTOR},
-        "space-manage": ours_behind,
+        "space-manage": forwarded,
     }
     listed = [{"model_name": name, "litellm_params": params} for name, params in models.items()]
     settings = peers.config("litellm-mock", {"model_list": listed})
@@ -120,10 +120,10 @@ def litellm_mock(us: Door) -> Iterator[Door]:
     program = peers.installed("litellm", "bin/litellm")
     with running("litellm-mock", program, "--config", settings, *options, env=env):
         wait_until_answering("LiteLLM", f"http://127.0.0.1:{port}/health/liveliness")
-        yield Door(f"http://127.0.0.1:{port}/v1", key)
+        yield Endpoint(f"http://127.0.0.1:{port}/v1", key)
 
 
-def sell(demo: Door, litellm: Door) -> None:
+def sell(demo: Endpoint, litellm: Endpoint) -> None:
     from benchmarks.seed import offer
 
     for model, door in {SDK_MODEL: demo, "mock-chat": litellm, "mock-embedding": litellm}.items():
@@ -133,8 +133,8 @@ def sell(demo: Door, litellm: Door) -> None:
 # -- Checks -------------------------------------------------------------------------------------------------------
 
 
-def openai_sdk(us: Door, keys: dict[str, str]) -> list[str]:
-    """Runs the script beside this file; it prints an outcome a line."""
+def openai_sdk(us: Endpoint, keys: dict[str, str]) -> list[str]:
+    """Run openai_sdk.mjs, which prints one JSON outcome per line, and return the names of failed checks."""
     folder = peers.installed("openai", "node_modules/openai").parent.parent
     env = {**os.environ, **keys, "BASE_URL": us.base_url, "MODEL": SDK_MODEL, "SDK_FOLDER": str(folder)}
     script = Path(__file__).with_name("openai_sdk.mjs")
@@ -146,13 +146,13 @@ def openai_sdk(us: Door, keys: dict[str, str]) -> list[str]:
 
 
 def checked(title: str, checks: dict[str, Check]) -> list[str]:
-    """The names of those that failed."""
+    """Run the checks and return the names of those that failed."""
     print(f"\n{title}")
     return [name for name, check in checks.items() if not told(name, *outcome(check))]
 
 
 def outcome(check: Check) -> tuple[str, str]:
-    """(why it failed, why it was left out), both empty where it passed."""
+    """Run a check and return (why it failed, why it was left out); both are empty if it passed."""
     try:
         check()
     except LeftOutError as why:
@@ -169,8 +169,8 @@ def told(name: str, failed: str, left_out: str = "") -> bool:
     return not failed
 
 
-def litellm_behind(us: Door, litellm: Door) -> dict[str, Check]:
-    """What LiteLLM answers straight it must answer through us: all but ids, times and usage that nobody asked for."""
+def litellm_behind(us: Endpoint, litellm: Endpoint) -> dict[str, Check]:
+    """Responses through the relay must equal LiteLLM's direct ones, except ids, times and usage not asked for."""
     chat = {"model": "mock-chat", "messages": [{"role": "user", "content": "Hello"}]}
     streams = {**chat, "stream": True}
     asked: dict[str, tuple[str, dict[str, Any]]] = {
@@ -203,31 +203,32 @@ def assert_same(straight: requests.Response, through: requests.Response, path: s
 
 
 def parts(answer: requests.Response, *, shows_usage: bool) -> list[Any]:
-    """Kind of content and what was said, event by event, without what differs each time.
+    """Return the content type and the body or its events, without ids and times, which differ for each response.
 
-    LiteLLM tells a usage of zero in streams whose client asked for none: that is left out, what we pass on is not.
+    LiteLLM's streams report a usage of zero to a client that asked for none. `shows_usage=False` leaves it out, because
+    the relay does not pass it on.
     """
     kind = answer.headers.get("content-type", "").partition(";")[0]
     if kind != "text/event-stream":
-        return [kind, lasting(answer.json())]
+        return [kind, without_ids_and_times(answer.json())]
     lines = answer.content.decode().splitlines()
     texts = [line.removeprefix("data: ") for line in lines if line.startswith("data: {")]
-    events = [lasting(json.loads(text)) for text in texts]
+    events = [without_ids_and_times(json.loads(text)) for text in texts]
     if not shows_usage:
         events = [{name: value for name, value in event.items() if name != "usage"} for event in events]
     return [kind, *events, lines[-2] if len(lines) > 1 else ""]
 
 
-def lasting(value: Any) -> Any:
+def without_ids_and_times(value: Any) -> Any:
     if isinstance(value, dict):
-        passing = {"id", "created", "created_at", "completed_at", "item_id", "response_id"}
-        return {name: lasting(item) for name, item in value.items() if name not in passing}
+        varying = {"id", "created", "created_at", "completed_at", "item_id", "response_id"}
+        return {name: without_ids_and_times(item) for name, item in value.items() if name not in varying}
     if isinstance(value, list):
-        return [lasting(item) for item in value]
+        return [without_ids_and_times(item) for item in value]
     return value
 
 
-def litellm_before(litellm: Door) -> dict[str, Check]:
+def litellm_before(litellm: Endpoint) -> dict[str, Check]:
     chat = {"model": "space-manage", "messages": [{"role": "user", "content": "Hello"}]}
 
     def whole() -> None:
@@ -260,15 +261,15 @@ def granted(answer: requests.Response) -> requests.Response:
 def the_books_balance() -> None:
     from django.core.management import call_command
 
-    said = io.StringIO()
+    output = io.StringIO()
     try:
-        call_command("reconcile", stdout=said, stderr=said)
+        call_command("reconcile", stdout=output, stderr=output)
     except SystemExit:
-        raise AssertionError(said.getvalue()) from None
+        raise AssertionError(output.getvalue()) from None
 
 
 def nothing_estimated() -> None:
-    """LiteLLM tells the usage of each answer, so it is what was charged by."""
+    """LiteLLM reports usage in each response, so no charge may be an estimate."""
     from usage.models import UsageRecord
 
     guessed = UsageRecord.objects.filter(model__startswith="mock-", status=200, is_estimated=True)

@@ -1,4 +1,4 @@
-// The official OpenAI SDK against a relay. What is where comes in the environment; a line of JSON tells each outcome.
+// The official OpenAI SDK as a client of the relay, configured by the environment. Each check prints a line of JSON.
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
@@ -130,7 +130,8 @@ const checks = {
   },
   async "401 for a wrong key"() {
     const wrong = clientOf("sk-1-" + "x".repeat(43));
-    assertRefused(await refusal(() => wrong.chat.completions.create(hello)), OpenAI.AuthenticationError, 401, "invalid_api_key");
+    const error = await refusal(() => wrong.chat.completions.create(hello));
+    assertRefused(error, OpenAI.AuthenticationError, 401, "invalid_api_key");
   },
   async "401 for what is no key of ours"() {
     const wrong = clientOf("sk-proj-abc");

@@ -1,1 +1,1 @@
-"""Fault drills: the served product under load, with one thing broken on purpose, and the books checked afterwards."""
+"""Fault injection: the served product under load with one fault on purpose, and a check of the books afterwards."""

@@ -13,9 +13,9 @@ from pathlib import Path
 from types import FrameType
 
 from benchmarks.drills.postgres import Postgres
-from benchmarks.drills.report import Report
+from benchmarks.drills.report import DrillReport
 
-# Name, and how often each does its worst: both as quality demands.
+# Name → how often each injects its fault.
 DRILLS = {"exact": 20, "kill": 20, "database": 5, "upstream": 1, "client": 1, "disable": 5, "transfers": 1}
 ON_POSTGRESQL_ONLY = {"database"}
 
@@ -46,7 +46,7 @@ def _options() -> argparse.Namespace:
 
 
 def _leave(number: int, _frame: FrameType | None) -> None:
-    """Unwind, so that everything started is ended."""
+    """Raise SystemExit, so that all child processes are ended."""
     raise SystemExit(128 + number)
 
 
@@ -63,7 +63,7 @@ def _sqlite(stack: ExitStack) -> str:
 
 
 def _set_up_django() -> None:
-    """Only now, because settings and models read DATABASE_URL when they are imported."""
+    """Import and set up Django after DATABASE_URL is set, because the settings read it when they are imported."""
     os.environ["DJANGO_SETTINGS_MODULE"] = "spacemanage.settings"
     os.environ.setdefault("LOG_LEVEL", "WARNING")
     import django
@@ -75,14 +75,14 @@ def _set_up_django() -> None:
 
 
 def _run(name: str, times: int | None, postgres: Postgres | None) -> list[str]:
-    """The rules that the drill found broken."""
+    """Run a drill and return the rules that it found broken."""
     if postgres is None and name in ON_POSTGRESQL_ONLY:
-        print(f"\n== {name}\n   left out: it wants PostgreSQL")
+        print(f"\n== {name}\n   left out: it needs PostgreSQL")
         return []
     from benchmarks.drills.stage import Stage
 
     drill = importlib.import_module(f"benchmarks.drills.{name}")
-    report = Report(name)
+    report = DrillReport(name)
     with Stage(name, report, postgres) as stage:
         drill.run(stage, times or DRILLS[name])
         stage.check_logs()

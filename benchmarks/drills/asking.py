@@ -1,4 +1,4 @@
-"""The relay's clients: many requests at once, or so many in flight until told to stop. Plain HTTP, real connections."""
+"""Clients of the relay over HTTP: a burst of concurrent requests, or a constant load in the background."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ import aiohttp
 
 from benchmarks.drills.processes import wait_until
 
-# Nothing may take longer, whatever is broken: settlements wait a minute for a database that is away.
-LONGEST_S = 90.0
-BREATH_S = 0.2
-SERVED_WITHIN_S = 60.0
+# No request may take longer, whatever the fault: settlements wait up to 60 s for an unreachable database.
+REQUEST_TIMEOUT_S = 90.0
+PAUSE_AFTER_ERROR_S = 0.2
+SERVED_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    """One chat completion. `content` may carry the wishes that the demo upstream understands."""
+    """A request for a chat completion. `content` may have directives for the demo upstream, such as demo:delay=3."""
 
     base: str
     key: str
@@ -34,9 +34,9 @@ class Ask:
     content: str = "Hello"
     is_stream: bool = False
     output_tokens: int = 40
-    # The client hangs up: after so many reads of the answer's body, or after so many seconds.
-    reads_most: int | None = None
-    patience_s: float | None = None
+    # The client disconnects after so many reads of the response's body, or after so many seconds.
+    max_reads: int | None = None
+    disconnect_after_s: float | None = None
 
     @property
     def body(self) -> bytes:
@@ -47,7 +47,7 @@ class Ask:
 
 @dataclass
 class Answer:
-    """What came of an Ask. `status` is 0 where the connection ended before the answer's head."""
+    """The response to an Ask. `status` is 0 if the connection ended before the response's head."""
 
     ask: Ask
     status: int = 0
@@ -68,7 +68,7 @@ class Answer:
 
     @property
     def error(self) -> dict[str, Any]:
-        """OpenAI's error object; empty where the body is none."""
+        """OpenAI's error object; empty if the body is not one."""
         try:
             error = json.loads(self.body)["error"]
         except (ValueError, KeyError, TypeError):
@@ -77,12 +77,12 @@ class Answer:
 
     @property
     def is_done(self) -> bool:
-        """A stream that came to its own end."""
+        """Whether a stream was completed."""
         return b"data: [DONE]" in self.body
 
     @property
     def text(self) -> str:
-        """The words of a stream as far as they came."""
+        """The text of a stream, as far as it was received."""
         lines = [line[6:] for line in bytes(self.body).splitlines() if line.startswith(b"data: {")]
         choices = [choice for line in lines for choice in _choices(line)]
         return "".join(choice.get("delta", {}).get("content") or "" for choice in choices)
@@ -111,7 +111,7 @@ def tally(answers: Iterable[Answer]) -> str:
 
 
 def ask_at_once(asks: list[Ask]) -> list[Answer]:
-    """All of them, each on a connection of its own; their answers in the same order."""
+    """Send all requests concurrently, each on a new connection, and return the answers in the same order."""
     return asyncio.run(_at_once(asks))
 
 
@@ -125,7 +125,7 @@ async def _at_once(asks: list[Ask]) -> list[Answer]:
 
 
 def _session() -> aiohttp.ClientSession:
-    timeout = aiohttp.ClientTimeout(total=LONGEST_S)
+    timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
     return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout)
 
 
@@ -133,7 +133,7 @@ async def _ask(session: aiohttp.ClientSession, one: Ask) -> Answer:
     answer = Answer(one)
     started = time.monotonic()
     try:
-        async with asyncio.timeout(one.patience_s):
+        async with asyncio.timeout(one.disconnect_after_s):
             await _exchange(session, answer)
     except (aiohttp.ClientError, OSError):
         pass
@@ -150,14 +150,14 @@ async def _exchange(session: aiohttp.ClientSession, answer: Answer) -> None:
         async for chunk in response.content.iter_any():
             answer.body += chunk
             reads += 1
-            if one.reads_most is not None and reads >= one.reads_most:
+            if one.max_reads is not None and reads >= one.max_reads:
                 response.close()
                 return
         answer.has_ended = True
 
 
 class Load:
-    """So many requests in flight, in a thread of its own, from `with` to its end. `answers` grows meanwhile."""
+    """Keep `in_flight` requests in flight, in a thread, for the duration of the `with` block; collect their answers."""
 
     def __init__(self, make: Callable[[int], Ask], *, in_flight: int = 64) -> None:
         self.answers: list[Answer] = []
@@ -172,14 +172,14 @@ class Load:
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        """Those in flight come to their end."""
+        """Start no more requests, and wait for those in flight."""
         self._is_ending = True
         self._thread.join()
 
     def wait_for_served(self, count: int) -> bool:
-        """Whether so many more were answered 200 in time."""
+        """Wait for `count` more responses with status 200; return whether they came in time."""
         wanted = self._served() + count
-        return wait_until(lambda: self._served() >= wanted, timeout_s=SERVED_WITHIN_S)
+        return wait_until(lambda: self._served() >= wanted, timeout_s=SERVED_TIMEOUT_S)
 
     def _served(self) -> int:
         return sum(answer.status == 200 for answer in self.answers)
@@ -194,5 +194,5 @@ class Load:
             answer = await _ask(session, self._make(self._made))
             self.answers.append(answer)
             if answer.status != 200:
-                # A server that is away refuses thousands a second: nobody asks like that.
-                await asyncio.sleep(BREATH_S)
+                # Real clients back off; without a pause, a server that is down would refuse thousands per second.
+                await asyncio.sleep(PAUSE_AFTER_ERROR_S)

@@ -1,4 +1,4 @@
-"""Upstreams that the demo upstream is too well-behaved for, each on a port of its own."""
+"""Upstreams with faults that the demo upstream cannot show, each on a port of its own."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @contextmanager
 def hanging() -> Iterator[str]:
-    """Connections are taken, by the kernel, and nothing is ever answered; its URL."""
+    """An upstream that never responds: the kernel accepts its connections, and nobody reads them. Yields its URL."""
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listening:
         yield _url(listening.getsockname()[1])
 
 
 @contextmanager
 def dripping() -> Iterator[str]:
-    """A stream that comes seven bytes at a time."""
+    """An upstream that streams seven bytes at a time."""
     with _serving(_drip) as url:
         yield url
 
 
 @contextmanager
 def refusing() -> Iterator[str]:
-    """Every request is told 500."""
+    """An upstream that answers every request with 500."""
     with _serving(_refuse) as url:
         yield url
 
@@ -69,8 +69,8 @@ def _events() -> Iterator[bytes]:
     for word in DRIPPED.split(" "):
         text = word if DRIPPED.startswith(word) else f" {word}"
         yield _event({"choices": [{"index": 0, "delta": {"content": text}}]})
-    told = {"prompt_tokens": DRIPPED_USAGE.input_tokens, "completion_tokens": DRIPPED_USAGE.output_tokens}
-    yield _event({"choices": [], "usage": told})
+    usage = {"prompt_tokens": DRIPPED_USAGE.input_tokens, "completion_tokens": DRIPPED_USAGE.output_tokens}
+    yield _event({"choices": [], "usage": usage})
     yield b"data: [DONE]\n\n"
 
 

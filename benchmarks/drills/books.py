@@ -1,4 +1,4 @@
-"""The judge: what the database says after a drill, held against what the clients were told."""
+"""The checks after a drill: the database's rows compared with the responses that the clients received."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from django.utils import timezone
 from accounts.models import ApiKey
 from benchmarks.drills.asking import Answer
 from benchmarks.drills.processes import wait_until
-from benchmarks.drills.report import Report
+from benchmarks.drills.report import DrillReport
 from benchmarks.drills.stage import BY_TOKEN
 from quotas.models import Hold
 from quotas.reconcile import reconcile
 from tenants.models import Space
 from usage.models import UsageRecord
 
-# What docs/operators.md promises: a hold that nobody renews is over "within a minute or so".
+# docs/operators.md promises that a hold which is not renewed ends "within a minute or so".
 HOLD_LIFETIME_S = 60
 SWEEP_S = 15
-# For what a living relay still has to write: less than a hold's life, so that no sweeper can have done it.
+# The time for a running relay to write its settlements. It is shorter than a hold's lifetime, so no sweep can help.
 SETTLING_S = 45
 SWEPT = "hold_expired"
 
 
-def check_books(report: Report, space: Space, answers: list[Answer], *, has_deaths: bool = False) -> None:
-    """All that must hold after any fault. Where a worker or the database died, some holds only a sweeper ends."""
-    patience_s = HOLD_LIFETIME_S + SWEEP_S if has_deaths else SETTLING_S
+def check_books(report: DrillReport, space: Space, answers: list[Answer], *, has_deaths: bool = False) -> None:
+    """Check what must be true after any fault. If a worker or the database died, only a sweep ends some holds."""
+    timeout_s = HOLD_LIFETIME_S + SWEEP_S if has_deaths else SETTLING_S
     holds, swept = Hold.objects.filter(space=space), UsageRecord.objects.filter(space=space, code=SWEPT)
     started = time.monotonic()
-    wait_until(lambda: not holds.exists(), timeout_s=patience_s)
+    wait_until(lambda: not holds.exists(), timeout_s=timeout_s)
     report.say(f"waited {time.monotonic() - started:.1f} s for holds to end; {_paid(space)}")
-    report.check(f"no hold is left after {patience_s} s", list(holds))
+    report.check(f"no hold is left after {timeout_s} s", list(holds))
     if not has_deaths:
         report.check("a living relay leaves nothing to the sweeper", list(swept))
     report.check("reconcile finds nothing", reconcile(space))
@@ -46,12 +46,12 @@ def check_books(report: Report, space: Space, answers: list[Answer], *, has_deat
 
 
 def overdue(space: Space) -> list[Hold]:
-    """Holds that a server which has lived for SWEEP_S should have swept."""
+    """Expired holds that a server which has run for SWEEP_S should have swept."""
     return list(Hold.objects.filter(space=space, expires_at__lt=timezone.now() - timedelta(seconds=SWEEP_S)))
 
 
 def rows_of(space: Space, answers: list[Answer]) -> list[list[UsageRecord]]:
-    """Of each answer the rows of its request, the oldest first."""
+    """Return, for each answer, the usage records of its request, the oldest first."""
     wanted = {answer.request_id for answer in answers}
     rows: dict[UUID | None, list[UsageRecord]] = defaultdict(list)
     for record in UsageRecord.objects.filter(space=space).order_by("id").iterator():
@@ -61,12 +61,12 @@ def rows_of(space: Space, answers: list[Answer]) -> list[list[UsageRecord]]:
 
 
 def token_nanos(input_tokens: int, output_tokens: int) -> int:
-    """What they cost at BY_TOKEN, rounded up. Reckoned here and not by the product: the judge asks nobody."""
+    """The cost at BY_TOKEN, rounded up. It is calculated independently of the product's own code, which it verifies."""
     return -(-(input_tokens * BY_TOKEN.input + output_tokens * BY_TOKEN.output) // 1_000_000)
 
 
 def delivered_nanos(answer: Answer) -> int:
-    """What a stream is charged where no usage came: four bytes a token, of what was sent and of the text that came."""
+    """The charge for a stream without usage: one token per four bytes of the request and of the text received."""
     sent, came = len(answer.ask.body), len(answer.text.encode())
     return token_nanos(-(-sent // 4), -(-came // 4))
 
@@ -78,7 +78,7 @@ def _paid(space: Space) -> str:
 
 
 def _wrong_keys(space: Space) -> list[str]:
-    """Asked here, because reconcile asks wallets alone."""
+    """Compare the keys' sums with the records here, because reconcile checks wallets only."""
     spent: Counter[UUID] = Counter()
     held: Counter[UUID] = Counter()
     for key_id, nanos in UsageRecord.objects.filter(space=space).values_list("key_id", "cost"):
@@ -109,7 +109,7 @@ def _unrecorded(space: Space, answers: list[Answer]) -> list[str]:
 
 
 def _paid_twice(space: Space) -> list[str]:
-    """A request has one row; or a sweep's, and after it one of the late settlement that charged the rest."""
+    """A request has one row, or two: a sweep's, and then a late settlement's that charges the rest."""
     codes: dict[UUID, list[str]] = defaultdict(list)
     for request_id, code in UsageRecord.objects.filter(space=space).values_list("request_id", "code"):
         codes[request_id].append(code)

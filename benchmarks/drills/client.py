@@ -1,4 +1,4 @@
-"""Clients that hang up: what was delivered is charged, the rest released, and nothing stays held."""
+"""Clients that disconnect: what was delivered is charged, the rest is released, and no hold is left."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run(stage: Stage, times: int) -> None:
         answers += _before_the_answer(stage, base, model)
         answers += _any_time(stage, base, model)
     check_books(stage.report, stage.space, answers)
-    _check_mid_stream(stage, [one for one in answers if one.ask.reads_most])
+    _check_mid_stream(stage, [one for one in answers if one.ask.max_reads])
 
 
 def _mid_stream(stage: Stage, base: str, model: str) -> list[Answer]:
@@ -39,7 +39,7 @@ def _mid_stream(stage: Stage, base: str, model: str) -> list[Answer]:
             content=content,
             is_stream=True,
             output_tokens=TOKENS,
-            reads_most=random.randint(1, 20),
+            max_reads=random.randint(1, 20),
         )
         for _ in range(CROWD)
     ]
@@ -49,7 +49,7 @@ def _mid_stream(stage: Stage, base: str, model: str) -> list[Answer]:
 
 
 def _check_mid_stream(stage: Stage, answers: list[Answer]) -> None:
-    """Asked when the holds are gone, so that each has its row. More may have been sent than the client had read."""
+    """Run after all holds have ended, when each answer has its row. More may have been sent than the client read."""
     half = token_nanos(0, TOKENS // 2)
     wrong = []
     for answer, rows in zip(answers, rows_of(stage.space, answers), strict=True):
@@ -62,10 +62,10 @@ def _check_mid_stream(stage: Stage, answers: list[Answer]) -> None:
 
 
 def _before_the_answer(stage: Stage, base: str, model: str) -> list[Answer]:
-    """The upstream takes longer than the clients have patience, so none of them gets anything."""
+    """The upstream takes longer than the clients wait, so none of them receives anything."""
     row, key = stage.key_row(stage.member())
     asks = [
-        Ask(base=base, key=key, model=model, content="demo:delay=3", is_stream=number % 2 == 0, patience_s=1.5)
+        Ask(base=base, key=key, model=model, content="demo:delay=3", is_stream=number % 2 == 0, disconnect_after_s=1.5)
         for number in range(CROWD // 3)
     ]
     answers = ask_at_once(asks)
@@ -81,11 +81,11 @@ def _before_the_answer(stage: Stage, base: str, model: str) -> list[Answer]:
 
 
 def _any_time(stage: Stage, base: str, model: str) -> list[Answer]:
-    """Around the moment of the answer it may come out either way, and each way whole."""
+    """Clients disconnect at about the time of the response: each request is charged either completely or not at all."""
     row, key = stage.key_row(stage.member())
     patient = Ask(base=base, key=key, model=model, content="demo:delay=0.3")
     usual = ask_at_once([patient] * CROWD)
-    asks = [replace(patient, patience_s=random.choice(usual).seconds * random.uniform(0.5, 1.5)) for _ in usual]
+    asks = [replace(patient, disconnect_after_s=random.choice(usual).seconds * random.uniform(0.5, 1.5)) for _ in usual]
     answers = ask_at_once(asks)
     stage.report.say(f"{CROWD} hung up around the moment of the answer: {tally(answers)}")
     found = UsageRecord.objects.filter(space=stage.space, key_id=row.pk)

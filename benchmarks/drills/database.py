@@ -1,4 +1,4 @@
-"""PostgreSQL restarted, crashed and taken away under load: clean refusals in bounded time, and the same books after."""
+"""PostgreSQL is restarted, crashed and stopped under load: requests are refused in bounded time, and books balance."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from benchmarks.drills.processes import Relay, status_of, wait_until
 from benchmarks.drills.stage import BY_TOKEN, FIXED, Browser, Stage, mixed
 
 AWAY_S = 10.0
-# A refusal waits for nothing but a connection attempt, an answer for the database to come back as well.
+# A refusal takes as long as an attempt to connect. A response may also wait for the database to return.
 REFUSED_WITHIN_S = 6.0
 ANSWERED_WITHIN_S = AWAY_S + 12.0
 BACK_WITHIN_S = 5.0
@@ -62,7 +62,7 @@ def _return(stage: Stage, relay: Relay, what: str) -> list[str]:
 
 @dataclass
 class Visits:
-    """What pages answered while the database was away: (address, status) and how often; and the slowest."""
+    """Responses of pages while the database was down: a count for each (path, status), and the longest time."""
 
     statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
     slowest_s: float = 0.0

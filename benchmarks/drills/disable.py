@@ -1,4 +1,4 @@
-"""Whoever may not spend any more: the stream that runs comes to its end and is charged, the next request is refused."""
+"""Disabled keys, members and spaces: a running stream is completed and charged, and the next request is refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STREAM = "demo:pace=0.1 demo:tokens=20"
 
 @dataclass(frozen=True)
 class Stop:
-    """One way of stopping somebody, and what their next request is told."""
+    """One way to stop somebody from spending, and the outcome of their next request."""
 
     name: str
     act: Callable[[], None]
@@ -30,7 +30,7 @@ def run(stage: Stage, times: int) -> None:
     one, other = stage.relay().base, stage.relay().base
     answers: list[Answer] = []
     for number in range(times):
-        # Stopped through one process, asked of the same and of the other in turn.
+        # Disabled through one process; the next request goes to the same one and to the other alternately.
         asked = Ask(base=(one, other)[number % 2], key="", model=model)
         manager = Browser(one, stage.manager_name)
         for key, stop in [*_own_acts(stage, one), *_managers_acts(stage, manager), *_operators_acts(stage)]:

@@ -1,4 +1,4 @@
-"""200 requests at once on money for 37: exactly 37 pass, whoever serves them and whichever limit stops them."""
+"""200 concurrent requests with money for 37: exactly 37 pass, with one relay or two, and for wallets and key limits."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from benchmarks.drills.stage import BY_TOKEN, FIXED, Stage, wallet_of
 
 CROWD = 200
 COVERED = 37
-# How many requests one after the other may come before a wallet is empty, each asking for less than the one before.
-SIPS_MOST = 300
+# Bounds the sequential requests that use up what is left of a wallet.
+MAX_SEQUENTIAL_REQUESTS = 300
 
 
 def run(stage: Stage, times: int) -> None:
@@ -58,7 +58,7 @@ def _key(stage: Stage, who: str, bases: list[str], model: str, times: int) -> li
 def _rounds(
     prepare: Callable[[], str], bases: list[str], model: str, times: int, code: str
 ) -> tuple[list[Answer], list[str]]:
-    """All answers, and the rounds that were not 37 served and 163 refused with this code."""
+    """Return all answers, and the rounds in which not exactly 37 were served and 163 refused with this code."""
     answers, wrong = [], []
     right = Counter({"200": COVERED, f"429 {code}": CROWD - COVERED})
     for number in range(1, times + 1):
@@ -77,19 +77,21 @@ def _tell(stage: Stage, what: str, answers: list[Answer], wrong: list[str], time
 
 
 def _to_the_last(stage: Stage, bases: list[str], model: str) -> list[Answer]:
-    """Where a hold is more than the cost: never more than there was is spent, and all but the last few nanos can be."""
+    """With holds larger than costs, no more than the wallet's money is spent, and less than a hold of it is left."""
     member = stage.member(usd=0)
     asked = Ask(base=bases[0], key=stage.key(member), model=model)
-    # Each byte of the body may be a token.
+    # A hold assumes one token per byte of the body.
     most, least = token_nanos(len(asked.body), asked.output_tokens), token_nanos(len(asked.body), 1)
     funded = COVERED * most
     stage.fund(member, funded)
     asks = [Ask(base=bases[place % len(bases)], key=asked.key, model=model) for place in range(CROWD)]
     crowd = ask_at_once(asks)
-    sips = _sip(asked)
-    answers = [*crowd, *sips]
+    sequential = _use_up(asked)
+    answers = [*crowd, *sequential]
     _check_last(stage, member, answers, funded=funded, least=least)
-    stage.report.say(f"then one after the other: {tally(sips)}; {wallet_of(member).available} of {funded} nanos left")
+    stage.report.say(
+        f"then one after the other: {tally(sequential)}; {wallet_of(member).available} of {funded} nanos left"
+    )
     return answers
 
 
@@ -105,8 +107,8 @@ def _check_last(stage: Stage, member: User, answers: list[Answer], *, funded: in
     stage.report.check("a hold dearer than the cost: served or told insufficient_quota, nothing else", strange)
 
 
-def _sip(asked: Ask) -> list[Answer]:
+def _use_up(asked: Ask) -> list[Answer]:
     answers = [ask(asked)]
-    while answers[-1].status == 200 and len(answers) < SIPS_MOST:
+    while answers[-1].status == 200 and len(answers) < MAX_SEQUENTIAL_REQUESTS:
         answers.append(ask(asked))
     return answers

@@ -1,4 +1,4 @@
-"""SIGKILL for the relay's worker under load: what was answered is paid, the rest is swept, nothing is paid twice."""
+"""SIGKILL for the relay's worker under load: answered requests are charged, others swept, none is charged twice."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.drills.books import SWEEP_S, SWEPT, check_books, delivered_nanos
 from benchmarks.drills.processes import wait_until
 from benchmarks.drills.stage import BY_TOKEN, FIXED, Stage, mixed
 
-# Longer than a hold is renewed after, so that there is something to charge by.
+# Longer than the interval between renewals, so that a hold has recorded an accrued cost.
 RENEWED_S = 7.0
 RESPAWN_WITHIN_S = 20.0
 TOKENS = 500
@@ -36,7 +36,7 @@ def _alone(stage: Stage, keys: list[str], models: list[str], times: int) -> list
         for _ in range(times):
             _warm_up(load)
             relay.kill_worker()
-        # A server that lives for seconds only cannot be blamed for what it did not sweep.
+        # The last server needs this long to sweep; its killed predecessors had no time to.
         time.sleep(SWEEP_S)
         late = overdue(stage.space)
     relay.close()
@@ -46,13 +46,13 @@ def _alone(stage: Stage, keys: list[str], models: list[str], times: int) -> list
 
 
 def _warm_up(load: Load) -> None:
-    """Until it is served again as under any load, and then a moment that nobody can foresee."""
+    """Wait until the load is served again, and then for a random time."""
     load.wait_for_served(load.in_flight)
     time.sleep(random.uniform(0, 0.5))
 
 
 def _renewed(stage: Stage, key: str, model: str) -> list[Answer]:
-    """Long streams whose worker is killed after it had noted what they came to."""
+    """Long streams whose worker is killed after a renewal has recorded what they cost so far."""
     relay = stage.relay()
     content = f"demo:pace=0.1 demo:tokens={TOKENS}"
     asked = Ask(base=relay.base, key=key, model=model, content=content, is_stream=True, output_tokens=TOKENS)
@@ -83,13 +83,13 @@ def _beside_another(stage: Stage, keys: list[str], models: list[str], times: int
 
 
 def _try_later(asked: Ask) -> Answer:
-    """Not at once: a server that ends serves a moment longer."""
+    """Wait before the request, because a killed worker's connections are refused only after a moment."""
     time.sleep(1)
     return ask(asked)
 
 
 def _check_renewed(stage: Stage, cut: list[Answer]) -> None:
-    """Asked after the sweep: the last renewal says something, and never more than was delivered."""
+    """Run after the sweep: it charges the cost of the last renewal, which is at most that of what was delivered."""
     wrong = []
     for answer, rows in zip(cut, rows_of(stage.space, cut), strict=True):
         told = [(row.code, row.cost) for row in rows]

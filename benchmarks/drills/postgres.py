@@ -1,4 +1,4 @@
-"""A PostgreSQL of the drills' own, durable as in production, that can be stopped, killed and started again."""
+"""A PostgreSQL for the drills, durable as in production, that can be stopped, crashed and started again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STOP_TIMEOUT_S = 30
 
 
 class Postgres:
-    """Comes back at the same address with what was committed. `close` leaves no trace of it."""
+    """A server that starts again on the same port with its committed data. `close` removes the data."""
 
     def __init__(self) -> None:
         programs = next(starter.available(), None)
@@ -39,7 +39,7 @@ class Postgres:
         return (self._home / "log").read_text(errors="replace")
 
     def start(self) -> None:
-        """Returns when it takes connections, after a crash when it has recovered."""
+        """Start the server, and return when it accepts connections: after a crash, when it has recovered."""
         settings = {**starter.SETTINGS, **DURABLE, "port": str(self._port), "unix_socket_directories": str(self._home)}
         options = [f"--{name}={value}" for name, value in settings.items()]
         with open(self._home / "log", "ab") as log:
@@ -56,7 +56,7 @@ class Postgres:
         starter.wait_until_ready(self._process, self._programs, self._home, self._port)
 
     def stop(self, *, is_crash: bool = False) -> None:
-        """Fast: sessions are cut, and what they had not committed is undone. A crash: no word to anybody."""
+        """Do a fast shutdown, which disconnects sessions and rolls back, or an immediate one, which is like a crash."""
         if self._process is None:
             return
         self._process.send_signal(signal.SIGQUIT if is_crash else signal.SIGINT)

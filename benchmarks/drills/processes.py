@@ -1,4 +1,4 @@
-"""The relay as `./run` serves it, and the demo upstream, as processes that a drill may kill."""
+"""The product's server and the demo upstream as processes that a drill can kill."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ENDING_TIMEOUT_S = 15.0
 
 
 def wait_until(is_so: Callable[[], bool], *, timeout_s: float) -> bool:
-    """Whether it came to be so in time; asked ten times a second."""
+    """Poll the condition ten times a second, and return whether it became true in time."""
     deadline = time.monotonic() + timeout_s
     while not is_so():
         if time.monotonic() > deadline:
@@ -32,7 +32,7 @@ def wait_until(is_so: Callable[[], bool], *, timeout_s: float) -> bool:
 
 
 def status_of(url: str, *, timeout_s: float = 10.0) -> int:
-    """What a GET is answered, 0 where nobody answers."""
+    """Return the status of a GET, or 0 if there is no response."""
     try:
         return requests.get(url, timeout=timeout_s, allow_redirects=False).status_code
     except requests.RequestException:
@@ -40,7 +40,7 @@ def status_of(url: str, *, timeout_s: float = 10.0) -> int:
 
 
 class Process:
-    """A program with all that it starts, on a port that it keeps from one start to the next."""
+    """A program with its child processes, which keeps its port when it is started again."""
 
     def __init__(self, arguments: list[str], variables: dict[str, str], *, port: int, probe: str, log: Path) -> None:
         self.port = port
@@ -55,7 +55,7 @@ class Process:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Returns when it answers."""
+        """Start the program, and return when it answers."""
         with self.log.open("ab") as log:
             self._started = subprocess.Popen(
                 self._command, cwd=ROOT, env=self._variables, stdout=log, stderr=log, start_new_session=True
@@ -66,16 +66,16 @@ class Process:
             )
 
     def kill(self) -> None:
-        """SIGKILL for it and all its children."""
+        """Send SIGKILL to the program and all its child processes."""
         if self._started is not None:
-            # A group of its own: a server's workers outlive the one that started them when that is killed.
+            # The whole process group is killed, because a server's workers would outlive their supervisor.
             with suppress(ProcessLookupError):
                 os.killpg(self._started.pid, signal.SIGKILL)
             self._started.wait()
             self._started = None
 
     def close(self) -> None:
-        """Ask for an end, then insist."""
+        """Terminate the program, then kill whatever is left."""
         if self._started is not None:
             self._started.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -84,7 +84,7 @@ class Process:
 
 
 class Relay(Process):
-    """The product as it is served: a supervisor and its workers."""
+    """The product's server: a supervisor and its workers."""
 
     def __init__(self, home: Path, *, workers: int = 1) -> None:
         port = free_port()
@@ -93,13 +93,13 @@ class Relay(Process):
         super().__init__(arguments, variables, port=port, probe="/healthz", log=home / f"relay-{port}.log")
 
     def workers(self) -> list[int]:
-        """Without the helper that Python starts beside them."""
+        """The pids of the workers, without multiprocessing's resource tracker."""
         assert self._started is not None
         children = psutil.Process(self._started.pid).children()
         return [child.pid for child in children if "spawn_main" in " ".join(child.cmdline())]
 
     def kill_worker(self) -> None:
-        """SIGKILL for the first worker, if there still is one; the supervisor puts another in its place."""
+        """Send SIGKILL to the first worker, if there is one; the supervisor replaces it."""
         for victim in self.workers()[:1]:
             os.kill(victim, signal.SIGKILL)
 

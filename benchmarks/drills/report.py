@@ -1,4 +1,4 @@
-"""What a drill tells: what it did, and of each rule whether anything contradicts it."""
+"""A drill's printed report: what it did, and whether each rule was kept."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import textwrap
 import time
 from collections.abc import Sequence
 
-SHOWN_MOST = 5
+MAX_SHOWN_VIOLATIONS = 5
 WIDTH = 200
 
 
-class Report:
+class DrillReport:
     def __init__(self, drill: str) -> None:
         self.failed: list[str] = []
         self.passed = 0
@@ -21,13 +21,13 @@ class Report:
     def say(self, text: str) -> None:
         print(f"   {time.monotonic() - self._started:6.1f} s  {text}", flush=True)
 
-    def check(self, rule: str, contradictions: Sequence[object]) -> None:
-        """The rule holds where nothing contradicts it."""
-        if not contradictions:
+    def check(self, rule: str, violations: Sequence[object]) -> None:
+        """Print whether the rule was kept: it was if there are no violations."""
+        if not violations:
             self.passed += 1
             print(f"   pass  {rule}", flush=True)
             return
         self.failed.append(f"{self._drill}: {rule}")
-        print(f"   FAIL  {rule}: {len(contradictions)} against it", flush=True)
-        for shown in contradictions[:SHOWN_MOST]:
+        print(f"   FAIL  {rule}: {len(violations)} violations", flush=True)
+        for shown in violations[:MAX_SHOWN_VIOLATIONS]:
             print(f"         {textwrap.shorten(str(shown), WIDTH)}", flush=True)

@@ -1,4 +1,4 @@
-"""A drill's own space with people, money, keys and models, and the processes that serve it."""
+"""The set-up of a drill: a space with members, money, keys and models, and the processes that serve it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from accounts.models import ApiKey, User
 from benchmarks.drills.asking import Ask
 from benchmarks.drills.postgres import Postgres
 from benchmarks.drills.processes import DemoUpstream, Relay
-from benchmarks.drills.report import Report
+from benchmarks.drills.report import DrillReport
 from core.money import NANOS_PER_USD
 from quotas.members import create_member
 from quotas.models import Wallet
@@ -29,15 +29,15 @@ from relay.models import Model, Upstream
 from relay.pricing import Rate
 
 PASSWORD = "drill sergeant's own"
-# Costs the same whatever is said, so that the hold is the cost.
+# A fixed price per request, so that a hold equals its cost.
 FIXED = Rate(per_request=NANOS_PER_USD // 100)
 BY_TOKEN = Rate(input=5 * NANOS_PER_USD // 2, cached_input=5 * NANOS_PER_USD // 4, output=10 * NANOS_PER_USD)
 
 
 class Stage:
-    """Made new for each drill; what it started ends with it."""
+    """Each drill has its own. Leaving the `with` block ends the processes that it started."""
 
-    def __init__(self, name: str, report: Report, postgres: Postgres | None) -> None:
+    def __init__(self, name: str, report: DrillReport, postgres: Postgres | None) -> None:
         self.report = report
         self.postgres = postgres
         self._name = name
@@ -67,7 +67,7 @@ class Stage:
         return User.objects.select_related("space").get(pk=made.pk)
 
     def fund(self, member: User, nanos: int) -> None:
-        """Give or take, so that exactly so much remains."""
+        """Allocate or reclaim, so that exactly this much remains in the member's wallet."""
         set_remaining(member=member, remaining_nanos=nanos, actor=self.manager)
 
     def key(self, owner: User, **terms: Any) -> str:
@@ -77,7 +77,7 @@ class Stage:
         return create_key(owner=owner, terms=KeyTerms(name="drill", **terms))
 
     def offer(self, kind: str, rate: Rate, *urls: str, timeout_s: int = 600) -> str:
-        """A model at that price, asked of these upstreams in this order; its name."""
+        """Create a model with that price, served by these upstreams in order of priority, and return its name."""
         model = Model.objects.create(name=f"{self._name}-{kind}", default_output_tokens=64, max_output_tokens=4096)
         model.set_price(rate, timezone.now())
         for priority, url in enumerate(urls):
@@ -93,14 +93,14 @@ class Stage:
         return upstream
 
     def relay(self, **options: Any) -> Relay:
-        """Started after the models are offered, it knows them from its first request on."""
+        """Start a relay. Call it after `offer`, so that the relay knows the models from its first request on."""
         relay = Relay(self._home, **options)
         self._stack.callback(relay.close)
         relay.start()
         return relay
 
     def check_logs(self) -> None:
-        """The relay's own log has no exception that nobody expected."""
+        """Check that the relay logged no unexpected exception."""
         lines = [
             line for log in self._home.glob("relay-*.log") for line in log.read_text(errors="replace").splitlines()
         ]
@@ -116,7 +116,7 @@ def wallet_of(member: User) -> Wallet:
 
 
 def mixed(base: str, keys: list[str], *models: str) -> Callable[[int], Ask]:
-    """Asks for a Load: every other one a stream, over all keys and models, none of them instant."""
+    """Make requests for a Load: every second one a stream, over all keys and models, each with a small delay."""
 
     def make(number: int) -> Ask:
         is_stream = number % 2 == 0
@@ -133,7 +133,7 @@ def mixed(base: str, keys: list[str], *models: str) -> Callable[[int], Ask]:
 
 
 class Browser:
-    """Somebody signed in, through the product's own pages."""
+    """A signed-in user of the product's pages."""
 
     def __init__(self, base: str, username: str) -> None:
         self._base = base
@@ -141,7 +141,7 @@ class Browser:
         self._token = ""
         answer = self.post("/login/", username=username, password=PASSWORD)
         assert answer.status_code == 302, f"{username} could not sign in: {answer.status_code}"
-        # Signing in made it another.
+        # Signing in rotates the CSRF token.
         self._token = ""
 
     def get(self, path: str) -> requests.Response:
@@ -152,7 +152,7 @@ class Browser:
         return self._session.post(f"{self._base}{path}", data=data, timeout=60, allow_redirects=False)
 
     def _csrf_token(self) -> str:
-        """One does for the whole session."""
+        """Return the session's CSRF token, which is fetched once."""
         if not self._token:
             page = self.get("/me/settings/" if self._session.cookies.get("sessionid") else "/login/")
             found = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page.text)

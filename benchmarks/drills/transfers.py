@@ -1,4 +1,4 @@
-"""Opposite transfers between pool and members, and members who leave, all during charging: nobody waits in a circle."""
+"""Transfers in both directions between pool and members, and deleted members, during charging: there is no deadlock."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.drills.books import check_books
 from benchmarks.drills.stage import BY_TOKEN, FIXED, Browser, Stage, mixed
 from quotas.models import Wallet
 
-LONG_S = 20.0
+ROUND_S = 20.0
 MEMBERS = 6
 LEAVERS = 12
 EDITORS = 3
@@ -48,7 +48,7 @@ def _round(stage: Stage, bases: list[str], models: list[str]) -> None:
 
 @contextmanager
 def _editing(stage: Stage, bases: list[str], members: list[User], told: Counter[str]) -> Iterator[None]:
-    """Several managers at once, each giving to some and taking from others."""
+    """Edit quotas from several sessions concurrently, which moves money in both directions."""
     is_over = threading.Event()
 
     def edit(browser: Browser) -> Callable[[], None]:
@@ -72,10 +72,10 @@ def _editing(stage: Stage, bases: list[str], members: list[User], told: Counter[
 
 
 def _delete(stage: Stage, base: str, leavers: list[User], told: Counter[str]) -> None:
-    """One after the other, over the whole time, each with requests in flight."""
+    """Delete the members one after the other, spread over the round, while each has requests in flight."""
     browser = Browser(base, stage.manager_name)
     for leaver in leavers:
-        time.sleep(LONG_S / LEAVERS)
+        time.sleep(ROUND_S / LEAVERS)
         answer = browser.post(f"/space/users/{leaver.number}/delete/", confirm=leaver.username)
         told[f"delete {answer.status_code}"] += 1
 

@@ -1,4 +1,4 @@
-"""Upstreams that break off, die, hang, drip or refuse: nothing is charged that was not delivered, and nobody hangs."""
+"""Upstreams that break off, die, hang, drip or refuse: only delivered output is charged, and no client hangs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from usage.models import UsageRecord
 
 CROWD = 64
 TIMEOUT_S = 2
-# Twice as long as a hold goes without being renewed.
+# Twice the interval between a hold's renewals.
 LONG_S = 12
 
 
@@ -43,7 +43,7 @@ def run(stage: Stage, times: int) -> None:
 
 
 class Scene:
-    """One member's key and a model for each kind of trouble; `answers` are all that came."""
+    """One member's key, a model for each fault, and all `answers` so far."""
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
@@ -66,16 +66,16 @@ class Scene:
         return answers
 
     def charged(self, answers: list[Answer]) -> list[tuple[Answer, list[tuple[int, str]]]]:
-        """Each answer with (cost, code) of its rows."""
+        """Return each answer with the (cost, code) of its usage records."""
         rows = rows_of(self.stage.space, answers)
         return [(one, [_told(row) for row in found]) for one, found in zip(answers, rows, strict=True)]
 
     def measure(self) -> None:
-        """How long such a crowd takes here and now when nothing is wrong."""
+        """Measure how long CROWD requests take on this machine without a fault."""
         self.usual_s = max(one.seconds for one in self.at_once("nothing wrong", "plain"))
 
     def check_quick(self, rule: str, answers: list[Answer]) -> None:
-        """Beside its timeout an upstream may cost what one more such crowd does."""
+        """Check that answers took at most the upstream's timeout plus what twice CROWD requests take, plus a second."""
         most_s = TIMEOUT_S + 2 * self.usual_s + 1
         slow = [f"{one.seconds:.1f} s" for one in answers if one.seconds > most_s]
         self.report.check(f"{rule} within {most_s:.1f} s, with a timeout of {TIMEOUT_S} s", slow)
@@ -109,14 +109,14 @@ def _break_off(scene: Scene) -> None:
 
 
 def _hang(scene: Scene) -> None:
-    """One that takes the connection and says nothing, and one that thinks for too long."""
+    """One upstream accepts the connection and never responds, another responds after its timeout."""
     hung = scene.at_once("never answered", "hangs") + scene.at_once("answered too late", "impatient", "demo:delay=30")
     scene.check_free("an upstream that hangs is told 502 and costs nothing", hung)
     scene.check_quick("an upstream that hangs is given up", hung)
 
 
 def _drip(scene: Scene) -> None:
-    """A stream may take longer in all than the timeout, as long as something comes; and may be torn anywhere."""
+    """A stream may take longer than the timeout, which applies to each read. Events may be split across reads."""
     content = "demo:pace=1.2 demo:tokens=6"
     slow = scene.at_once("slower in all than the timeout", "impatient", content, is_stream=True)
     scene.report.check("a slow stream comes whole", [one.outcome for one in slow if one.outcome != "200 stream"])
@@ -128,7 +128,7 @@ def _drip(scene: Scene) -> None:
 
 
 def _take_long(scene: Scene) -> None:
-    """Money stays set aside as long as the request runs, so that no other can spend it: stream or not."""
+    """The hold is renewed while the request runs, streamed or not, so that no other request can spend its money."""
     for what, is_stream in (("an answer", False), ("a stream", True)):
         content = f"demo:delay={LONG_S}" if not is_stream else f"demo:pace=1 demo:tokens={LONG_S}"
         asked = Ask(base=scene.base, key=scene.key, model=scene.models["plain"], content=content, is_stream=is_stream)
@@ -157,7 +157,7 @@ def _die(scene: Scene, upstream: DemoUpstream) -> None:
             upstream.kill()
             time.sleep(1)
             upstream.start()
-        # What was in flight when it came back may still be told of its death.
+        # Requests that were in flight when the upstream returned may still fail.
         load.wait_for_served(CROWD)
         back = len(load.answers)
         load.wait_for_served(CROWD)

@@ -1,4 +1,4 @@
-"""Accessibility of every page and dialog: axe finds no violation, nothing overflows, and touch targets are large enough.
+"""Accessibility of every page and dialog: axe finds no violation, nothing overflows, touch targets are large enough.
 
 Tried in both themes, on a desktop and on a phone, left-to-right and right-to-left.
 """
