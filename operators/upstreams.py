@@ -20,8 +20,8 @@ from django.views.decorators.debug import sensitive_post_parameters
 from accounts.models import User
 from audit.services import record
 from core import vault
+from core.fields import AmountField
 from core.money import format_balance, format_exact
-from quotas.fields import AmountField
 from relay.models import Model, Price, PriceStarted, Upstream, validate_credential
 from relay.pricing import MAX_PRICE_NANOS, Rate
 from relay.services import audit_values, record_change, set_price
@@ -206,7 +206,7 @@ class UpstreamForm(forms.ModelForm[Upstream]):
         }
         help_texts = {
             "base_url": gettext_lazy("What comes before /chat/completions, like https://api.openai.com/v1."),
-            "priority": gettext_lazy("The lowest is asked first, the next when it fails."),
+            "priority": gettext_lazy("The upstream with the lowest number is tried first, the next when it fails."),
             "weight": gettext_lazy("Its share of the requests among those of the same priority."),
             "timeout_s": gettext_lazy("A request fails when the upstream sends nothing for this long."),
         }

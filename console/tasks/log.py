@@ -96,7 +96,7 @@ class TaskRow:
             "upstream_error": _("The provider’s answer was not valid."),
             "upstream_failed": _("The provider failed."),
         }
-        return words.get(self.task.code) or _("The provider said: %(code)s") % {"code": self.task.code}
+        return words.get(self.task.code) or _("The provider’s error code: %(code)s") % {"code": self.task.code}
 
 
 class TaskLog(RequestLog[Task, TaskFilters]):

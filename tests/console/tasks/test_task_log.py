@@ -152,7 +152,7 @@ def test_a_row_goes_from_queued_to_success_and_costs_only_then(client: Client, m
         (TIMED_OUT, "Not finished in time."),
         ("upstream_error", "The provider’s answer was not valid."),
         ("upstream_failed", "The provider failed."),
-        ("content_policy_violation", "The provider said: content_policy_violation"),
+        ("content_policy_violation", "The provider’s error code: content_policy_violation"),
     ],
 )
 def test_a_failed_task_costs_nothing_and_says_why(client: Client, member: User, code: str, words: str) -> None:
