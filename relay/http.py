@@ -368,8 +368,9 @@ class HttpClient:
 
 @lru_cache(maxsize=1024)
 def _request_head(method: str, url: str, headers: tuple[tuple[str, str], ...]) -> tuple[UpstreamOrigin, bytes]:
-    """The origin and the request head without its content-length. Cached, since it is the same for every request to
-    one path of one upstream.
+    """The origin and the request head without its content-length.
+
+    Cached, because it is the same for all requests to one path of one upstream.
     """
     parts = urlsplit(url)
     is_secure = parts.scheme == "https"

@@ -75,7 +75,7 @@ class ModelRequest(msgspec.Struct, frozen=True):
 
 
 def read_model_request(endpoint: Endpoint, raw: bytes) -> ModelRequest:
-    """Raises ApiError 400, which names the invalid field."""
+    """Parse and validate a body. Raises ApiError 400, which names the invalid field."""
     body = json_object(raw)
     return ModelRequest(
         endpoint=endpoint,

@@ -56,7 +56,10 @@ class Rate:
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """The counts that a request is charged by. `cached_tokens` are part of `input_tokens`. Raises ValueError."""
+    """The counts that a request is charged by. `cached_tokens` are part of `input_tokens`.
+
+    Raises ValueError for a negative count, and for more cached tokens than input tokens.
+    """
 
     input_tokens: int = 0
     cached_tokens: int = 0

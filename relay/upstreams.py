@@ -29,7 +29,8 @@ class Target:
 
 
 def _random_key(target: Target) -> float:
-    return random.random() ** (1 / target.weight)  # noqa: S311  not for cryptography
+    key: float = random.random() ** (1 / target.weight)  # noqa: S311  not for cryptography
+    return key
 
 
 @dataclass

@@ -286,7 +286,7 @@ def test_add_upstream_again_changes_only_the_given_options(monkeypatch: Any, ups
         ([*EAST, "--weight=0"], "", "--weight: "),
         ([*EAST, "--priority=-1"], "", "--priority: "),
         ([*EAST, "--timeout=0"], "", "--timeout: "),
-        ([*EAST, "--credential-stdin"], "", "--credential-stdin: Give the credential"),
+        ([*EAST, "--credential-stdin"], "", "--credential-stdin: Enter a credential"),
         ([*EAST, "--credential-stdin"], "sk a\n", "--credential-stdin: Use only visible"),
     ],
 )
@@ -342,7 +342,7 @@ def test_import_prices_imports_supported_models_and_names_those_left_out() -> No
     out = run("import_prices", "--apply")
 
     assert "whisper-1: left out, it also has a price for audio_hours" in out
-    assert "gpt-5.4: new" in out and "the provider asks more above 272,000 input tokens" in out
+    assert "gpt-5.4: new" in out and "the provider charges more above 272,000 input tokens" in out
     assert Model.objects.filter(name="gpt-4o").exists() and not Model.objects.filter(name="whisper-1").exists()
     assert Price.objects.in_force(timezone.now()).count() == Model.objects.count() > 50
 
