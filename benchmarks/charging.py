@@ -47,8 +47,8 @@ SELECT bench_settle(:request, {COST_NANOS});
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Pairs of hold and settlement per second; CPU time per pair of the client (teller or pgbench) and of PostgreSQL."""
+class ChargingSample:
+    """Pairs of hold and settlement per second; CPU time per pair of the client (teller, pgbench) and of PostgreSQL."""
 
     per_s: float
     cpu_us: float
@@ -154,11 +154,11 @@ def compare_logs(crowd: Crowd, database: Database, options: argparse.Namespace) 
     with own("charging_long", database, template=size.database) as long:
         crowds = {long.url: prepare(options.wallets), database.url: crowd}
 
-        def run(of: Database) -> Sample:
+        def run(of: Database) -> ChargingSample:
             use(of)
             return teller(options.wallets, crowds[of.url], of, options)
 
-        runs: dict[str, Callable[[], Sample]] = {}
+        runs: dict[str, Callable[[], ChargingSample]] = {}
         for each in (long, database):
             use(each)
             runs[f"a log of {records():,} rows"] = partial(run, each)
@@ -174,19 +174,21 @@ def records() -> int:
     return UsageRecord.objects.count()
 
 
-def alternate(runs: dict[str, Callable[[], Sample]], rounds: int) -> dict[str, list[Sample]]:
-    samples: dict[str, list[Sample]] = {name: [] for name in runs}
+def alternate(runs: dict[str, Callable[[], ChargingSample]], rounds: int) -> dict[str, list[ChargingSample]]:
+    samples: dict[str, list[ChargingSample]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
             samples[name].append(run())
     return samples
 
 
-def teller(wallets: int, crowd: Crowd, database: Database, options: argparse.Namespace) -> Sample:
+def teller(wallets: int, crowd: Crowd, database: Database, options: argparse.Namespace) -> ChargingSample:
     before = own_cpu_seconds(), cpu_seconds(database.pid)
     pairs, seconds = asyncio.run(ask_teller(crowd.keys[:wallets], options.in_flight, options.seconds))
     after = own_cpu_seconds(), cpu_seconds(database.pid)
-    return Sample(pairs / seconds, *((late - early) / pairs * 1e6 for early, late in zip(before, after, strict=True)))
+    return ChargingSample(
+        pairs / seconds, *((late - early) / pairs * 1e6 for early, late in zip(before, after, strict=True))
+    )
 
 
 async def ask_teller(keys: list[Presented], in_flight: int, seconds: float) -> tuple[int, float]:
@@ -220,7 +222,7 @@ async def keep_charging(counter: object, keys: list[Presented], until: float) ->
     return pairs
 
 
-def pgbench(clients: int, wallets: int, database: Database, seconds: float) -> Sample:
+def pgbench(clients: int, wallets: int, database: Database, seconds: float) -> ChargingSample:
     url = urlsplit(database.url)
     script = ROOT / "var" / "benchmarks" / "charging.pgbench"
     script.write_text(SCRIPT)
@@ -236,7 +238,7 @@ def pgbench(clients: int, wallets: int, database: Database, seconds: float) -> S
     pairs = int(search(r"transactions actually processed: (\d+)", done.stdout))
     after = own_cpu_seconds(), cpu_seconds(database.pid)
     cpu_us = ((late - early) / pairs * 1e6 for early, late in zip(before, after, strict=True))
-    return Sample(float(search(r"tps = ([\d.]+)", done.stdout)), *cpu_us)
+    return ChargingSample(float(search(r"tps = ([\d.]+)", done.stdout)), *cpu_us)
 
 
 def own_cpu_seconds() -> float:
@@ -248,14 +250,14 @@ def own_cpu_seconds() -> float:
 def search(pattern: str, text: str) -> str:
     found = re.search(pattern, text)
     if found is None:
-        raise SystemExit(f"pgbench said something else:\n{text}")
+        raise SystemExit(f"unexpected output of pgbench:\n{text}")
     return found[1]
 
 
 # -- Reporting ----------------------------------------------------------------------------------------------------
 
 
-def table(title: str, samples: dict[str, list[Sample]], options: argparse.Namespace) -> str:
+def table(title: str, samples: dict[str, list[ChargingSample]], options: argparse.Namespace) -> str:
     """Format a Markdown table that compares the first row with each of the others."""
     medians = {name: median(sample.per_s for sample in found) for name, found in samples.items()}
     first = next(iter(samples))

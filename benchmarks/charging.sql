@@ -57,7 +57,8 @@ BEGIN
         duration_ms, status, code
     ) VALUES (
         bench_id(clock_timestamp()), hold.space_id, hold.wallet_id, hold.user_id, hold.username, hold.key_id,
-        hold.key_name, 'bench', 'consume', held_for, 24, 0, 20, 0, 0, '{"input": 2500000000, "output": 10000000000}', hold.amount,
+        hold.key_name, 'bench', 'consume', held_for, 24, 0, 20, 0, 0,
+        '{"input": 2500000000, "output": 10000000000}', hold.amount,
         cost_nanos, 0, free, false, 100, 200, ''
     );
     INSERT INTO usage_hourlyusage AS total (

@@ -56,12 +56,12 @@ class Page:
 
     name: str
     role: str
-    path: Callable[[Served], str]
+    path: Callable[[ServedSpace], str]
     most_ms: float | None = None
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedSpace:
     """A space that is being served, with signed-in sessions by role, and names and ids that paths need."""
 
     size: Size
@@ -118,7 +118,7 @@ def read_options() -> argparse.Namespace:
 
 
 @contextmanager
-def serve(size: Size, database: Database, url: str) -> Iterator[Served]:
+def serve(size: Size, database: Database, url: str) -> Iterator[ServedSpace]:
     from usage.figures import first_id
 
     with psycopg.connect(url) as connection:
@@ -135,7 +135,7 @@ def serve(size: Size, database: Database, url: str) -> Iterator[Served]:
         key_id = _one(connection, KEY, TOKEN, people["member"])
     with served(replace(database, url=url)) as (base, pid):
         sessions = {role: signed_in(base, username) for role, username in people.items()}
-        yield Served(size, base, pid, sessions, people["member"], TOKEN, key_id, found["request_id"], found["id"])
+        yield ServedSpace(size, base, pid, sessions, people["member"], TOKEN, key_id, found["request_id"], found["id"])
 
 
 def _one(connection: psycopg.Connection[Any], sql: str, *given: object) -> str:
@@ -168,7 +168,7 @@ def pages() -> Iterator[Page]:
 
 
 def users(role: str) -> Iterator[Page]:
-    def listed(**query: object) -> Callable[[Served], str]:
+    def listed(**query: object) -> Callable[[ServedSpace], str]:
         return lambda _served: _path("/space/users/", query)
 
     yield Page("users: first page", role, listed())
@@ -182,7 +182,7 @@ def users(role: str) -> Iterator[Page]:
 
 
 def logs(role: str) -> Iterator[Page]:
-    def usage(name: str, query: Callable[[Served], dict[str, Any]]) -> Page:
+    def usage(name: str, query: Callable[[ServedSpace], dict[str, Any]]) -> Page:
         return Page(f"usage: {name}", role, lambda served: _path("/console/usage/", query(served)))
 
     yield usage("first page, 7 days", lambda _served: {})
@@ -206,7 +206,7 @@ def dashboards(role: str) -> Iterator[Page]:
     yield Page("credits", role, _constantly("/me/credits/"))
 
 
-def _constantly(path: str) -> Callable[[Served], str]:
+def _constantly(path: str) -> Callable[[ServedSpace], str]:
     return lambda _served: path
 
 
@@ -221,7 +221,7 @@ def _path(path: str, query: dict[str, Any]) -> str:
 # -- Measuring ----------------------------------------------------------------------------------------------------
 
 
-def table(small: Served, large: Served, options: argparse.Namespace) -> str:
+def table(small: ServedSpace, large: ServedSpace, options: argparse.Namespace) -> str:
     lines = [
         f"Median of {options.rounds} (least to most), ms: {small.size}; {large.size}",
         "",
@@ -235,7 +235,7 @@ def table(small: Served, large: Served, options: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
-def alternate(page: Page, small: Served, large: Served, rounds: int) -> tuple[list[float], list[float]]:
+def alternate(page: Page, small: ServedSpace, large: ServedSpace, rounds: int) -> tuple[list[float], list[float]]:
     """Request both alternately and return their times in ms, without the WARM_UP first ones."""
     samples: tuple[list[float], list[float]] = ([], [])
     for _round in range(rounds + WARM_UP):
@@ -244,7 +244,7 @@ def alternate(page: Page, small: Served, large: Served, rounds: int) -> tuple[li
     return samples[0][WARM_UP:], samples[1][WARM_UP:]
 
 
-def ask_ms(page: Page, at: Served) -> float:
+def ask_ms(page: Page, at: ServedSpace) -> float:
     begun = time.perf_counter()
     answer = at.sessions[page.role].get(f"{at.base}{page.path(at)}", timeout=300, allow_redirects=False)
     taken = time.perf_counter() - begun
@@ -260,14 +260,14 @@ def line(page: Page, small: list[float], large: list[float]) -> str:
     else:
         goal, is_reached = f"{RATIO_GOAL} ×", ratio <= RATIO_GOAL
     reached = "reached" if is_reached else "**not reached**"
-    return f"| {page.name} | {page.role} | {told(small)} | {told(large)} | {ratio:.2f} | {goal} | {reached} |"
+    return f"| {page.name} | {page.role} | {spread(small)} | {spread(large)} | {ratio:.2f} | {goal} | {reached} |"
 
 
-def told(found: list[float]) -> str:
+def spread(found: list[float]) -> str:
     return f"{median(found):,.1f} ({min(found):,.1f} to {max(found):,.1f})"
 
 
-def csv(served: Served, rows: int) -> str:
+def csv(served: ServedSpace, rows: int) -> str:
     """Measure an export of about that many rows, or of all if there are fewer."""
     share = min(1.0, rows / max(served.size.rows, 1))
     today = datetime.now(UTC).date()

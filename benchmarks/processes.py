@@ -60,7 +60,7 @@ def wait_for(what: str, ask: Callable[[], bool], *, seconds: float = 180.0) -> N
             if ask():
                 return
         time.sleep(0.1)
-    raise SystemExit(f"{what} did not come up within {seconds:.0f} s; what it said is in {LOGS.relative_to(ROOT)}/")
+    raise SystemExit(f"{what} did not come up within {seconds:.0f} s; its log is in {LOGS.relative_to(ROOT)}/")
 
 
 def wait_until_answering(name: str, url: str) -> None:

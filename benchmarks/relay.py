@@ -63,7 +63,7 @@ MEASURES = {
 
 
 @dataclass(frozen=True)
-class Sample:
+class GatewaySample:
     figure: float
     answered: int
     cpu_us: float
@@ -119,16 +119,16 @@ def start(options: argparse.Namespace, stack: ExitStack, upstream: Gateway) -> l
     return found
 
 
-def rounds(measure: Measure, gateways: list[Gateway], options: argparse.Namespace) -> dict[str, list[Sample]]:
+def rounds(measure: Measure, gateways: list[Gateway], options: argparse.Namespace) -> dict[str, list[GatewaySample]]:
     """Measure the gateways alternately, so that other load on the machine affects all of them alike."""
-    samples: dict[str, list[Sample]] = defaultdict(list)
+    samples: dict[str, list[GatewaySample]] = defaultdict(list)
     for _ in range(options.rounds):
         for gateway in gateways:
             samples[gateway.name].append(sample(measure, gateway, options))
     return samples
 
 
-def sample(measure: Measure, gateway: Gateway, options: argparse.Namespace) -> Sample:
+def sample(measure: Measure, gateway: Gateway, options: argparse.Namespace) -> GatewaySample:
     words = f"pace={options.pace_ms} {WORDS}" if measure.is_paced else WORDS
     body: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": words}], "max_tokens": 256}
     plan = {
@@ -144,7 +144,7 @@ def sample(measure: Measure, gateway: Gateway, options: argparse.Namespace) -> S
     outcome = run_load(plan)
     after = cpu_seconds(*gateway.pids), cpu_seconds(*gateway.store_pids)
     answers = max(1, sum(outcome["statuses"].values()))
-    return Sample(
+    return GatewaySample(
         figure=measure.times * figure_in(outcome, measure.key),
         answered=outcome["statuses"].get("200", 0),
         cpu_us=(after[0] - before[0]) / answers * 1e6,
@@ -170,7 +170,7 @@ def figure_in(outcome: dict[str, Any], key: tuple[str, ...]) -> float:
 # -- Reporting ----------------------------------------------------------------------------------------------------
 
 
-def table(measure: Measure, samples: dict[str, list[Sample]], options: argparse.Namespace) -> str:
+def table(measure: Measure, samples: dict[str, list[GatewaySample]], options: argparse.Namespace) -> str:
     title = measure.title.format(n=options.in_flight, pace=options.pace_ms)
     compared = "ours ÷ theirs" if measure.is_rate else "added to the upstream"
     lines = [
@@ -196,7 +196,7 @@ def table(measure: Measure, samples: dict[str, list[Sample]], options: argparse.
     return "\n".join([*lines, *complaints(samples)])
 
 
-def figures_of(found: list[Sample]) -> list[float]:
+def figures_of(found: list[GatewaySample]) -> list[float]:
     """The figures of the runs that had any response; [nan] if none had."""
     return [sample.figure for sample in found if not isnan(sample.figure)] or [nan]
 
@@ -209,7 +209,7 @@ def comparison(measure: Measure, medians: dict[str, float], name: str, base: str
     return f"{medians[name] - medians[base]:+.2f}"
 
 
-def complaints(samples: dict[str, list[Sample]]) -> list[str]:
+def complaints(samples: dict[str, list[GatewaySample]]) -> list[str]:
     """Count the failed and incomplete responses by message, because a rate without them would look too good."""
     counted: dict[tuple[str, str], int] = defaultdict(int)
     for name, found in samples.items():

@@ -32,7 +32,7 @@ class LeftOutError(Exception):
 
 
 @dataclass(frozen=True)
-class Endpoint:
+class ApiEndpoint:
     """A base URL and the key to use there."""
 
     base_url: str
@@ -55,7 +55,7 @@ def main() -> int:
         database = stack.enter_context(postgresql())
         base, _pid = stack.enter_context(ours.served(database))
         keys = people()
-        us = Endpoint(f"{base}/v1", keys["KEY"])
+        us = ApiEndpoint(f"{base}/v1", keys["KEY"])
         demo = stack.enter_context(demo_upstream())
         litellm = stack.enter_context(litellm_mock(us))
         sell(demo, litellm)
@@ -94,17 +94,17 @@ def limited_key(owner: Any) -> str:
 
 
 @contextmanager
-def demo_upstream() -> Iterator[Endpoint]:
+def demo_upstream() -> Iterator[ApiEndpoint]:
     port = free_port()
     command = [sys.executable, "manage.py", "demo_upstream", "--port", str(port)]
     with running("demo-upstream", *command, env={"DEMO": "true"}):
         base = f"http://127.0.0.1:{port}/v1"
         wait_until_answering("The demo upstream", f"{base}/models")
-        yield Endpoint(base, "sk-anything")
+        yield ApiEndpoint(base, "sk-anything")
 
 
 @contextmanager
-def litellm_mock(us: Endpoint) -> Iterator[Endpoint]:
+def litellm_mock(us: ApiEndpoint) -> Iterator[ApiEndpoint]:
     """LiteLLM's proxy with two mock models, and one that it forwards to the relay."""
     port, key = free_port(), f"sk-{secrets.token_hex(16)}"
     forwarded = {"model": f"openai/{SDK_MODEL}", "api_base": us.base_url, "api_key": us.key}
@@ -120,10 +120,10 @@ def litellm_mock(us: Endpoint) -> Iterator[Endpoint]:
     program = peers.installed("litellm", "bin/litellm")
     with running("litellm-mock", program, "--config", settings, *options, env=env):
         wait_until_answering("LiteLLM", f"http://127.0.0.1:{port}/health/liveliness")
-        yield Endpoint(f"http://127.0.0.1:{port}/v1", key)
+        yield ApiEndpoint(f"http://127.0.0.1:{port}/v1", key)
 
 
-def sell(demo: Endpoint, litellm: Endpoint) -> None:
+def sell(demo: ApiEndpoint, litellm: ApiEndpoint) -> None:
     from benchmarks.seed import offer
 
     for model, door in {SDK_MODEL: demo, "mock-chat": litellm, "mock-embedding": litellm}.items():
@@ -133,7 +133,7 @@ def sell(demo: Endpoint, litellm: Endpoint) -> None:
 # -- Checks -------------------------------------------------------------------------------------------------------
 
 
-def openai_sdk(us: Endpoint, keys: dict[str, str]) -> list[str]:
+def openai_sdk(us: ApiEndpoint, keys: dict[str, str]) -> list[str]:
     """Run openai_sdk.mjs, which prints one JSON outcome per line, and return the names of failed checks."""
     folder = peers.installed("openai", "node_modules/openai").parent.parent
     env = {**os.environ, **keys, "BASE_URL": us.base_url, "MODEL": SDK_MODEL, "SDK_FOLDER": str(folder)}
@@ -142,13 +142,13 @@ def openai_sdk(us: Endpoint, keys: dict[str, str]) -> list[str]:
     outcomes = [json.loads(line) for line in done.stdout.splitlines()]
     version = json.loads((folder / "node_modules/openai/package.json").read_text())["version"]
     print(f"\nOpenAI's SDK for Node.js {version} as a client of ours")
-    return [outcome["name"] for outcome in outcomes if not told(outcome["name"], outcome["why"])]
+    return [outcome["name"] for outcome in outcomes if not print_outcome(outcome["name"], outcome["why"])]
 
 
 def checked(title: str, checks: dict[str, Check]) -> list[str]:
     """Run the checks and return the names of those that failed."""
     print(f"\n{title}")
-    return [name for name, check in checks.items() if not told(name, *outcome(check))]
+    return [name for name, check in checks.items() if not print_outcome(name, *outcome(check))]
 
 
 def outcome(check: Check) -> tuple[str, str]:
@@ -162,18 +162,18 @@ def outcome(check: Check) -> tuple[str, str]:
     return "", ""
 
 
-def told(name: str, failed: str, left_out: str = "") -> bool:
+def print_outcome(name: str, failed: str, left_out: str = "") -> bool:
     word = "FAILED" if failed else "left out" if left_out else "ok"
     why = failed or left_out
     print(f"  {word:9} {name}{f': {why}' if why else ''}", flush=True)
     return not failed
 
 
-def litellm_behind(us: Endpoint, litellm: Endpoint) -> dict[str, Check]:
-    """Responses through the relay must equal LiteLLM's direct ones, except ids, times and usage not asked for."""
+def litellm_behind(us: ApiEndpoint, litellm: ApiEndpoint) -> dict[str, Check]:
+    """Responses through the relay must equal LiteLLM's direct ones, except ids, times and unrequested usage."""
     chat = {"model": "mock-chat", "messages": [{"role": "user", "content": "Hello"}]}
     streams = {**chat, "stream": True}
-    asked: dict[str, tuple[str, dict[str, Any]]] = {
+    requests_by_name: dict[str, tuple[str, dict[str, Any]]] = {
         "chat": ("/chat/completions", chat),
         "chat, stream": ("/chat/completions", streams),
         "chat, stream with usage": ("/chat/completions", {**streams, "stream_options": {"include_usage": True}}),
@@ -188,7 +188,7 @@ def litellm_behind(us: Endpoint, litellm: Endpoint) -> dict[str, Check]:
     def same(path: str, body: dict[str, Any]) -> Check:
         return lambda: assert_same(litellm.post(path, body), us.post(path, body), path, body)
 
-    return {name: same(path, body) for name, (path, body) in asked.items()}
+    return {name: same(path, body) for name, (path, body) in requests_by_name.items()}
 
 
 def assert_same(straight: requests.Response, through: requests.Response, path: str, body: dict[str, Any]) -> None:
@@ -228,27 +228,27 @@ def without_ids_and_times(value: Any) -> Any:
     return value
 
 
-def litellm_before(litellm: Endpoint) -> dict[str, Check]:
+def litellm_before(litellm: ApiEndpoint) -> dict[str, Check]:
     chat = {"model": "space-manage", "messages": [{"role": "user", "content": "Hello"}]}
 
     def whole() -> None:
-        said = granted(litellm.post("/chat/completions", chat)).json()
-        assert said["choices"][0]["message"]["content"], said
-        assert said["usage"]["total_tokens"], said
+        body = granted(litellm.post("/chat/completions", chat)).json()
+        assert body["choices"][0]["message"]["content"], body
+        assert body["usage"]["total_tokens"], body
 
     def stream() -> None:
-        asked = {**chat, "stream": True, "stream_options": {"include_usage": True}}
-        said = granted(litellm.post("/chat/completions", asked)).text
-        assert '"usage"' in said, said[-500:]
-        assert said.rstrip().endswith("[DONE]"), said[-500:]
+        request = {**chat, "stream": True, "stream_options": {"include_usage": True}}
+        body = granted(litellm.post("/chat/completions", request)).text
+        assert '"usage"' in body, body[-500:]
+        assert body.rstrip().endswith("[DONE]"), body[-500:]
 
     def embedding() -> None:
-        said = granted(litellm.post("/embeddings", {"model": "space-manage", "input": "Hello"})).json()
-        assert len(said["data"][0]["embedding"]) == 1536
+        body = granted(litellm.post("/embeddings", {"model": "space-manage", "input": "Hello"})).json()
+        assert len(body["data"][0]["embedding"]) == 1536
 
     def responses() -> None:
-        said = granted(litellm.post("/responses", {"model": "space-manage", "input": "Hello"})).json()
-        assert said["status"] == "completed", said
+        body = granted(litellm.post("/responses", {"model": "space-manage", "input": "Hello"})).json()
+        assert body["status"] == "completed", body
 
     return {"chat": whole, "chat, stream": stream, "embeddings": embedding, "responses": responses}
 

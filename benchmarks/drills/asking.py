@@ -156,7 +156,7 @@ async def _exchange(session: aiohttp.ClientSession, answer: Answer) -> None:
         answer.has_ended = True
 
 
-class Load:
+class BackgroundLoad:
     """Keep `in_flight` requests in flight, in a thread, for the duration of the `with` block; collect their answers."""
 
     def __init__(self, make: Callable[[int], Ask], *, in_flight: int = 64) -> None:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 from django.db import connection
 
-from benchmarks.drills.asking import Answer, Load, tally
+from benchmarks.drills.asking import Answer, BackgroundLoad, tally
 from benchmarks.drills.books import check_books
 from benchmarks.drills.postgres import Postgres
-from benchmarks.drills.processes import Relay, status_of, wait_until
+from benchmarks.drills.processes import RelayServer, status_of, wait_until
 from benchmarks.drills.stage import BY_TOKEN, FIXED, Browser, Stage, mixed
 
 AWAY_S = 10.0
@@ -31,7 +31,7 @@ def run(stage: Stage, times: int) -> None:
     keys = [stage.key(stage.member()) for _ in range(8)]
     relay = stage.relay()
     slow = []
-    with Load(mixed(relay.base, keys, *models)) as load:
+    with BackgroundLoad(mixed(relay.base, keys, *models)) as load:
         for number in range(times):
             time.sleep(2)
             slow += _restart(stage, stage.postgres, relay, is_crash=number % 2 == 1)
@@ -46,13 +46,13 @@ def run(stage: Stage, times: int) -> None:
     check_books(stage.report, stage.space, load.answers, has_deaths=True)
 
 
-def _restart(stage: Stage, postgres: Postgres, relay: Relay, *, is_crash: bool) -> list[str]:
+def _restart(stage: Stage, postgres: Postgres, relay: RelayServer, *, is_crash: bool) -> list[str]:
     postgres.stop(is_crash=is_crash)
     postgres.start()
     return _return(stage, relay, "crash" if is_crash else "fast restart")
 
 
-def _return(stage: Stage, relay: Relay, what: str) -> list[str]:
+def _return(stage: Stage, relay: RelayServer, what: str) -> list[str]:
     started = time.monotonic()
     is_back = wait_until(lambda: status_of(f"{relay.base}/readyz") == 200, timeout_s=30)
     took_s = time.monotonic() - started
@@ -68,7 +68,7 @@ class Visits:
     slowest_s: float = 0.0
 
 
-def _take_away(stage: Stage, postgres: Postgres, relay: Relay) -> Visits:
+def _take_away(stage: Stage, postgres: Postgres, relay: RelayServer) -> Visits:
     browser = Browser(relay.base, stage.manager_name)
     visits = Visits()
     postgres.stop()
@@ -76,12 +76,12 @@ def _take_away(stage: Stage, postgres: Postgres, relay: Relay) -> Visits:
         time.sleep(AWAY_S)
     postgres.start()
     _return(stage, relay, f"away for {AWAY_S:.0f} s")
-    stage.report.say(f"pages meanwhile: {_told(visits)}; the slowest took {visits.slowest_s:.1f} s")
+    stage.report.say(f"pages meanwhile: {_counts(visits)}; the slowest took {visits.slowest_s:.1f} s")
     return visits
 
 
 @contextmanager
-def _visiting(visits: Visits, relay: Relay, browser: Browser) -> Iterator[None]:
+def _visiting(visits: Visits, relay: RelayServer, browser: Browser) -> Iterator[None]:
     is_over = threading.Event()
 
     def visit() -> None:
@@ -99,7 +99,7 @@ def _visiting(visits: Visits, relay: Relay, browser: Browser) -> Iterator[None]:
     visitor.join()
 
 
-def _told(visits: Visits) -> str:
+def _counts(visits: Visits) -> str:
     return ", ".join(f"{path} {status}: {count}" for (path, status), count in sorted(visits.statuses.items()))
 
 
@@ -107,7 +107,7 @@ def _check_answers(stage: Stage, answers: list[Answer]) -> None:
     check = stage.report.check
     allowed = {"200", "200 stream", "503 unavailable"}
     strange = Counter(answer.outcome for answer in answers if answer.outcome not in allowed)
-    check("every request is answered whole or told 503 unavailable", sorted(strange.items()))
+    check("every request is answered completely or with 503 unavailable", sorted(strange.items()))
     refused = [answer for answer in answers if answer.status not in (0, 200)]
     check("some were refused at all", [] if refused else ["the fault was not felt"])
     wrong = [answer.headers for answer in refused if answer.headers.get("x-should-retry") != "true"]
@@ -120,11 +120,11 @@ def _check_answers(stage: Stage, answers: list[Answer]) -> None:
 
 def _check_visits(stage: Stage, visits: Visits) -> None:
     check = stage.report.check
-    asked = visits.statuses
-    wrong = [row for row in asked if row[0] == "/healthz" and row[1] != 200]
+    rows = visits.statuses
+    wrong = [row for row in rows if row[0] == "/healthz" and row[1] != 200]
     check("/healthz says 200 while the database is away", wrong)
-    check("/readyz says 503", [row for row in asked if row[0] == "/readyz" and row[1] != 503])
-    pages = [row for row in asked if row[0] in ("/login/", "/space/users/")]
+    check("/readyz says 503", [row for row in rows if row[0] == "/readyz" and row[1] != 503])
+    pages = [row for row in rows if row[0] in ("/login/", "/space/users/")]
     check("pages answer 200 or 503, never 500", [row for row in pages if row[1] not in (200, 503)])
     slow = [f"{visits.slowest_s:.1f} s"] if visits.slowest_s > REFUSED_WITHIN_S else []
     check(f"no page takes longer than {REFUSED_WITHIN_S:.0f} s", slow)

@@ -31,10 +31,10 @@ def run(stage: Stage, times: int) -> None:
     answers: list[Answer] = []
     for number in range(times):
         # Disabled through one process; the next request goes to the same one and to the other alternately.
-        asked = Ask(base=(one, other)[number % 2], key="", model=model)
+        request = Ask(base=(one, other)[number % 2], key="", model=model)
         manager = Browser(one, stage.manager_name)
         for key, stop in [*_own_acts(stage, one), *_managers_acts(stage, manager), *_operators_acts(stage)]:
-            answers += _drill(stage, stop, replace(asked, key=key))
+            answers += _drill(stage, stop, replace(request, key=key))
     check_books(stage.report, stage.space, answers)
 
 
@@ -76,15 +76,15 @@ def _post(browser: Browser, path: str, **fields: str) -> Callable[[], None]:
     return act
 
 
-def _drill(stage: Stage, stop: Stop, asked: Ask) -> list[Answer]:
+def _drill(stage: Stage, stop: Stop, request: Ask) -> list[Answer]:
     streamed: list[Answer] = []
-    stream = replace(asked, is_stream=True, content=STREAM)
+    stream = replace(request, is_stream=True, content=STREAM)
     client = threading.Thread(target=lambda: streamed.append(ask(stream)))
-    before = ask(asked)
+    before = ask(request)
     client.start()
     time.sleep(0.8)
     stop.act()
-    after = ask(asked)
+    after = ask(request)
     client.join()
     set_suspended(space=stage.space, is_suspended=False, actor=None)
     stage.report.say(f"{stop.name}: {before.outcome}, then {after.outcome}; the stream {streamed[0].outcome}")
@@ -95,8 +95,8 @@ def _drill(stage: Stage, stop: Stop, asked: Ask) -> list[Answer]:
 def _check(stage: Stage, stop: Stop, before: Answer, after: Answer, stream: Answer) -> None:
     wrong = [f"before {before.outcome}"] if before.outcome != "200" else []
     wrong += [f"after {after.outcome}"] if after.outcome != stop.outcome else []
-    stage.report.check(f"{stop.name}: the very next request is told {stop.outcome}", wrong)
+    stage.report.check(f"{stop.name}: the very next request is answered {stop.outcome}", wrong)
     wait_until(lambda: bool(rows_of(stage.space, [stream])[0]), timeout_s=SETTLING_S)
-    told = [(row.status, row.code, row.cost > 0) for row in rows_of(stage.space, [stream])[0]]
-    shown = [f"{stream.outcome}: {told}"] if (stream.outcome, told) != ("200 stream", [(200, "", True)]) else []
-    stage.report.check(f"{stop.name}: the stream that runs comes to its end and is charged", shown)
+    charges = [(row.status, row.code, row.cost > 0) for row in rows_of(stage.space, [stream])[0]]
+    wrong = [f"{stream.outcome}: {charges}"] if (stream.outcome, charges) != ("200 stream", [(200, "", True)]) else []
+    stage.report.check(f"{stop.name}: the stream that runs comes to its end and is charged", wrong)

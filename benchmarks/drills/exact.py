@@ -79,14 +79,14 @@ def _tell(stage: Stage, what: str, answers: list[Answer], wrong: list[str], time
 def _to_the_last(stage: Stage, bases: list[str], model: str) -> list[Answer]:
     """With holds larger than costs, no more than the wallet's money is spent, and less than a hold of it is left."""
     member = stage.member(usd=0)
-    asked = Ask(base=bases[0], key=stage.key(member), model=model)
+    request = Ask(base=bases[0], key=stage.key(member), model=model)
     # A hold assumes one token per byte of the body.
-    most, least = token_nanos(len(asked.body), asked.output_tokens), token_nanos(len(asked.body), 1)
+    most, least = token_nanos(len(request.body), request.output_tokens), token_nanos(len(request.body), 1)
     funded = COVERED * most
     stage.fund(member, funded)
-    asks = [Ask(base=bases[place % len(bases)], key=asked.key, model=model) for place in range(CROWD)]
+    asks = [Ask(base=bases[place % len(bases)], key=request.key, model=model) for place in range(CROWD)]
     crowd = ask_at_once(asks)
-    sequential = _use_up(asked)
+    sequential = _use_up(request)
     answers = [*crowd, *sequential]
     _check_last(stage, member, answers, funded=funded, least=least)
     stage.report.say(
@@ -97,18 +97,22 @@ def _to_the_last(stage: Stage, bases: list[str], model: str) -> list[Answer]:
 
 def _check_last(stage: Stage, member: User, answers: list[Answer], *, funded: int, least: int) -> None:
     stage.report.say(f"a hold dearer than the cost, two relays: {tally(answers)}")
-    told = sum(answer.cost_nanos or 0 for answer in answers)
+    reported = sum(answer.cost_nanos or 0 for answer in answers)
     wallet = wallet_of(member)
-    wrong = [f"{told} nanos told, {wallet.spent} spent, of {funded}"] if not told == wallet.spent <= funded else []
+    wrong = (
+        [f"{reported} nanos reported, {wallet.spent} spent, of {funded}"]
+        if not reported == wallet.spent <= funded
+        else []
+    )
     stage.report.check("a hold dearer than the cost: never more is spent than the money covers", wrong)
     left = [f"{wallet.available} nanos left, the cheapest hold is {least}"] if wallet.available >= least else []
     stage.report.check("a hold dearer than the cost: all but less than the cheapest hold can be spent", left)
     strange = [a.outcome for a in answers if a.outcome not in ("200", "429 insufficient_quota")]
-    stage.report.check("a hold dearer than the cost: served or told insufficient_quota, nothing else", strange)
+    stage.report.check("a hold dearer than the cost: served or refused with insufficient_quota, nothing else", strange)
 
 
-def _use_up(asked: Ask) -> list[Answer]:
-    answers = [ask(asked)]
+def _use_up(request: Ask) -> list[Answer]:
+    answers = [ask(request)]
     while answers[-1].status == 200 and len(answers) < MAX_SEQUENTIAL_REQUESTS:
-        answers.append(ask(asked))
+        answers.append(ask(request))
     return answers

@@ -6,7 +6,7 @@ import random
 import threading
 import time
 
-from benchmarks.drills.asking import Answer, Ask, Load, ask, ask_at_once, tally
+from benchmarks.drills.asking import Answer, Ask, BackgroundLoad, ask, ask_at_once, tally
 from benchmarks.drills.books import SWEEP_S, SWEPT, check_books, delivered_nanos, overdue, rows_of
 from benchmarks.drills.processes import wait_until
 from benchmarks.drills.stage import BY_TOKEN, FIXED, Stage, mixed
@@ -32,7 +32,7 @@ def run(stage: Stage, times: int) -> None:
 
 def _alone(stage: Stage, keys: list[str], models: list[str], times: int) -> list[Answer]:
     relay = stage.relay()
-    with Load(mixed(relay.base, keys, *models)) as load:
+    with BackgroundLoad(mixed(relay.base, keys, *models)) as load:
         for _ in range(times):
             _warm_up(load)
             relay.kill_worker()
@@ -45,7 +45,7 @@ def _alone(stage: Stage, keys: list[str], models: list[str], times: int) -> list
     return load.answers
 
 
-def _warm_up(load: Load) -> None:
+def _warm_up(load: BackgroundLoad) -> None:
     """Wait until the load is served again, and then for a random time."""
     load.wait_for_served(load.in_flight)
     time.sleep(random.uniform(0, 0.5))
@@ -55,9 +55,9 @@ def _renewed(stage: Stage, key: str, model: str) -> list[Answer]:
     """Long streams whose worker is killed after a renewal has recorded what they cost so far."""
     relay = stage.relay()
     content = f"demo:pace=0.1 demo:tokens={TOKENS}"
-    asked = Ask(base=relay.base, key=key, model=model, content=content, is_stream=True, output_tokens=TOKENS)
+    request = Ask(base=relay.base, key=key, model=model, content=content, is_stream=True, output_tokens=TOKENS)
     answers: list[Answer] = []
-    crowd = threading.Thread(target=lambda: answers.extend(ask_at_once([asked] * 8)))
+    crowd = threading.Thread(target=lambda: answers.extend(ask_at_once([request] * 8)))
     crowd.start()
     time.sleep(RENEWED_S)
     relay.kill()
@@ -69,7 +69,7 @@ def _renewed(stage: Stage, key: str, model: str) -> list[Answer]:
 def _beside_another(stage: Stage, keys: list[str], models: list[str], times: int) -> list[Answer]:
     relay = stage.relay(workers=2)
     silent: list[str] = []
-    with Load(mixed(relay.base, keys, *models)) as load:
+    with BackgroundLoad(mixed(relay.base, keys, *models)) as load:
         for number in range(1, times + 1):
             _warm_up(load)
             relay.kill_worker()
@@ -82,19 +82,19 @@ def _beside_another(stage: Stage, keys: list[str], models: list[str], times: int
     return load.answers
 
 
-def _try_later(asked: Ask) -> Answer:
+def _try_later(request: Ask) -> Answer:
     """Wait before the request, because a killed worker's connections are refused only after a moment."""
     time.sleep(1)
-    return ask(asked)
+    return ask(request)
 
 
 def _check_renewed(stage: Stage, cut: list[Answer]) -> None:
     """Run after the sweep: it charges the cost of the last renewal, which is at most that of what was delivered."""
     wrong = []
     for answer, rows in zip(cut, rows_of(stage.space, cut), strict=True):
-        told = [(row.code, row.cost) for row in rows]
-        if [code for code, _ in told] != [SWEPT] or not 0 < told[0][1] <= delivered_nanos(answer):
-            wrong.append(f"{told}, delivered {len(answer.text)} bytes: {delivered_nanos(answer)} nanos")
+        charges = [(row.code, row.cost) for row in rows]
+        if [code for code, _ in charges] != [SWEPT] or not 0 < charges[0][1] <= delivered_nanos(answer):
+            wrong.append(f"{charges}, delivered {len(answer.text)} bytes: {delivered_nanos(answer)} nanos")
     stage.report.check("a swept stream is charged by its last renewal, at most what was delivered", wrong)
 
 

@@ -39,7 +39,7 @@ def status_of(url: str, *, timeout_s: float = 10.0) -> int:
         return 0
 
 
-class Process:
+class DrillProcess:
     """A program with its child processes, which keeps its port when it is started again."""
 
     def __init__(self, arguments: list[str], variables: dict[str, str], *, port: int, probe: str, log: Path) -> None:
@@ -83,7 +83,7 @@ class Process:
             self.kill()
 
 
-class Relay(Process):
+class RelayServer(DrillProcess):
     """The product's server: a supervisor and its workers."""
 
     def __init__(self, home: Path, *, workers: int = 1) -> None:
@@ -95,7 +95,7 @@ class Relay(Process):
     def workers(self) -> list[int]:
         """The pids of the workers, without multiprocessing's resource tracker."""
         assert self._started is not None
-        children = psutil.Process(self._started.pid).children()
+        children = psutil.DrillProcess(self._started.pid).children()
         return [child.pid for child in children if "spawn_main" in " ".join(child.cmdline())]
 
     def kill_worker(self) -> None:
@@ -104,7 +104,7 @@ class Relay(Process):
             os.kill(victim, signal.SIGKILL)
 
 
-class DemoUpstream(Process):
+class DemoUpstream(DrillProcess):
     def __init__(self, home: Path) -> None:
         port = free_port()
         arguments = ["manage.py", "demo_upstream", "--port", str(port)]

@@ -18,7 +18,7 @@ from accounts.keys import KeyTerms, create_key
 from accounts.models import ApiKey, User
 from benchmarks.drills.asking import Ask
 from benchmarks.drills.postgres import Postgres
-from benchmarks.drills.processes import DemoUpstream, Relay
+from benchmarks.drills.processes import DemoUpstream, RelayServer
 from benchmarks.drills.report import DrillReport
 from core.money import NANOS_PER_USD
 from quotas.members import create_member
@@ -92,9 +92,9 @@ class Stage:
         upstream.start()
         return upstream
 
-    def relay(self, **options: Any) -> Relay:
+    def relay(self, **options: Any) -> RelayServer:
         """Start a relay. Call it after `offer`, so that the relay knows the models from its first request on."""
-        relay = Relay(self._home, **options)
+        relay = RelayServer(self._home, **options)
         self._stack.callback(relay.close)
         relay.start()
         return relay
@@ -116,7 +116,7 @@ def wallet_of(member: User) -> Wallet:
 
 
 def mixed(base: str, keys: list[str], *models: str) -> Callable[[int], Ask]:
-    """Make requests for a Load: every second one a stream, over all keys and models, each with a small delay."""
+    """Make requests for a BackgroundLoad: half of them streams, over all keys and models, each with a small delay."""
 
     def make(number: int) -> Ask:
         is_stream = number % 2 == 0

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from accounts.models import User
-from benchmarks.drills.asking import Answer, Load, tally
+from benchmarks.drills.asking import Answer, BackgroundLoad, tally
 from benchmarks.drills.books import check_books
 from benchmarks.drills.stage import BY_TOKEN, FIXED, Browser, Stage, mixed
 from quotas.models import Wallet
@@ -33,21 +33,21 @@ def _round(stage: Stage, bases: list[str], models: list[str]) -> None:
     members = [stage.member(usd=100) for _ in range(MEMBERS)]
     leavers = [stage.member(usd=100) for _ in range(LEAVERS)]
     keys = [stage.key(owner) for owner in [stage.manager, *members, *leavers]]
-    told: Counter[str] = Counter()
+    statuses: Counter[str] = Counter()
     seen = len(stage.postgres.log) if stage.postgres else 0
-    one, other = (Load(mixed(base, keys, *models), in_flight=32) for base in bases)
-    with one, other, _editing(stage, bases, members, told):
-        _delete(stage, bases[0], leavers, told)
+    one, other = (BackgroundLoad(mixed(base, keys, *models), in_flight=32) for base in bases)
+    with one, other, _editing(stage, bases, members, statuses):
+        _delete(stage, bases[0], leavers, statuses)
     answers = one.answers + other.answers
-    stage.report.say(f"edits and deletions: {dict(sorted(told.items()))}")
+    stage.report.say(f"edits and deletions: {dict(sorted(statuses.items()))}")
     stage.report.say(f"charging through two relays meanwhile, 64 in flight: {tally(answers)}")
-    _check(stage, answers, told, seen)
+    _check(stage, answers, statuses, seen)
     check_books(stage.report, stage.space, answers)
     stage.report.check("not a nano is made or lost", _lost(stage))
 
 
 @contextmanager
-def _editing(stage: Stage, bases: list[str], members: list[User], told: Counter[str]) -> Iterator[None]:
+def _editing(stage: Stage, bases: list[str], members: list[User], statuses: Counter[str]) -> Iterator[None]:
     """Edit quotas from several sessions concurrently, which moves money in both directions."""
     is_over = threading.Event()
 
@@ -57,7 +57,7 @@ def _editing(stage: Stage, bases: list[str], members: list[User], told: Counter[
                 member = random.choice(members)
                 remaining = str(random.randint(50, 150))
                 answer = browser.post(f"/space/users/{member.number}/edit/", remaining=remaining)
-                told[f"edit {answer.status_code}"] += 1
+                statuses[f"edit {answer.status_code}"] += 1
 
         return work
 
@@ -71,23 +71,26 @@ def _editing(stage: Stage, bases: list[str], members: list[User], told: Counter[
         thread.join()
 
 
-def _delete(stage: Stage, base: str, leavers: list[User], told: Counter[str]) -> None:
+def _delete(stage: Stage, base: str, leavers: list[User], statuses: Counter[str]) -> None:
     """Delete the members one after the other, spread over the round, while each has requests in flight."""
     browser = Browser(base, stage.manager_name)
     for leaver in leavers:
         time.sleep(ROUND_S / LEAVERS)
         answer = browser.post(f"/space/users/{leaver.number}/delete/", confirm=leaver.username)
-        told[f"delete {answer.status_code}"] += 1
+        statuses[f"delete {answer.status_code}"] += 1
 
 
-def _check(stage: Stage, answers: list[Answer], told: Counter[str], seen: int) -> None:
+def _check(stage: Stage, answers: list[Answer], statuses: Counter[str], seen: int) -> None:
     check = stage.report.check
     allowed = {"200", "200 stream", "401 invalid_api_key"}
     strange = Counter(answer.outcome for answer in answers if answer.outcome not in allowed)
     check("every request is served, or its key is gone with its owner", sorted(strange.items()))
-    wrong = [(deed, count) for deed, count in told.items() if deed not in ("edit 303", "edit 422", "delete 303")]
+    wrong = [(deed, count) for deed, count in statuses.items() if deed not in ("edit 303", "edit 422", "delete 303")]
     check("every edit and deletion is done, or refused with its reason", wrong)
-    check("edits and deletions happened at all", [] if told["edit 303"] and told["delete 303"] else [dict(told)])
+    check(
+        "edits and deletions happened at all",
+        [] if statuses["edit 303"] and statuses["delete 303"] else [dict(statuses)],
+    )
     if stage.postgres:
         lines = [line for line in stage.postgres.log[seen:].splitlines() if "ERROR:  deadlock detected" in line]
         check("PostgreSQL's log knows of no deadlock", lines)

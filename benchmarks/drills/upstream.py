@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from benchmarks.drills.asking import Answer, Ask, Load, ask, ask_at_once, tally
+from benchmarks.drills.asking import Answer, Ask, BackgroundLoad, ask, ask_at_once, tally
 from benchmarks.drills.bad_upstreams import DRIPPED, DRIPPED_USAGE, dripping, hanging, refusing
 from benchmarks.drills.books import HOLD_LIFETIME_S, check_books, delivered_nanos, rows_of, token_nanos
 from benchmarks.drills.processes import DemoUpstream
@@ -59,8 +59,8 @@ class Scene:
         self.models[kind] = self.stage.offer(kind.replace(" ", "-"), BY_TOKEN, *urls, timeout_s=timeout_s)
 
     def at_once(self, what: str, kind: str, content: str = "Hello", *, is_stream: bool = False) -> list[Answer]:
-        asked = Ask(base=self.base, key=self.key, model=self.models[kind], content=content, is_stream=is_stream)
-        answers = ask_at_once([asked] * CROWD)
+        request = Ask(base=self.base, key=self.key, model=self.models[kind], content=content, is_stream=is_stream)
+        answers = ask_at_once([request] * CROWD)
         self.answers += answers
         self.report.say(f"{what}: {tally(answers)}; the slowest took {max(one.seconds for one in answers):.1f} s")
         return answers
@@ -68,7 +68,7 @@ class Scene:
     def charged(self, answers: list[Answer]) -> list[tuple[Answer, list[tuple[int, str]]]]:
         """Return each answer with the (cost, code) of its usage records."""
         rows = rows_of(self.stage.space, answers)
-        return [(one, [_told(row) for row in found]) for one, found in zip(answers, rows, strict=True)]
+        return [(one, [_cost_and_code(row) for row in found]) for one, found in zip(answers, rows, strict=True)]
 
     def measure(self) -> None:
         """Measure how long CROWD requests take on this machine without a fault."""
@@ -82,36 +82,36 @@ class Scene:
 
     def check_free(self, rule: str, answers: list[Answer]) -> None:
         found = [
-            f"{one.outcome}: {told}"
-            for one, told in self.charged(answers)
-            if one.outcome != "502 upstream_error" or [cost for cost, _ in told] != [0]
+            f"{one.outcome}: {charges}"
+            for one, charges in self.charged(answers)
+            if one.outcome != "502 upstream_error" or [cost for cost, _ in charges] != [0]
         ]
         self.report.check(rule, found)
 
 
-def _told(row: UsageRecord) -> tuple[int, str]:
+def _cost_and_code(row: UsageRecord) -> tuple[int, str]:
     return row.cost, row.code
 
 
 def _break_off(scene: Scene) -> None:
     streams = scene.at_once("cut in mid-stream", "plain", "demo:break=12 demo:tokens=40", is_stream=True)
     wrong = [
-        f"{one.outcome} of {len(one.text)} bytes: {told} for {delivered_nanos(one)}"
-        for one, told in scene.charged(streams)
-        if told != [(delivered_nanos(one), "upstream_broke_off")] or one.is_done
+        f"{one.outcome} of {len(one.text)} bytes: {charges} for {delivered_nanos(one)}"
+        for one, charges in scene.charged(streams)
+        if charges != [(delivered_nanos(one), "upstream_broke_off")] or one.is_done
     ]
     wrong += [] if any(one.text for one in streams) else ["nothing was delivered at all"]
     scene.report.check("a stream that breaks off is charged to the nano an estimate of what was delivered", wrong)
     halves = scene.at_once("cut in the middle of the body", "plain", "demo:break=1")
-    scene.check_free("an answer that breaks off is told 502 and costs nothing", halves)
+    scene.check_free("an answer that breaks off is answered 502 and costs nothing", halves)
     refusals = scene.at_once("refused by the upstream", "plain", "demo:error=503")
-    scene.check_free("an upstream's 5xx is told 502 and costs nothing", refusals)
+    scene.check_free("an upstream's 5xx is answered 502 and costs nothing", refusals)
 
 
 def _hang(scene: Scene) -> None:
     """One upstream accepts the connection and never responds, another responds after its timeout."""
     hung = scene.at_once("never answered", "hangs") + scene.at_once("answered too late", "impatient", "demo:delay=30")
-    scene.check_free("an upstream that hangs is told 502 and costs nothing", hung)
+    scene.check_free("an upstream that hangs is answered 502 and costs nothing", hung)
     scene.check_quick("an upstream that hangs is given up", hung)
 
 
@@ -123,7 +123,7 @@ def _drip(scene: Scene) -> None:
     torn = scene.at_once("seven bytes at a time", "drips", is_stream=True)
     scene.report.check("torn events come as they were sent", [one.text for one in torn if one.text != DRIPPED])
     cost = token_nanos(DRIPPED_USAGE.input_tokens, DRIPPED_USAGE.output_tokens)
-    wrong = [told for _, told in scene.charged(torn) if told != [(cost, "")]]
+    wrong = [charges for _, charges in scene.charged(torn) if charges != [(cost, "")]]
     scene.report.check("and their usage is charged to the nano", wrong)
 
 
@@ -131,9 +131,9 @@ def _take_long(scene: Scene) -> None:
     """The hold is renewed while the request runs, streamed or not, so that no other request can spend its money."""
     for what, is_stream in (("an answer", False), ("a stream", True)):
         content = f"demo:delay={LONG_S}" if not is_stream else f"demo:pace=1 demo:tokens={LONG_S}"
-        asked = Ask(base=scene.base, key=scene.key, model=scene.models["plain"], content=content, is_stream=is_stream)
+        request = Ask(base=scene.base, key=scene.key, model=scene.models["plain"], content=content, is_stream=is_stream)
         with ThreadPoolExecutor() as pool:
-            waiting = pool.submit(ask, asked)
+            waiting = pool.submit(ask, request)
             time.sleep(LONG_S - 2)
             lives_s = [(hold.expires_at - hold.created_at).seconds for hold in scene.stage.space.holds.all()]
             scene.answers.append(waiting.result())
@@ -151,7 +151,7 @@ def _fail_over(scene: Scene) -> None:
 
 
 def _die(scene: Scene, upstream: DemoUpstream) -> None:
-    with Load(mixed(scene.base, [scene.key], scene.models["plain"], scene.models["impatient"])) as load:
+    with BackgroundLoad(mixed(scene.base, [scene.key], scene.models["plain"], scene.models["impatient"])) as load:
         for _ in range(3):
             time.sleep(1.5)
             upstream.kill()
@@ -165,7 +165,7 @@ def _die(scene: Scene, upstream: DemoUpstream) -> None:
     scene.report.say(f"killed and started again three times, {CROWD} in flight: {tally(load.answers)}")
     allowed = {"200", "200 stream", "200 stream, cut", "502 upstream_error"}
     strange = [one.outcome for one in load.answers if one.outcome not in allowed]
-    scene.report.check("an upstream that dies is told 502, or cuts its streams", strange)
+    scene.report.check("an upstream that dies is answered 502, or cuts its streams", strange)
     after = load.answers[back:]
     wrong = [one.outcome for one in after if one.outcome not in ("200", "200 stream")]
     scene.report.check("when it is back, every request is served", wrong or ([] if after else ["nothing came"]))
