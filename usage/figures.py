@@ -91,7 +91,7 @@ def totals(scope: Scope, cuts: Sequence[datetime]) -> list[Figures]:
 
 
 def totals_by(scope: Scope, cuts: Sequence[datetime], *, by: str = "") -> list[tuple[int, str, Figures]]:
-    """(index of the interval between cuts, value of the column `by` or "", sum), without those of no request."""
+    """(index of the interval between cuts, value of the column `by` or "", sum). Sums without requests are left out."""
     plan = _plan(scope, cuts)
     sums: dict[tuple[int, str], list[Figures]] = {}
     for index, name, figures in _read_plan(scope, cuts, plan, by):

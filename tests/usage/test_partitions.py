@@ -58,13 +58,13 @@ def made() -> list[Month]:
         return existing_months(cursor)
 
 
-def refused(statement: str) -> None:
+def assert_append_only(statement: str) -> None:
     with pytest.raises(IntegrityError, match="append-only"), transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(statement)
 
 
-def then(user: User, at: datetime) -> UsageRecord:
-    with acting(moment=at):
+def charge_at(user: User, moment: datetime) -> UsageRecord:
+    with acting(moment=moment):
         return charge(user, cost_usd=0.5)
 
 
@@ -98,7 +98,7 @@ def test_a_charge_lands_in_its_month(member: User) -> None:
 
 @on_postgresql
 def test_a_row_in_the_default_partition_is_found_and_moves_when_its_month_is_made(member: User) -> None:
-    old = then(member, LONG_AGO)
+    old = charge_at(member, LONG_AGO)
     assert table_of(old) == DEFAULT_PARTITION and UsageRecord.objects.get(pk=old.pk) == old
     before = UsageRecord.objects.filter(pk=old.pk).values().get()
 
@@ -107,8 +107,8 @@ def test_a_row_in_the_default_partition_is_found_and_moves_when_its_month_is_mad
     assert table_of(old) == "usage_usagerecord_2021_02"
     assert UsageRecord.objects.filter(pk=old.pk).values().get() == before
     for table in (DEFAULT_PARTITION, "usage_usagerecord_2021_02"):
-        refused(f"TRUNCATE {table}")
-    refused("DELETE FROM usage_usagerecord_2021_02")
+        assert_append_only(f"TRUNCATE {table}")
+    assert_append_only("DELETE FROM usage_usagerecord_2021_02")
 
 
 @on_postgresql
@@ -133,25 +133,25 @@ def test_the_next_months_are_made_once_as_time_goes_on(db: None) -> None:
 @on_postgresql
 @pytest.mark.parametrize("change", ["UPDATE {} SET cost = cost + 1", "DELETE FROM {}", "TRUNCATE {}"])
 def test_no_partition_can_be_changed_directly(member: User, change: str) -> None:
-    new, old = charge(member, cost_usd=1), then(member, LONG_AGO)
-    far = then(member, LONG_AGO.replace(year=2020))
+    new, old = charge(member, cost_usd=1), charge_at(member, LONG_AGO)
+    far = charge_at(member, LONG_AGO.replace(year=2020))
     before = list(UsageRecord.objects.values())
     make_months([Month(2021, 2)])
     assert {table_of(record) for record in (old, far)} == {"usage_usagerecord_2021_02", "usage_usagerecord_2020_02"}
 
     for table in (TABLE, table_of(new), table_of(old), DEFAULT_PARTITION):
         if table != DEFAULT_PARTITION or change.startswith("TRUNCATE"):
-            refused(change.format(table))
+            assert_append_only(change.format(table))
 
     assert list(UsageRecord.objects.values()) == before
 
 
 @on_postgresql
 def test_a_row_in_the_default_partition_cannot_be_changed_directly(member: User) -> None:
-    then(member, LONG_AGO)
+    charge_at(member, LONG_AGO)
 
-    refused(f"UPDATE {DEFAULT_PARTITION} SET cost = cost + 1")
-    refused(f"DELETE FROM {DEFAULT_PARTITION}")
+    assert_append_only(f"UPDATE {DEFAULT_PARTITION} SET cost = cost + 1")
+    assert_append_only(f"DELETE FROM {DEFAULT_PARTITION}")
 
 
 @on_postgresql
@@ -191,7 +191,7 @@ def drops_old_month(transactional_db: None) -> Iterator[None]:
 
 @on_postgresql
 def test_the_worker_makes_months(member: User, drops_old_month: None) -> None:
-    old = then(member, LONG_AGO)
+    old = charge_at(member, LONG_AGO)
 
     work_once()
 
@@ -200,7 +200,7 @@ def test_the_worker_makes_months(member: User, drops_old_month: None) -> None:
 
 @on_postgresql
 def test_several_workers_make_a_month_once_and_nobody_fails(member: User, drops_old_month: None) -> None:
-    old = then(member, LONG_AGO)
+    old = charge_at(member, LONG_AGO)
 
     found = [month for months in together(*[make_ahead] * 8) for month in cast("list[Month]", months)]
 
@@ -261,7 +261,7 @@ def found_while_rows_move(reader: Callable[[], Found]) -> Found:
 
 @on_postgresql
 def test_a_page_shows_all_rows_while_they_move(member: User, drops_old_month: None) -> None:
-    old = then(member, LONG_AGO)
+    old = charge_at(member, LONG_AGO)
 
     shown = found_while_rows_move(lambda: UsageLog(member, QueryDict("from=2021-02-28&to=2021-02-28")).page.records)
 
@@ -270,8 +270,8 @@ def test_a_page_shows_all_rows_while_they_move(member: User, drops_old_month: No
 
 @on_postgresql
 def test_quarters_are_closed_over_all_rows_while_they_move(member: User, drops_old_month: None) -> None:
-    then(member, LONG_AGO)
-    then(member, LONG_AGO - timedelta(hours=1))
+    charge_at(member, LONG_AGO)
+    charge_at(member, LONG_AGO - timedelta(hours=1))
 
     assert found_while_rows_move(close_quarters) == 2
 
@@ -281,7 +281,7 @@ def test_quarters_are_closed_over_all_rows_while_they_move(member: User, drops_o
 
 @on_postgresql
 def test_books_balance_while_rows_move(member: User, drops_old_month: None) -> None:
-    then(member, LONG_AGO)
+    charge_at(member, LONG_AGO)
     space = member.space
     assert space is not None
 
@@ -290,14 +290,14 @@ def test_books_balance_while_rows_move(member: User, drops_old_month: None) -> N
 
 @on_postgresql
 def test_rows_move_after_earlier_readers_end_and_late_rows_move_too(member: User, drops_old_month: None) -> None:
-    early, far = then(member, LONG_AGO), charge(member, cost_usd=1)
+    early, far = charge_at(member, LONG_AGO), charge(member, cost_usd=1)
     far.pk = id_at(datetime(2091, 5, 1, tzinfo=UTC))
     UsageRecord.objects.bulk_create([far])
     with transaction.atomic():
         assert UsageRecord.objects.count() == 3
         mover = OtherConnection(make_ahead)
         mover.wait_until_blocked()
-        late = then(member, LONG_AGO - timedelta(hours=1))
+        late = charge_at(member, LONG_AGO - timedelta(hours=1))
         assert UsageRecord.objects.count() == 4
 
     assert mover.found() == [Month(2021, 2)]
@@ -307,8 +307,8 @@ def test_rows_move_after_earlier_readers_end_and_late_rows_move_too(member: User
         DEFAULT_PARTITION,
     ]
     assert UsageRecord.objects.count() == 4
-    refused(f"TRUNCATE {DEFAULT_PARTITION}")
-    refused(f"DELETE FROM {TABLE} WHERE id = '{far.pk}'")
+    assert_append_only(f"TRUNCATE {DEFAULT_PARTITION}")
+    assert_append_only(f"DELETE FROM {TABLE} WHERE id = '{far.pk}'")
 
 
 @on_postgresql
@@ -317,7 +317,7 @@ def test_nothing_moves_while_the_log_is_too_busy(
 ) -> None:
     monkeypatch.setattr(months, "LOCK_TIMEOUT", "20ms")
     monkeypatch.setattr(months, "LOCK_PAUSE_S", 0)
-    old = then(member, LONG_AGO)
+    old = charge_at(member, LONG_AGO)
     with transaction.atomic():
         assert UsageRecord.objects.get() == old
         assert OtherConnection(make_ahead).found() == []
@@ -334,21 +334,21 @@ def migrate(*targets: tuple[str, str]) -> None:
 def test_migrating_back_and_forth_keeps_rows_triggers_and_balanced_books(
     transactional_db: None, member: User, charged: None, drops_old_month: None
 ) -> None:
-    then(member, LONG_AGO)
+    charge_at(member, LONG_AGO)
     before = list(UsageRecord.objects.order_by("id").values())
     try:
         migrate(("usage", "0005_no_constraint"))
         assert list(UsageRecord.objects.order_by("id").values()) == before
-        refused(f"DELETE FROM {TABLE}")
+        assert_append_only(f"DELETE FROM {TABLE}")
     finally:
         migrate()
 
     assert list(UsageRecord.objects.order_by("id").values()) == before
     for change in ("DELETE FROM {}", "UPDATE {} SET cost = cost"):
-        refused(change.format(TABLE))
+        assert_append_only(change.format(TABLE))
     assert member.space is not None and reconcile(member.space) == []
     if connection.vendor == "postgresql":
-        refused(f"TRUNCATE {TABLE}")
+        assert_append_only(f"TRUNCATE {TABLE}")
         assert {table_of(record) for record in UsageRecord.objects.all()} == {
             Month.of(moment_of(row["id"])).table for row in before
         }
@@ -367,7 +367,7 @@ def test_a_migration_reopens_quarters_that_were_closed_while_rows_moved(
     transactional_db: None, space: Space, manager: User, stranger: User, drops_old_month: None
 ) -> None:
     for user, hours in [(manager, 9), (manager, 6), (manager, 6), (manager, 3), (stranger, 9)]:
-        then(user, LONG_AGO - timedelta(hours=hours))
+        charge_at(user, LONG_AGO - timedelta(hours=hours))
     close_quarters()
     right = closed()
     first, lacking, _last = SpaceQuarter.objects.filter(space=space).order_by("quarter")

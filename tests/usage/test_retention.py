@@ -52,7 +52,7 @@ def prune(*arguments: str) -> str:
     return output.getvalue()
 
 
-def at(moment: Any, user: User, cost_usd: float) -> UsageRecord:
+def charge_at(moment: Any, user: User, cost_usd: float) -> UsageRecord:
     with acting(moment=moment):
         return charge(user, cost_usd=cost_usd)
 
@@ -74,7 +74,7 @@ def history(space: Space, manager: User, member: User) -> Space:
         settle(space_id=space.pk, request_id=request_id, cost_nanos=USD // 4, call=call)
         refused = Call(model="gpt-4o", status=429, code="insufficient_quota")
         log_refusal(request_id=new_id(), user=member, call=refused)
-    at(OLD + timedelta(days=31), member, 0.5)
+    charge_at(OLD + timedelta(days=31), member, 0.5)
     charge(member, cost_usd=1)
     assert reconcile(space) == []
     return space
@@ -237,10 +237,10 @@ def test_a_backdated_charge_in_a_pruned_month_is_refused(history: Space, member:
     before = books(history)
 
     with pytest.raises(PrunedError), transaction.atomic():
-        at(OLD_MONTH.plus(2).start - timedelta(microseconds=1), member, 0.25)
+        charge_at(OLD_MONTH.plus(2).start - timedelta(microseconds=1), member, 0.25)
     assert books(history) == before and reconcile(history) == []
 
-    at(OLD_MONTH.plus(2).start, member, 0.25)
+    charge_at(OLD_MONTH.plus(2).start, member, 0.25)
     assert reconcile(history) == []
 
 
@@ -295,11 +295,11 @@ def test_the_log_of_a_token_shows_its_kept_rows(history: Space, manager: User, m
 
 
 def test_kept_quarters_can_be_reopened_after_pruning(history: Space, member: User) -> None:
-    at(OLD_MONTH.plus(3).start, member, 0.25)
+    charge_at(OLD_MONTH.plus(3).start, member, 0.25)
     prune("--keep", f"{(NOW - OLD_MONTH.plus(2).end).days}d")
     close_quarters()
 
-    at(OLD_MONTH.plus(3).start + timedelta(hours=1), member, 0.25)
+    charge_at(OLD_MONTH.plus(3).start + timedelta(hours=1), member, 0.25)
     close_quarters()
 
     assert reconcile(history) == [] and SpaceQuarter.objects.filter(quarter__lt=OLD_MONTH.plus(2).end).count() == 3
@@ -414,7 +414,7 @@ def test_statements_are_the_same_after_pruning(history: Space, member: User) -> 
 
 
 def test_two_spaces_are_pruned_together_and_both_balance(history: Space, stranger: User) -> None:
-    at(OLD, stranger, 3)
+    charge_at(OLD, stranger, 3)
 
     assert prune().startswith(f"{OLD_MONTH}: 4 rows dropped, $5.25 kept")
 
