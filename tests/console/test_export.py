@@ -1,4 +1,4 @@
-"""CSV of the logs: exactly the filter, whole or not at all, and safe in a spreadsheet program."""
+"""CSV exports: exactly the filtered rows, complete or recognisably incomplete, and safe from CSV injection."""
 
 from __future__ import annotations
 
@@ -72,19 +72,21 @@ def body(response: Any) -> str:
 
 
 def name_of(response: Any) -> str:
-    """Of a file that is fetched: one that is not keeps a slot, and to close it would close the test's own database."""
+    """Return the file name. Reads the body first, which releases the export slot; close() would end the test's database
+    connection as well.
+    """
     body(response)
     return str(response["Content-Disposition"])
 
 
 def table(client: Client, user: User, path: str, query: dict[str, str] | None = None) -> list[dict[str, str]]:
-    """The lines below the heads; the last one is the sums."""
+    """Return the lines below the header; the last one has the sums."""
     return list(csv.DictReader(io.StringIO(body(fetch(client, user, path, query)), newline="")))
 
 
 @pytest.fixture
 def busy(manager: User, admin_member: User, member: User, stranger: User) -> None:
-    """Requests, tasks and transfers of everybody, and of a stranger."""
+    """Requests, tasks and transfers of all roles, and of a user of another space."""
     ago = timedelta(minutes=5)
     for user, nanos in ((manager, 7), (admin_member, 1_234_567_891), (member, 425_000), (stranger, 11)):
         spend(user, cost=nanos)
@@ -93,7 +95,7 @@ def busy(manager: User, admin_member: User, member: User, stranger: User) -> Non
     submit(manager, ago=ago)
 
 
-# -- What is in it ------------------------------------------------------------------------------------------------
+# -- Contents -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -133,7 +135,7 @@ def test_a_file_is_named_by_space_what_and_period(client: Client, manager: User,
     assert bare == f'{stem}credits.csv"'
 
 
-def test_a_space_with_a_name_of_another_script_names_its_file(client: Client, manager: User) -> None:
+def test_a_file_name_may_have_a_space_name_in_another_script(client: Client, manager: User) -> None:
     manager.space.name = '星 "x"\r\n/..'
     manager.space.save(update_fields=["name"])
 
@@ -142,12 +144,12 @@ def test_a_space_with_a_name_of_another_script_names_its_file(client: Client, ma
     assert disposition.startswith("attachment; filename*=utf-8''%E6%98%9F-x-usage-")
 
 
-def test_a_mark_for_spreadsheet_programs_is_a_choice(client: Client, member: User) -> None:
+def test_a_byte_order_mark_is_written_on_request_only(client: Client, member: User) -> None:
     assert body(fetch(client, member, "/console/usage.csv", {"bom": "1"})).startswith("\ufeffTime (UTC),")
     assert body(fetch(client, member, "/console/usage.csv")).startswith("Time,")
 
 
-def test_tasks_tell_what_they_hold_and_what_they_cost(client: Client, member: User) -> None:
+def test_tasks_have_their_hold_and_their_cost(client: Client, member: User) -> None:
     succeed(take(submit(member, seconds=2, ago=timedelta(minutes=5))))
     submit(member, seconds=3)
 
@@ -158,7 +160,7 @@ def test_tasks_tell_what_they_hold_and_what_they_cost(client: Client, member: Us
     assert last["Cost (USD)"] == "0.02" and done["Task ID"].startswith("video_")
 
 
-def test_transfers_are_told_from_the_side_of_who_asks(client: Client, manager: User, member: User) -> None:
+def test_transfers_are_signed_from_the_viewers_side(client: Client, manager: User, member: User) -> None:
     set_remaining(member=member, remaining_nanos=2 * USD, actor=manager)
 
     newest = table(client, manager, "/me/credits.csv")[0]
@@ -170,7 +172,7 @@ def test_transfers_are_told_from_the_side_of_who_asks(client: Client, manager: U
     assert "User" not in own
 
 
-# -- Filters and walls --------------------------------------------------------------------------------------------
+# -- Filters and visibility ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -230,7 +232,7 @@ def test_nothing_of_another_space_is_exported(
         assert "stranger" not in written and "boss" not in written and str(theirs.request_id) not in written
 
 
-def test_the_deleted_are_in_it_under_the_name_they_had(client: Client, manager: User, member: User) -> None:
+def test_deleted_members_are_exported_under_the_name_they_had(client: Client, manager: User, member: User) -> None:
     spend(member)
     renamed = edit_member(member=member, changes=MemberChanges(username="junko"), actor=manager).member
     delete_member(member=renamed, actor=manager)
@@ -242,11 +244,11 @@ def test_the_deleted_are_in_it_under_the_name_they_had(client: Client, manager: 
         assert [move["Change"] for move in moves[:-1]] == ["Returned", "Allocated"]
 
 
-# -- A spreadsheet program ----------------------------------------------------------------------------------------
+# -- Spreadsheet programs -----------------------------------------------------------------------------------------
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=30))
-def test_no_text_is_taken_for_a_formula(written: str) -> None:
+def test_no_text_is_evaluated_as_a_formula(written: str) -> None:
     cell = safe_text(written)
 
     assert not cell.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
@@ -254,7 +256,7 @@ def test_no_text_is_taken_for_a_formula(written: str) -> None:
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=9), min_size=1, max_size=9))
-def test_a_real_parser_reads_what_was_written(values: list[str]) -> None:
+def test_a_csv_parser_reads_back_what_was_written(values: list[str]) -> None:
     written = "".join(sheet([NAME, NAME], [values]))
 
     lines = list(csv.reader(io.StringIO(written, newline="")))
@@ -262,7 +264,7 @@ def test_a_real_parser_reads_what_was_written(values: list[str]) -> None:
     assert lines == [["Name", "Name"], *([safe_text(value)] * 2 for value in values), ["Total", ""]]
 
 
-def test_names_in_the_log_are_no_formulas(client: Client, member: User) -> None:
+def test_names_in_the_log_are_not_evaluated_as_formulas(client: Client, member: User) -> None:
     spend(member, key_name='=HYPERLINK("http://x","y")', model="@SUM(1)\r\n+1")
 
     line, _last = table(client, member, "/console/usage.csv")
@@ -288,7 +290,7 @@ TAKEN_FOR_MORE += ["10月1日", "１２", "TRUE", "false", "#N/A", "#REF!", "123
 
 
 @pytest.mark.parametrize("name", TAKEN_FOR_MORE)
-def test_a_cell_with_a_name_is_taken_for_nothing_else(name: str) -> None:
+def test_a_name_is_not_converted_to_a_number_date_or_boolean(name: str) -> None:
     assert text_cell(name) == f"'{name}"
 
 
@@ -296,7 +298,7 @@ def test_a_cell_with_a_name_is_taken_for_nothing_else(name: str) -> None:
     "name",
     ["gpt-4o", "4o-mini", "May", "marcus", "a1", "密钥 1", "#1 key", "–", "", "01a21cb8-b23e-7fb6-8c91-5ab90ed7f495"],
 )
-def test_a_cell_with_a_name_that_could_be_nothing_else_stays_as_it_is(name: str) -> None:
+def test_a_name_that_cannot_be_converted_gets_no_apostrophe(name: str) -> None:
     assert text_cell(name) == name
 
 
@@ -318,7 +320,7 @@ def test_for_a_spreadsheet_program_times_are_dates_and_names_stay_names(client: 
 
 
 def many(user: User, count: int) -> None:
-    """So many rows of the last hour, copies of one. Written in bulk: 30,000 model instances take seconds."""
+    """Write `count` copies of a row within the last hour, in bulk because 30,000 model instances take seconds."""
     first = spend(user, cost=1)
     start = datetime.now(UTC) - timedelta(hours=1)
     identifier, *values = [_for_bulk(getattr(first, field.attname)) for field in UsageRecord._meta.concrete_fields]
@@ -345,7 +347,7 @@ def test_memory_does_not_grow_with_the_rows(client: Client, member: User) -> Non
     assert written > 5_000_000 and peak < 8_000_000, (written, peak)
 
 
-def test_pieces_are_large_and_the_first_one_asks_nothing_of_the_log(client: Client, member: User) -> None:
+def test_chunks_are_large_and_the_first_one_needs_no_query(client: Client, member: User) -> None:
     many(member, 3000)
     pieces = iter(fetch(client, member, "/console/usage.csv").streaming_content)
 
@@ -356,11 +358,11 @@ def test_pieces_are_large_and_the_first_one_asks_nothing_of_the_log(client: Clie
 
     assert first.startswith(b"Time,") and len(before) == 0
     assert all(len(piece) >= PIECE_CHARS for piece in rest[:-1]) and len(rest) > 5
-    # Two batches, and whether anything was pruned meanwhile.
+    # Two batches, and the check that no row was pruned during the export.
     assert len(queries) == 3
 
 
-def test_batches_meet_without_gap_or_repeat(member: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_have_no_gap_and_no_duplicate(member: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "BATCH_ROWS", 3)
     for cost in range(1, 10):
         spend(member, cost=cost)
@@ -371,7 +373,9 @@ def test_batches_meet_without_gap_or_repeat(member: User, monkeypatch: pytest.Mo
     assert all(newer.pk > older.pk for newer, older in pairwise(read))
 
 
-def test_what_is_settled_meanwhile_is_left_out(client: Client, member: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_settled_during_the_export_are_left_out(
+    client: Client, member: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(export, "BATCH_ROWS", 1)
     spend(member, cost=1)
     spend(member, cost=2)
@@ -384,7 +388,7 @@ def test_what_is_settled_meanwhile_is_left_out(client: Client, member: User, mon
     assert [record.cost for batch in read for record in batch] == [2, 1]
 
 
-def test_what_breaks_off_has_no_sums() -> None:
+def test_an_interrupted_export_has_no_line_of_sums() -> None:
     def groups() -> Iterator[list[str]]:
         yield ["one"]
         raise ConnectionError
@@ -397,7 +401,7 @@ def test_what_breaks_off_has_no_sums() -> None:
     assert "Total" not in "".join(got)
 
 
-def test_the_language_is_that_of_who_asked(member: User) -> None:
+def test_the_language_is_that_of_the_request(member: User) -> None:
     with translation.override("en"):
         pieces = sheet([NAME], [["one"]])
     with translation.override("de"):
@@ -408,7 +412,7 @@ def test_the_language_is_that_of_who_asked(member: User) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("junk", ["\0", "x" * 3000, "-", "٣", "2026-02-30", "\ud7ff", "=1", "9" * 40])
-def test_junk_is_answered(client: Client, manager: User, member: User, path: str, junk: str) -> None:
+def test_invalid_parameters_are_answered(client: Client, manager: User, member: User, path: str, junk: str) -> None:
     for user in (manager, member):
         for name in ("from", "to", "user", "token", "model", "kind", "status", "request_id", "cursor", "bom", "size"):
             body(fetch(client, user, path, {name: junk}))
@@ -416,13 +420,13 @@ def test_junk_is_answered(client: Client, manager: User, member: User, path: str
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("method", ["head", "post", "delete"])
-def test_a_file_is_only_fetched(client: Client, manager: User, path: str, method: str) -> None:
+def test_an_export_answers_get_only(client: Client, manager: User, path: str, method: str) -> None:
     client.force_login(manager, backend="accounts.backends.LivingUserBackend")
 
     assert getattr(client, method)(path).status_code == 405
 
 
-def test_as_many_exports_at_once_as_leave_threads_for_the_pages(client: Client, member: User) -> None:
+def test_concurrent_exports_are_limited_to_leave_threads_for_pages(client: Client, member: User) -> None:
     spend(member)
     client.force_login(member, backend="accounts.backends.LivingUserBackend")
     fetched = [ExportSlot.take(iter(())) for _ in range(MAX_CONCURRENT_EXPORTS)]

@@ -1,4 +1,4 @@
-"""The page, the sheet and one's own activity: who sees what, by which filter."""
+"""The audit trail as page and CSV file, and one's own activity: visibility and filters."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.django_db
 
 
 def page(viewer: User, address: str = "/space/audit/", **query: Any) -> tuple[Any, str]:
-    """The answer and its words."""
+    """Return the response and its text without tags."""
     client = Client()
     client.force_login(viewer, backend="accounts.backends.LivingUserBackend")
     response = client.get(f"{address}?{urlencode(query)}" if query else address)
@@ -51,7 +51,7 @@ def sentences_of(response: Any) -> list[str]:
     return [line.text for line in response.context["lines"]]
 
 
-def test_the_page_offers_its_filter_as_a_file_and_for_excel(manager: User) -> None:
+def test_the_page_links_to_its_filter_as_csv_and_as_csv_for_spreadsheets(manager: User) -> None:
     response, _text = page(manager, user="jun")
 
     assert 'href="/space/audit.csv?user=jun"' in response.content.decode()
@@ -76,7 +76,7 @@ def test_a_row_reads_as_a_sentence(manager: User, member: User, admin_member: Us
     assert text.count("Request ID") > 4
 
 
-def test_the_session_that_was_ended_is_told_in_words(member: User) -> None:
+def test_an_ended_session_is_described_in_words(member: User) -> None:
     was = {"device": "Safari, iPhone", "address": "203.0.113.9"}
     event = record("session.ended", space=member.space, actor=member, target=member, before=was)
 
@@ -95,7 +95,7 @@ def test_managers_and_admins_see_the_same_and_no_other_space(
         assert forbidden not in text + words
 
 
-def test_operators_are_one_office_without_an_address(space: Space, manager: User, operator: User) -> None:
+def test_an_operator_appears_without_name_and_ip_address(space: Space, manager: User, operator: User) -> None:
     with acting(address="203.0.113.77"):
         grant(space=space, amount_nanos=5 * USD, reason="More", actor=operator)
 
@@ -130,7 +130,9 @@ def test_a_person_is_found_as_actor_and_as_target_by_each_name(
         ("refused", {"member.deleted"}),
     ],
 )
-def test_a_kind_shows_its_own_alone(manager: User, admin_member: User, kind: str, expected: set[str]) -> None:
+def test_the_kind_filter_shows_only_events_of_that_kind(
+    manager: User, admin_member: User, kind: str, expected: set[str]
+) -> None:
     record_refusal("member.deleted", why="not_allowed", space=manager.space, actor=admin_member, target=manager)
 
     found = set(kinds_of(page(manager, kind=kind)[0]))
@@ -138,7 +140,7 @@ def test_a_kind_shows_its_own_alone(manager: User, admin_member: User, kind: str
     assert found - ({"member.deleted"} if kind == "members" else set()) == expected
 
 
-def test_a_request_is_found_however_old(manager: User, member: User) -> None:
+def test_a_request_id_is_found_outside_of_the_period(manager: User, member: User) -> None:
     with acting(request_id="a" * 32, moment=timezone.now() - timedelta(days=300)):
         record("member.enabled", space=member.space, actor=manager, target=member)
 
@@ -154,7 +156,7 @@ def many(count: int, member: User, manager: User) -> None:
 
 
 @pytest.mark.parametrize("query", [{}, {"user": "jun"}])
-def test_pages_go_both_ways_and_miss_nothing(manager: User, member: User, query: dict[str, str]) -> None:
+def test_paging_in_both_directions_shows_every_event(manager: User, member: User, query: dict[str, str]) -> None:
     many(50, member, manager)
     client = Client()
     client.force_login(manager, backend="accounts.backends.LivingUserBackend")
@@ -186,7 +188,7 @@ def test_the_number_of_queries_does_not_depend_on_the_rows(manager: User, member
     assert len(set(counts)) == 1
 
 
-def test_a_refusal_is_told_with_its_reason(manager: User, admin_member: User, member: User) -> None:
+def test_a_refusal_is_shown_with_its_reason(manager: User, admin_member: User, member: User) -> None:
     client = Client()
     client.force_login(admin_member, backend="accounts.backends.LivingUserBackend")
     client.post(f"/space/users/{member.number}/edit/", {"remaining": "9000"})
@@ -197,7 +199,7 @@ def test_a_refusal_is_told_with_its_reason(manager: User, admin_member: User, me
     assert "Refused More than the pool had available." in text and "Available then – → $415.00" in text
 
 
-def test_the_sheet_is_exactly_the_filter_and_safe_to_open(manager: User, member: User) -> None:
+def test_the_csv_has_exactly_the_filtered_rows_and_no_formula(manager: User, member: User) -> None:
     many(30, member, manager)
     edit_member(member=member, changes=MemberChanges(display_name="=cmd()"), actor=manager)
     formula = record("member.edited", space=member.space, actor=manager, target=member, after={})
@@ -213,7 +215,7 @@ def test_the_sheet_is_exactly_the_filter_and_safe_to_open(manager: User, member:
     assert not [cell for row in rows for cell in row.values() if cell.startswith(("=", "+", "-", "@"))]
 
 
-# -- One's own ------------------------------------------------------------------------------------------------------
+# -- One's own activity -------------------------------------------------------------------------------------------
 
 
 def test_a_member_sees_what_concerns_them_and_nothing_of_the_pool(
@@ -234,12 +236,12 @@ def test_a_member_sees_what_concerns_them_and_nothing_of_the_pool(
         "mira changed the remaining quota of jun from $0.00 to $5.00",
         "mira added jun",
     ]
-    # With its sign: request ids are digits, too.
+    # "$415" with its sign, because the request ids on the page may contain "415".
     for forbidden in ("$415", "203.0.113.5", "stranger", "Halcyon Labs created"):
         assert forbidden not in text
 
 
-def test_numbers_of_spaces_are_not_taken_for_peoples(member: User, operator: User) -> None:
+def test_an_event_on_a_space_with_the_id_of_a_member_is_not_the_members(member: User, operator: User) -> None:
     assert member.space is not None
     event = record("space.suspended", space=member.space, actor=operator, target=member.space)
     AuditEvent.objects.bulk_create(
@@ -253,7 +255,7 @@ def test_settings_lead_to_ones_own_activity(member: User) -> None:
     assert 'href="/me/activity/"' in page(member, "/me/settings/")[0].content.decode()
 
 
-# -- Operators ------------------------------------------------------------------------------------------------------
+# -- Operators ----------------------------------------------------------------------------------------------------
 
 
 def searched(operator: User, **query: str) -> list[str]:
@@ -276,7 +278,7 @@ def test_operators_search_by_name_request_and_address(operator: User, manager: U
     assert searched(operator, space="999999") == [] and searched(operator, space="x")
 
 
-def test_django_admin_counts_no_further_than_it_shows(
+def test_django_admin_counts_at_most_the_rows_that_it_can_show(
     operator: User, manager: User, member: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("operators.activity.MOST", 7)

@@ -28,7 +28,7 @@ def page(client: Client, user: User, query: str = "") -> tuple[Any, str]:
     return response, " ".join(re.sub(r"<[^>]+>", " ", response.content.decode()).split())
 
 
-def test_the_manager_sees_the_sum_and_where_it_is(client: Client, manager: User, member: User) -> None:
+def test_the_manager_sees_the_total_and_its_parts(client: Client, manager: User, member: User) -> None:
     charge(member, cost_usd=3)
     charge(manager, cost_usd=10)
 
@@ -40,7 +40,7 @@ def test_the_manager_sees_the_sum_and_where_it_is(client: Client, manager: User,
     assert "Left with members" in text
 
 
-def test_the_sum_adds_up_where_cents_would_not(client: Client, manager: User) -> None:
+def test_the_sum_adds_up_when_rounded_cents_would_not(client: Client, manager: User) -> None:
     charge(manager, cost_usd=0.005)
 
     response, _ = page(client, manager)
@@ -54,7 +54,7 @@ def test_the_sum_adds_up_where_cents_would_not(client: Client, manager: User) ->
     ]
 
 
-def test_what_deleted_users_had_used_is_said(client: Client, manager: User, member: User) -> None:
+def test_the_usage_of_deleted_users_is_shown(client: Client, manager: User, member: User) -> None:
     charge(member, cost_usd=3)
     client.force_login(manager, backend="accounts.backends.LivingUserBackend")
     client.post(f"/space/users/{member.number}/delete/", {"confirm": "jun"})
@@ -65,7 +65,7 @@ def test_what_deleted_users_had_used_is_said(client: Client, manager: User, memb
     assert "$3.00" in text and "Returned from jun" in text
 
 
-def test_the_journal_tells_each_transfer_from_the_pools_side(
+def test_the_journal_shows_each_transfer_from_the_pools_side(
     client: Client, manager: User, member: User, admin_member: User
 ) -> None:
     set_remaining(member=member, remaining_nanos=2 * USD, actor=admin_member)
@@ -102,7 +102,7 @@ def test_an_admin_sees_their_own_credits(client: Client, admin_member: User) -> 
     assert response.context["pool"] is None and response.context["wallet"].total == 80 * USD
 
 
-def test_older_rows_are_behind_a_cursor(client: Client, manager: User, member: User) -> None:
+def test_older_rows_are_on_the_next_page(client: Client, manager: User, member: User) -> None:
     for cents in range(1, 26):
         set_remaining(member=member, remaining_nanos=5 * USD + cents, actor=manager)
 
@@ -117,7 +117,7 @@ def test_older_rows_are_behind_a_cursor(client: Client, manager: User, member: U
     assert [move.signed_nanos for move in back.context["log"].moves] == amounts[:20]
 
 
-def test_a_broken_cursor_shows_the_newest(client: Client, manager: User) -> None:
+def test_an_invalid_cursor_shows_the_newest_page(client: Client, manager: User) -> None:
     assert page(client, manager, "?cursor=%00nonsense")[0].status_code == 200
 
 
@@ -155,7 +155,7 @@ def test_a_member_cannot_ask_for_anothers_journal(client: Client, manager: User,
     assert labels(page(client, member, f"?cursor=-{theirs.pk}")[0]) == ["Received"]
 
 
-def test_htmx_gets_the_journal_and_a_clean_address(client: Client, manager: User, member: User) -> None:
+def test_htmx_gets_the_journal_and_a_url_without_empty_parameters(client: Client, manager: User, member: User) -> None:
     client.force_login(manager, backend="accounts.backends.LivingUserBackend")
     headers = {"HX-Request": "true", "HX-Target": "journal"}
 
@@ -166,7 +166,9 @@ def test_htmx_gets_the_journal_and_a_clean_address(client: Client, manager: User
     assert "1 change" in response.content.decode() and "<html" not in response.content.decode()
 
 
-def test_who_has_most_stands_first(client: Client, manager: User, member: User, admin_member: User) -> None:
+def test_members_with_the_most_quota_come_first(
+    client: Client, manager: User, member: User, admin_member: User
+) -> None:
     MemberFactory.create(space=manager.space, username="kai", usd=20)
     charge(member, cost_usd=3)
 
@@ -176,7 +178,7 @@ def test_who_has_most_stands_first(client: Client, manager: User, member: User, 
     assert "Largest balances" in text and "Largest balances" not in page(client, member)[1]
 
 
-def test_the_credits_page_asks_as_much_for_many_as_for_few(client: Client, manager: User, member: User) -> None:
+def test_the_number_of_queries_does_not_depend_on_the_rows(client: Client, manager: User, member: User) -> None:
     counts = []
     for more in (0, 30):
         for cents in range(more):

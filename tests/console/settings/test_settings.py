@@ -78,15 +78,15 @@ def test_a_strange_display_name_is_refused(signed_in: Client, member: User, name
     assert User.objects.get(pk=member.pk).display_name == "Jun Sato"
 
 
-# -- What others did between the request's beginning and the lock -----------------------------------------------------
+# -- Races: another request commits between the start of this one and its lock ------------------------------------
 
 
 def loaded(user: User) -> User:
-    """As a request has them that began now."""
+    """Return the user as a request that starts now has loaded them."""
     return User.objects.get(pk=user.pk)
 
 
-def test_what_was_before_is_what_was_stored(member: User, manager: User) -> None:
+def test_the_trail_has_the_stored_value_and_not_the_one_read_before(member: User, manager: User) -> None:
     mine = loaded(member)
     edit_member(member=member, changes=MemberChanges(display_name="Jun S."), actor=manager)
 
@@ -96,14 +96,14 @@ def test_what_was_before_is_what_was_stored(member: User, manager: User) -> None
     assert AuditEvent.objects.get(kind="self.edited").before == {"display_name": "Jun S."}
 
 
-def test_the_same_change_twice_at_once_is_recorded_once(member: User) -> None:
+def test_the_same_change_by_two_concurrent_requests_is_recorded_once(member: User) -> None:
     for mine in (loaded(member), loaded(member)):
         edit_self(user=mine, theme="dark")
 
     assert AuditEvent.objects.filter(kind="self.edited").count() == 1
 
 
-def test_nobody_changes_themself_after_they_were_deleted(member: User, manager: User) -> None:
+def test_a_user_deleted_meanwhile_cannot_edit_themself(member: User, manager: User) -> None:
     mine = loaded(member)
     delete_member(member=member, actor=manager)
 
@@ -124,7 +124,7 @@ def test_nobody_changes_themself_after_they_were_deleted(member: User, manager: 
     ],
     ids=["deleted", "disabled", "given another password", "signed out elsewhere"],
 )
-def test_no_password_is_changed_by_a_session_that_is_over(
+def test_an_ended_session_cannot_change_the_password(
     member: User, manager: User, end: Callable[[User, User], Any]
 ) -> None:
     mine = loaded(member)
@@ -138,7 +138,7 @@ def test_no_password_is_changed_by_a_session_that_is_over(
     assert not AuditEvent.objects.filter(kind="self.password_changed").exists()
 
 
-def test_who_is_deleted_while_changing_their_password_is_asked_to_sign_in(
+def test_a_user_deleted_while_changing_their_password_is_sent_to_sign_in(
     signed_in: Client, member: User, manager: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def meanwhile(password: str) -> str:

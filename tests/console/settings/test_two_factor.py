@@ -40,7 +40,7 @@ def app(member: User) -> App:
 
 @pytest.fixture
 def confirmed(client: Client, member: User) -> Client:
-    """Signed in by the front door, so that the password was given a moment ago."""
+    """A client that signed in with its password, so that a recent confirmation is on record."""
     assert give_password(client, "jun").status_code == 302
     return client
 
@@ -57,12 +57,10 @@ def kinds() -> list[str]:
     return list(AuditEvent.objects.order_by("id").values_list("kind", flat=True))
 
 
-# -- The second step ---------------------------------------------------------------------------------------------------
+# -- The second step ----------------------------------------------------------------------------------------------
 
 
-def test_the_password_alone_leads_to_the_second_step_and_the_code_to_where_one_was_going(
-    client: Client, app: App
-) -> None:
+def test_the_password_leads_to_the_second_step_and_the_code_to_the_next_page(client: Client, app: App) -> None:
     first = give_password(client, "jun", next="/console/usage/?size=20")
     page = client.get("/login/2fa/")
     second = give_code(client, app.code())
@@ -74,7 +72,7 @@ def test_the_password_alone_leads_to_the_second_step_and_the_code_to_where_one_w
 
 
 @pytest.mark.parametrize("path", ["/", "/me/credits/", "/me/settings/", "/me/two-factor/", "/admin/", "/console/"])
-def test_a_pending_sign_in_holds_no_rights(client: Client, app: App, path: str) -> None:
+def test_a_pending_sign_in_has_no_access(client: Client, app: App, path: str) -> None:
     give_password(client, "jun")
 
     answer = client.get(path)
@@ -90,7 +88,7 @@ def test_the_next_page_is_never_another_site(client: Client, app: App, elsewhere
     assert give_code(client, app.code())["Location"] == "/"
 
 
-def test_a_code_is_good_once(app: App) -> None:
+def test_a_code_works_once(app: App) -> None:
     code = app.code()
     first, second = Client(), Client()
     for client in (first, second):
@@ -111,7 +109,7 @@ def test_a_code_from_before_the_last_one_is_refused(client: Client, app: App) ->
 
 @pytest.mark.parametrize("steps", [-1, 2, -2, 100])
 def test_a_code_that_is_not_shown_now_is_refused(client: Client, app: App, steps: int) -> None:
-    """The one half a minute old was used for setting up."""
+    """`steps` of 30 seconds; step -1 is refused because that code was used to set up the app."""
     give_password(client, "jun")
 
     assert give_code(client, app.code(steps=steps)).status_code == 422 and not is_in(client)
@@ -139,7 +137,9 @@ def test_a_recovery_code_signs_in_once_with_or_without_its_dash(app: App) -> Non
 
 
 @pytest.mark.parametrize("change", ["disable", "delete", "suspend", "password", "epoch"])
-def test_what_happens_between_the_steps_keeps_one_out(client: Client, app: App, member: User, change: str) -> None:
+def test_a_change_of_the_account_between_the_steps_cancels_the_sign_in(
+    client: Client, app: App, member: User, change: str
+) -> None:
     give_password(client, "jun")
     people = User.everyone.filter(pk=member.pk)
     if change == "disable":
@@ -159,7 +159,7 @@ def test_what_happens_between_the_steps_keeps_one_out(client: Client, app: App, 
     assert not is_in(client)
 
 
-def test_the_second_step_does_not_wait_for_ever(client: Client, app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pending_sign_in_expires(client: Client, app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     give_password(client, "jun")
     later = time.time() + sign_in.SECOND_STEP_TIMEOUT_S + 1
     monkeypatch.setattr(time, "time", lambda: later)
@@ -167,7 +167,7 @@ def test_the_second_step_does_not_wait_for_ever(client: Client, app: App, monkey
     assert client.get("/login/2fa/")["Location"] == "/login/"
 
 
-def test_somebody_elses_code_is_nobodys(client: Client, app: App, admin_member: User) -> None:
+def test_the_code_of_another_user_is_refused(client: Client, app: App, admin_member: User) -> None:
     App(admin_member)
     give_password(client, "amara")
 
@@ -187,7 +187,7 @@ def test_five_wrong_codes_lock_the_name_from_any_address_and_at_both_steps(app: 
     assert answer.status_code == 429 and answer["Retry-After"] == "900"
 
 
-def test_a_locked_second_step_compares_nothing_and_tells_the_wait(client: Client, app: App) -> None:
+def test_a_locked_second_step_checks_no_code_and_says_how_long_to_wait(client: Client, app: App) -> None:
     give_password(client, "jun")
     for _ in range(MAX_FAILURES_PER_NAME):
         give_code(client, "000000")
@@ -198,7 +198,7 @@ def test_a_locked_second_step_compares_nothing_and_tells_the_wait(client: Client
     assert "15 minutes" in answer.content.decode() and not is_in(client)
 
 
-def test_one_address_guesses_codes_of_many_names_only_so_often(space: Space, member: User) -> None:
+def test_one_address_is_locked_after_wrong_codes_for_many_names(space: Space, member: User) -> None:
     people = [
         MemberFactory.create(space=space, username=f"guess{number}") for number in range(MAX_FAILURES_PER_ADDRESS // 4)
     ]
@@ -213,7 +213,7 @@ def test_one_address_guesses_codes_of_many_names_only_so_often(space: Space, mem
     assert give_password(Client(REMOTE_ADDR="203.0.113.9"), "jun").status_code == 302
 
 
-def test_the_right_password_forgives_nothing_before_the_second_step(app: App) -> None:
+def test_the_right_password_alone_does_not_reset_the_failure_count(app: App) -> None:
     for number in range(MAX_FAILURES_PER_NAME - 1):
         give_password(Client(REMOTE_ADDR=f"198.51.100.{number}"), "jun", "wrong")
     client = Client(REMOTE_ADDR="203.0.113.9")
@@ -222,7 +222,7 @@ def test_the_right_password_forgives_nothing_before_the_second_step(app: App) ->
     assert give_code(client, "000000").status_code == 429
 
 
-# -- Set up and remove -------------------------------------------------------------------------------------------------
+# -- Set up and remove --------------------------------------------------------------------------------------------
 
 
 def set_up_app(client: Client) -> tuple[str, Any]:
@@ -263,7 +263,7 @@ def test_a_wrong_first_code_turns_nothing_on_and_keeps_the_secret(confirmed: Cli
     assert not second_factor.has_second_factor(member)
 
 
-def test_nothing_is_changed_without_the_present_password(client: Client, member: User, app: App) -> None:
+def test_nothing_is_changed_without_the_current_password(client: Client, member: User, app: App) -> None:
     client.force_login(User.objects.get(pk=member.pk), backend=sign_in.BACKEND)
     before = list(Authenticator.objects.values())
 
@@ -287,7 +287,7 @@ def test_the_password_opens_the_page_that_asked_for_it(client: Client, member: U
 
 
 @pytest.mark.parametrize("elsewhere", ["https://evil.example/", "//evil.example", "javascript:alert(1)", ""])
-def test_confirming_leads_to_no_other_site(client: Client, member: User, elsewhere: str) -> None:
+def test_confirming_does_not_redirect_to_another_site(client: Client, member: User, elsewhere: str) -> None:
     client.force_login(member, backend=sign_in.BACKEND)
 
     answer = client.post("/me/confirm/", {"present_password": PASSWORD, "next": elsewhere})
@@ -302,7 +302,7 @@ def test_the_password_is_asked_again_after_a_while(confirmed: Client, monkeypatc
     assert confirmed.get("/me/two-factor/app/")["Location"].startswith("/me/confirm/")
 
 
-def test_removing_the_only_way_turns_it_off_with_its_recovery_codes(member: User, app: App, client: Client) -> None:
+def test_removing_the_last_factor_removes_the_recovery_codes(member: User, app: App, client: Client) -> None:
     give_password(client, "jun")
     give_code(client, app.code())
 
@@ -329,7 +329,7 @@ def test_new_recovery_codes_replace_the_old(app: App, client: Client) -> None:
     assert give_code(again, fresh[0]).status_code == 302
 
 
-def test_there_are_no_recovery_codes_for_nothing(confirmed: Client) -> None:
+def test_recovery_codes_are_not_made_without_a_factor(confirmed: Client) -> None:
     assert confirmed.post("/me/two-factor/codes/").status_code == 303
     assert not Authenticator.objects.exists()
 
@@ -338,7 +338,7 @@ P256 = ES256.from_cryptography_key(generate_private_key(SECP256R1()).public_key(
 
 
 def passkey_of(client: Client, key: dict[int, Any]) -> str:
-    """What a browser answers that asked an authenticator for a key, and got this one."""
+    """Return the WebAuthn registration response of a browser whose authenticator created this key."""
     credential = AttestedCredentialData.create(Aaguid.NONE, b"id", CoseKey.parse(key))
     flags = AuthenticatorData.FLAG.UP | AuthenticatorData.FLAG.AT
     data = AuthenticatorData.create(sha256(b"testserver").digest(), flags, 0, credential)
@@ -361,7 +361,7 @@ def passkey_of(client: Client, key: dict[int, Any]) -> str:
         ({**P256, -2: b"x" * 5}, False),
     ],
 )
-def test_a_passkey_whose_signatures_cannot_be_verified_is_refused_and_told(
+def test_a_passkey_whose_signatures_cannot_be_verified_is_refused_with_the_reason(
     confirmed: Client, member: User, key: dict[int, Any], is_added: bool
 ) -> None:
     confirmed.get("/me/two-factor/passkeys/add/")
@@ -378,7 +378,7 @@ def test_a_passkey_whose_signatures_cannot_be_verified_is_refused_and_told(
     + ['{"id":"AA","rawId":"AA","type":"public-key","response":{"clientDataJSON":"AA","attestationObject":"AA"}}']
     + ["[" * 100_000, "\0"],
 )
-def test_what_is_no_passkey_is_refused(confirmed: Client, member: User, answer: str) -> None:
+def test_an_invalid_passkey_is_refused(confirmed: Client, member: User, answer: str) -> None:
     confirmed.get("/me/two-factor/passkeys/add/")
 
     response = confirmed.post("/me/two-factor/passkeys/add/", {"name": "key", "passkey": answer})
@@ -394,14 +394,14 @@ def test_what_is_no_passkey_is_refused(confirmed: Client, member: User, answer: 
         '{"id":"AA","rawId":"AA","type":"public-key","response":{"clientDataJSON":"AA","signature":"AA"}}',
     ],
 )
-def test_what_is_no_passkeys_answer_signs_nobody_in(client: Client, app: App, answer: str) -> None:
+def test_an_invalid_passkey_response_does_not_sign_in(client: Client, app: App, answer: str) -> None:
     give_password(client, "jun")
 
     assert client.post("/login/2fa/", {"passkey": answer}).status_code == 422
     assert not is_in(client)
 
 
-def test_another_persons_passkey_is_not_there(confirmed: Client, stranger: User, manager: User) -> None:
+def test_another_users_passkey_is_404(confirmed: Client, stranger: User, manager: User) -> None:
     for owner in (stranger, manager):
         theirs = Authenticator.objects.create(user=owner, type="webauthn", data={"name": "theirs", "credential": {}})
 
@@ -414,17 +414,17 @@ def test_another_persons_passkey_is_not_there(confirmed: Client, stranger: User,
         assert Authenticator.objects.filter(pk=theirs.pk).exists()
 
 
-def test_without_a_key_to_seal_secrets_with_it_says_so(confirmed: Client, settings: Any) -> None:
+def test_without_credential_keys_the_page_says_what_is_missing(confirmed: Client, settings: Any) -> None:
     settings.CREDENTIAL_KEYS = []
 
     assert "CREDENTIAL_KEYS" in confirmed.get("/me/settings/").content.decode()
     assert confirmed.get("/me/two-factor/app/").status_code == 403
 
 
-# -- Secrets -----------------------------------------------------------------------------------------------------------
+# -- Secrets ------------------------------------------------------------------------------------------------------
 
 
-def test_secrets_are_nowhere_in_clear(client: Client, member: User, operator: User) -> None:
+def test_secrets_are_stored_nowhere_in_clear(client: Client, member: User, operator: User) -> None:
     give_password(client, "jun")
     secret = secret_on(client.get("/me/two-factor/app/").content.decode())
     waiting = [one.get_decoded() for one in Session.objects.all()]
@@ -438,7 +438,7 @@ def test_secrets_are_nowhere_in_clear(client: Client, member: User, operator: Us
     assert not any(code in kept or code.replace("-", "") in kept for code in codes)
 
 
-def test_a_wrong_code_is_kept_nowhere(client: Client, app: App, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_wrong_code_is_stored_nowhere(client: Client, app: App, caplog: pytest.LogCaptureFixture) -> None:
     give_password(client, "jun")
     give_code(client, "8675309")
     dump = StringIO()
@@ -447,14 +447,14 @@ def test_a_wrong_code_is_kept_nowhere(client: Client, app: App, caplog: pytest.L
     assert "jun" in dump.getvalue() and "8675309" not in dump.getvalue() + caplog.text
 
 
-def test_django_admin_has_no_page_for_them(client: Client, operator: User, app: App) -> None:
+def test_django_admin_has_no_page_for_factors(client: Client, operator: User, app: App) -> None:
     client.force_login(operator, backend=sign_in.BACKEND)
 
     for path in ("mfa/authenticator/", "usersessions/usersession/", "account/emailaddress/"):
         assert client.get(f"/admin/{path}").status_code == 404
 
 
-# -- Required ----------------------------------------------------------------------------------------------------------
+# -- Required -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -464,7 +464,9 @@ def strict(space: Space) -> Space:
     return space
 
 
-def test_a_manager_asks_it_of_admins_and_the_trail_says_so(client: Client, manager: User, space: Space) -> None:
+def test_a_manager_requires_a_second_factor_of_admins_and_it_is_in_the_trail(
+    client: Client, manager: User, space: Space
+) -> None:
     client.force_login(manager, backend=sign_in.BACKEND)
 
     for wanted, kind in (("true", "space.two_factor_required"), ("false", "space.two_factor_not_required")):
@@ -475,7 +477,7 @@ def test_a_manager_asks_it_of_admins_and_the_trail_says_so(client: Client, manag
     assert client.post("/space/security/", {"required": "x"}).status_code == 422
 
 
-def test_an_admin_without_it_can_do_nothing_else(
+def test_an_admin_without_the_required_factor_can_only_set_it_up(
     client: Client, admin_member: User, member: User, strict: Space
 ) -> None:
     client.force_login(admin_member, backend=sign_in.BACKEND)
@@ -492,7 +494,7 @@ def test_an_admin_without_it_can_do_nothing_else(
     assert "Your space manager asks admins" in page and "/space/users/" not in page
 
 
-def test_an_admin_sets_it_up_and_goes_on(client: Client, admin_member: User, strict: Space) -> None:
+def test_an_admin_sets_up_the_required_factor_and_continues(client: Client, admin_member: User, strict: Space) -> None:
     give_password(client, "amara")
 
     set_up_app(client)
@@ -500,13 +502,13 @@ def test_an_admin_sets_it_up_and_goes_on(client: Client, admin_member: User, str
     assert client.get("/space/users/").status_code == 200
 
 
-def test_it_is_asked_of_admins_alone(client: Client, member: User, manager: User, strict: Space) -> None:
+def test_a_second_factor_is_required_of_admins_only(client: Client, member: User, manager: User, strict: Space) -> None:
     for person in (member, manager):
         client.force_login(person, backend=sign_in.BACKEND)
         assert client.get("/me/credits/").status_code == 200
 
 
-def test_django_admin_asks_it_of_operators_where_the_setting_says_so(
+def test_django_admin_requires_a_second_factor_of_operators_if_configured(
     client: Client, operator: User, settings: Any
 ) -> None:
     settings.OPERATORS_NEED_2FA = True
@@ -519,10 +521,10 @@ def test_django_admin_asks_it_of_operators_where_the_setting_says_so(
     assert client.get("/admin/").status_code == 200
 
 
-# -- Reset -------------------------------------------------------------------------------------------------------------
+# -- Reset --------------------------------------------------------------------------------------------------------
 
 
-def test_a_manager_resets_a_members_and_their_sessions_end(
+def test_a_manager_resets_a_members_factors_and_ends_their_sessions(
     client: Client, manager: User, member: User, app: App
 ) -> None:
     theirs = Client()
@@ -540,7 +542,7 @@ def test_a_manager_resets_a_members_and_their_sessions_end(
 
 
 @pytest.mark.parametrize("whose", ["mira", "amara", "jun", "stranger"])
-def test_an_admin_resets_nobodys(
+def test_an_admin_cannot_reset_factors(
     client: Client, space: Space, admin_member: User, member: User, stranger: User, whose: str
 ) -> None:
     target = User.objects.get(username=whose)
@@ -555,7 +557,7 @@ def test_an_admin_resets_nobodys(
         second_factor.reset_second_factor(target=target, actor=admin_member)
 
 
-def test_an_operator_resets_anybodys_but_their_own(client: Client, manager: User, operator: User) -> None:
+def test_an_operator_resets_the_factors_of_anybody_else(client: Client, manager: User, operator: User) -> None:
     App(manager)
     App(operator)
     client.force_login(User.objects.get(pk=operator.pk), backend=sign_in.BACKEND)
@@ -567,7 +569,7 @@ def test_an_operator_resets_anybodys_but_their_own(client: Client, manager: User
     assert AuditEvent.objects.get(kind="member.two_factor_reset").target_name == "mira"
 
 
-def test_the_command_resets_an_operators(operator: User) -> None:
+def test_the_command_resets_an_operators_factors(operator: User) -> None:
     App(operator)
     out = StringIO()
 
@@ -584,7 +586,7 @@ def test_the_command_resets_an_operators(operator: User) -> None:
         call_command("reset_two_factor", username="nobody")
 
 
-def test_deleting_a_member_forgets_their_secrets(client: Client, manager: User, member: User, app: App) -> None:
+def test_deleting_a_member_deletes_their_secrets(client: Client, manager: User, member: User, app: App) -> None:
     client.force_login(manager, backend=sign_in.BACKEND)
 
     client.post(f"/space/users/{member.number}/delete/", {"confirm": "jun"})
@@ -592,7 +594,7 @@ def test_deleting_a_member_forgets_their_secrets(client: Client, manager: User, 
     assert not Authenticator.objects.exists()
 
 
-def test_who_is_deleted_while_changing_their_factors_is_asked_to_sign_in(
+def test_a_user_deleted_while_changing_their_factors_is_sent_to_sign_in(
     confirmed: Client, manager: User, member: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def after_the_deletion(*, user: User) -> list[str]:
@@ -608,12 +610,12 @@ def test_who_is_deleted_while_changing_their_factors_is_asked_to_sign_in(
     assert not is_in(confirmed) and "self.recovery_codes_renewed" not in kinds()
 
 
-# -- Many at once ------------------------------------------------------------------------------------------------------
+# -- Concurrency --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("kind", ["app", "recovery"])
-def test_of_many_at_once_with_one_code_one_gets_in(member: User, kind: str) -> None:
+def test_concurrent_uses_of_one_code_succeed_once(member: User, kind: str) -> None:
     app = App(member)
     code = app.code() if kind == "app" else app.recovery_codes[0]
 

@@ -1,4 +1,4 @@
-"""Every door that asks for a password or a code is throttled by name and by address, and opened by operators."""
+"""Every form that asks for a password or code is throttled by name and IP address; operators can unlock."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def lock(username: str) -> None:
 
 
 @pytest.mark.parametrize(("path", "fields"), PRESENT_PASSWORD_FORMS)
-def test_a_form_that_asks_for_the_present_password_is_a_door_too(
+def test_forms_that_ask_for_the_current_password_are_throttled(
     client: Client, member: User, path: str, fields: dict[str, str]
 ) -> None:
     client.force_login(member, backend=BACKEND)
@@ -48,7 +48,7 @@ def test_a_form_that_asks_for_the_present_password_is_a_door_too(
     assert give_password(Client(REMOTE_ADDR="203.0.113.9"), "jun").status_code == 429
 
 
-def test_an_operator_lets_a_manager_in_again(client: Client, manager: User, operator: User) -> None:
+def test_an_operator_unlocks_a_manager(client: Client, manager: User, operator: User) -> None:
     lock("MIRA")
     client.force_login(operator, backend=BACKEND)
 
@@ -60,7 +60,7 @@ def test_an_operator_lets_a_manager_in_again(client: Client, manager: User, oper
     assert give_password(Client(), "mira").status_code == 302
 
 
-def test_the_command_lets_in_again(manager: User) -> None:
+def test_the_command_unlocks_a_user(manager: User) -> None:
     lock("mira")
     out = StringIO()
 
@@ -74,7 +74,7 @@ def test_the_command_lets_in_again(manager: User) -> None:
         call_command("unlock", username="nobody")
 
 
-def test_nobody_else_lets_in(manager: User, member: User) -> None:
+def test_nobody_else_can_unlock(manager: User, member: User) -> None:
     lock("jun")
 
     with pytest.raises(PermissionDenied):
@@ -83,7 +83,7 @@ def test_nobody_else_lets_in(manager: User, member: User) -> None:
     assert give_password(Client(), "jun").status_code == 429
 
 
-def test_the_lock_of_one_name_leaves_the_others(client: Client, manager: User, member: User) -> None:
+def test_a_lock_of_one_name_does_not_lock_others(client: Client, manager: User, member: User) -> None:
     lock("jun")
     lock("mira")
 
@@ -93,7 +93,7 @@ def test_the_lock_of_one_name_leaves_the_others(client: Client, manager: User, m
     assert give_password(Client(), "mira").status_code == 429
 
 
-# -- Passwords ---------------------------------------------------------------------------------------------------------
+# -- Passwords ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_the_lock_of_one_name_leaves_the_others(client: Client, manager: User, m
         ("short", "at least 8"),
     ],
 )
-def test_a_password_that_is_guessed_first_is_refused_whoever_sets_it(
+def test_a_common_password_is_refused_whoever_sets_it(
     client: Client, manager: User, member: User, operator: User, password: str, why: str
 ) -> None:
     client.force_login(manager, backend=BACKEND)
@@ -128,7 +128,7 @@ def test_a_password_that_is_guessed_first_is_refused_whoever_sets_it(
         assert User.objects.get(pk=person.pk).check_password(PASSWORD)
 
 
-def test_create_space_refuses_them_too(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_create_space_refuses_common_passwords(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     for password in ("password123", "fresh-user"):
         monkeypatch.setattr("sys.stdin", StringIO(password + "\n"))
         with pytest.raises(CommandError):
@@ -141,7 +141,7 @@ def change_own(client: Client, new: str) -> Any:
 
 
 @pytest.mark.parametrize("new", [PASSWORD, "password123", "short"])
-def test_a_changed_password_is_a_new_and_a_good_one(client: Client, member: User, new: str) -> None:
+def test_a_new_password_must_differ_and_must_not_be_common(client: Client, member: User, new: str) -> None:
     client.force_login(member, backend=BACKEND)
 
     answer = change_own(client, new)
@@ -190,7 +190,7 @@ def test_an_operator_who_was_signed_out_meanwhile_changes_no_password(
     assert User.objects.get(pk=operator.pk).password == operator.password
 
 
-def test_nobody_asks_admin_about_a_stored_password(client: Client, operator: User, manager: User) -> None:
+def test_django_admin_refuses_to_filter_by_the_stored_password(client: Client, operator: User, manager: User) -> None:
     client.force_login(operator, backend="accounts.backends.LivingUserBackend")
 
     assert client.get("/admin/accounts/user/?password__startswith=a").status_code == 400

@@ -31,7 +31,7 @@ def test_a_member_signs_in_by_name_without_case(member: User, username: str) -> 
     assert client.get("/me/credits/").status_code == 200
 
 
-def test_everybody_lands_where_they_belong(
+def test_members_land_on_the_dashboard_and_operators_in_django_admin(
     member: User, admin_member: User, manager: User, operator: User, client: Client
 ) -> None:
     for username in ("jun", "amara", "mira"):
@@ -55,7 +55,7 @@ def test_the_next_page_is_never_another_site(member: User, elsewhere: str) -> No
     assert sign_in("jun", next=elsewhere)["Location"] == "/"
 
 
-def test_wrong_name_wrong_password_and_disabled_are_told_the_same(member: User, space: Space) -> None:
+def test_unknown_name_wrong_password_and_disabled_account_get_the_same_answer(member: User, space: Space) -> None:
     User.objects.filter(pk=MemberFactory.create(space=space, username="asleep").pk).update(is_active=False)
 
     answers = [sign_in("nobody"), sign_in("jun", "wrong"), sign_in("asleep")]
@@ -72,7 +72,7 @@ def _without_token_and_name(page: str) -> str:
 
 
 class CountingHasher(MD5PasswordHasher):
-    """How often a password was hashed is what a refusal's time is made of."""
+    """Counts password hashes, which dominate the response time of a refused sign-in."""
 
     algorithm = "counting"
     hashed = 0
@@ -82,7 +82,7 @@ class CountingHasher(MD5PasswordHasher):
         return super().encode(password, salt)
 
 
-def test_every_refusal_hashes_once_so_that_all_take_the_same_time(space: Space, settings: Any) -> None:
+def test_every_refusal_hashes_one_password_against_timing_attacks(space: Space, settings: Any) -> None:
     settings.PASSWORD_HASHERS = ["tests.console.sign_in.test_sign_in.CountingHasher"]
     for username in ("awake", "asleep", "gone-one"):
         MemberFactory.create(space=space, username=username)
@@ -98,7 +98,7 @@ def test_every_refusal_hashes_once_so_that_all_take_the_same_time(space: Space, 
     assert counted == {"nobody": 1, "awake": 1, "asleep": 1, "gone-one": 1}
 
 
-def test_a_suspended_spaces_people_cannot_sign_in_until_it_resumes(member: User, space: Space) -> None:
+def test_members_of_a_suspended_space_cannot_sign_in_until_it_resumes(member: User, space: Space) -> None:
     Space.objects.filter(pk=space.pk).update(suspended_at=timezone.now())
     assert sign_in("jun").status_code == 422
 
@@ -142,7 +142,7 @@ def test_an_office_with_some_wrong_passwords_is_not_locked(member: User) -> None
     assert sign_in("jun").status_code == 302
 
 
-def test_a_success_forgives_the_name_and_never_the_address(member: User) -> None:
+def test_a_successful_sign_in_resets_the_name_but_not_the_address(member: User) -> None:
     for number in range(MAX_FAILURES_PER_ADDRESS - 1):
         sign_in(f"guess{number}", "wrong")
     sign_in("jun")

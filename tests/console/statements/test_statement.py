@@ -1,4 +1,4 @@
-"""A month's statement adds up: against the rows replayed one by one, whatever happened and wherever one lives."""
+"""Monthly statements: their balances equal the replayed rows, for random traffic and in several time zones."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def table(client: Client, user: User, path: str, **query: str) -> list[dict[str,
 
 
 def cells(client: Client, user: User, path: str) -> list[dict[str, str]]:
-    """As a spreadsheet program is given them."""
+    """Return the lines of the CSV variant for spreadsheet programs."""
     client.force_login(user, backend="accounts.backends.LivingUserBackend")
     written = client.get(path, {"bom": "1"}).getvalue().decode("utf-8-sig")
     return list(csv.DictReader(io.StringIO(written, newline="")))
@@ -97,7 +97,7 @@ def joined(space: Space, at: datetime, nanos: int = 0) -> User:
 
 # -- Random traffic -----------------------------------------------------------------------------------------------
 
-# Around the edges of October and November in every zone, and between them.
+# Times around the start of October, November and December in every time zone.
 EDGES = [datetime(2026, 10, 1, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC)]
 MOMENTS = st.builds(
     lambda edge, minutes: edge + timedelta(minutes=minutes), st.sampled_from(EDGES), st.integers(-16 * 60, 16 * 60)
@@ -109,7 +109,7 @@ STORIES = st.lists(st.tuples(MOMENTS, DEEDS, st.integers(0, 3), st.integers(1, 1
 
 
 class Story:
-    """A space whose deeds are done in the order of their moments."""
+    """A space in which random deeds are done in chronological order."""
 
     def __init__(self) -> None:
         self.space, self.manager = founded(EDGES[0] - timedelta(days=40))
@@ -173,7 +173,7 @@ class Story:
 
 
 def replayed(space: Space, person: User | None, at: datetime) -> int:
-    """What a member's wallet, or without one the pool, had left at that moment: every row before it, one by one."""
+    """Return what the wallet of `person`, or the pool for None, had left at a time, by summing every earlier row."""
     left = 0
     for move in Transfer.objects.filter(space=space):
         if move.at >= at:
@@ -203,7 +203,7 @@ def check_month(space: Space, month: StatementMonth) -> None:
 
 
 def total_in_the_journal(space: Space, at: datetime) -> int:
-    """What operators had granted before that moment, less what they had taken back."""
+    """Return grants minus take-backs of operators before a time."""
     signs = {Kind.GRANT: 1, Kind.REVOKE: -1}
     return sum(
         signs.get(Kind(move.kind), 0) * move.amount for move in Transfer.objects.filter(space=space) if move.at < at
@@ -212,7 +212,7 @@ def total_in_the_journal(space: Space, at: datetime) -> int:
 
 @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(deeds=STORIES, zone=st.sampled_from(ZONES))
-def test_every_balance_is_what_the_rows_come_to(db: None, deeds: list[Any], zone: str) -> None:
+def test_every_balance_equals_the_replayed_rows(db: None, deeds: list[Any], zone: str) -> None:
     with transaction.atomic(), timezone.override(ZoneInfo(zone)):
         story = Story()
         story.live(deeds)
@@ -237,7 +237,7 @@ def test_every_balance_is_what_the_rows_come_to(db: None, deeds: list[Any], zone
         ("Europe/Berlin", "2026-09-30T22:00+00:00", "2026-10-31T23:00+00:00"),
     ],
 )
-def test_a_month_is_that_of_the_viewers_zone(zone: str, start: str, end: str) -> None:
+def test_a_month_is_in_the_viewers_time_zone(zone: str, start: str, end: str) -> None:
     with timezone.override(ZoneInfo(zone)):
         month = StatementMonth.of(OCTOBER)
 
@@ -248,7 +248,7 @@ def test_a_month_is_that_of_the_viewers_zone(zone: str, start: str, end: str) ->
     )
 
 
-def test_the_edge_within_an_hour_is_cut_by_rows(db: None) -> None:
+def test_a_month_that_starts_within_an_hour_is_split_by_rows(db: None) -> None:
     space, _manager = founded(datetime(2026, 9, 1, tzinfo=UTC))
     member = joined(space, datetime(2026, 9, 2, tzinfo=UTC), 10 * USD)
     for minute, cost in ((29, 1), (30, 20), (59, 300)):
@@ -263,17 +263,17 @@ def test_the_edge_within_an_hour_is_cut_by_rows(db: None) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "2026-13", "0001-01", "9999-12", "x", "٢٠٢٦-10", "2026-10-01", "\0"])
-def test_what_is_no_month_is_the_present_one(client: Client, manager: User, member: User, text: str) -> None:
+def test_an_invalid_month_shows_the_current_one(client: Client, manager: User, member: User, text: str) -> None:
     now = datetime.now(UTC)
     for user in (manager, member):
         response, _ = page(client, user, month=text)
         assert str(response.context["month"]) == f"{now:%Y-%m}"
 
 
-# -- What is shown ------------------------------------------------------------------------------------------------
+# -- Pages and files ----------------------------------------------------------------------------------------------
 
 
-def test_a_member_is_told_each_step(client: Client, manager: User, member: User) -> None:
+def test_a_members_statement_shows_each_step(client: Client, manager: User, member: User) -> None:
     key = create_key(owner=member, terms=KeyTerms(name="laptop"))[0]
     spend(member, datetime.now(UTC), 425_000, key_id=key.pk, key_name=key.name)
     charge(member, cost_usd=1.25)
@@ -289,7 +289,7 @@ def test_a_member_is_told_each_step(client: Client, manager: User, member: User)
     assert "in flight" not in text
 
 
-def test_what_is_in_flight_is_said_apart(client: Client, manager: User, member: User) -> None:
+def test_holds_in_flight_are_shown_separately(client: Client, manager: User, member: User) -> None:
     hold(request_id=new_id(), user=member, amount_nanos=USD // 4, call=Call(model="m"))
 
     for user in (member, manager):
@@ -298,7 +298,7 @@ def test_what_is_in_flight_is_said_apart(client: Client, manager: User, member: 
     assert "in flight" not in page(client, member, month="2026-01")[1]
 
 
-def test_the_space_is_told_by_pool_members_and_both(client: Client, manager: User, member: User) -> None:
+def test_a_spaces_statement_shows_pool_members_and_both(client: Client, manager: User, member: User) -> None:
     charge(member, cost_usd=1)
     charge(manager, cost_usd=2)
     delete_member(member=member, actor=manager)
@@ -313,7 +313,7 @@ def test_the_space_is_told_by_pool_members_and_both(client: Client, manager: Use
     assert "Left in the pool $0.00 $497.00" in text
 
 
-def test_a_page_of_members_leads_to_the_next(client: Client, manager: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_of_members_links_to_the_next(client: Client, manager: User, monkeypatch: pytest.MonkeyPatch) -> None:
     members = [MemberFactory.create(space=manager.space, usd=1) for _ in range(51)]
 
     response, _ = page(client, manager)
@@ -326,7 +326,9 @@ def test_a_page_of_members_leads_to_the_next(client: Client, manager: User, monk
 
 
 @pytest.mark.parametrize("who", ["mira", "jun"])
-def test_a_statement_asks_as_much_for_many_as_for_few(client: Client, manager: User, member: User, who: str) -> None:
+def test_the_number_of_queries_does_not_depend_on_the_rows(
+    client: Client, manager: User, member: User, who: str
+) -> None:
     counts = []
     for more in (0, 12):
         for _ in range(more):
@@ -340,7 +342,7 @@ def test_a_statement_asks_as_much_for_many_as_for_few(client: Client, manager: U
     assert counts[0] == counts[1], counts
 
 
-def test_many_transfers_are_told_by_their_sums(client: Client, manager: User, member: User) -> None:
+def test_many_transfers_are_shown_as_sums(client: Client, manager: User, member: User) -> None:
     for cents in range(MAX_LISTED_TRANSFERS):
         set_remaining(member=member, remaining_nanos=6 * USD + cents, actor=manager)
 
@@ -388,7 +390,7 @@ def test_statements_for_a_spreadsheet_program_have_dates_and_names(client: Clien
     assert "'007" in [line["User"] for line in of_space]
 
 
-# -- Walls and reasons --------------------------------------------------------------------------------------------
+# -- Visibility and invariants ------------------------------------------------------------------------------------
 
 
 def test_nobody_reads_anothers_statement(client: Client, manager: User, member: User, stranger: User) -> None:
@@ -402,13 +404,13 @@ def test_nobody_reads_anothers_statement(client: Client, manager: User, member: 
     assert "stranger" not in written and "kai" in written and "kai" not in page(client, member)[1]
 
 
-def test_a_statement_that_does_not_add_up_is_not_made() -> None:
+def test_a_balance_that_does_not_add_up_raises() -> None:
     with pytest.raises(AssertionError):
         Balance(opening_nanos=1, moved_nanos={Kind.GRANT: 2}, spent_nanos=1, closing_nanos=3)
 
 
-def test_an_hour_whose_rows_are_gone_is_not_cut(db: None) -> None:
-    """What was pruned cannot be told apart within its hour: it counts to the later month."""
+def test_an_hour_whose_rows_are_pruned_is_not_split(db: None) -> None:
+    """An hourly roll-up without its rows cannot be split, so it counts to the later month."""
     space, _manager = founded(datetime(2026, 9, 1, tzinfo=UTC))
     member = joined(space, datetime(2026, 9, 2, tzinfo=UTC), 10 * USD)
     half_past = datetime(2026, 9, 30, 18, 30, tzinfo=UTC)
@@ -419,8 +421,8 @@ def test_an_hour_whose_rows_are_gone_is_not_cut(db: None) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_snapshot_does_not_see_what_is_charged_meanwhile(member: User) -> None:
-    """And on its way it writes nothing; after it the connection is as it was."""
+def test_a_snapshot_does_not_see_concurrent_charges(member: User) -> None:
+    """It also writes nothing and restores the transaction mode of the connection."""
     mode = getattr(connection, "transaction_mode", None)
     with snapshot():
         assert member_statement(member, StatementMonth.of("")).balance.closing_nanos == 5 * USD

@@ -40,13 +40,13 @@ def words_of(response: Any) -> str:
 
 
 def seconds_of(response: Any) -> list[int]:
-    """Tells the rows of a page apart."""
+    """Return the seconds of each row, which identify the tasks of a test."""
     return [row.task.seconds for row in response.context["log"].rows]
 
 
 @pytest.fixture
 def filmed(manager: User, admin_member: User, member: User, stranger: User) -> None:
-    """mira 4, amara 3, jun 2 and then 1, and 9 of a stranger: seconds and cents, the newest last."""
+    """Finished tasks in this order: mira 4 seconds (and cents), amara 3, jun 2, jun 1, a stranger 9."""
     for user, seconds in ((manager, 4), (admin_member, 3), (member, 2), (member, 1), (stranger, 9)):
         succeed(take(submit(user, seconds=seconds)))
 
@@ -78,7 +78,7 @@ def test_a_normal_user_who_asks_for_another_sees_nothing(client: Client, filmed:
     assert seconds_of(response) == [] and response.context["log"].totals.tasks == 0
 
 
-def test_nobody_is_told_a_task_by_its_id(
+def test_a_task_of_somebody_else_is_not_found_by_its_id(
     client: Client, filmed: None, manager: User, member: User, stranger: User
 ) -> None:
     theirs, managers = Task.objects.get(seconds=9), Task.objects.get(seconds=4)
@@ -89,7 +89,9 @@ def test_nobody_is_told_a_task_by_its_id(
             assert seconds_of(response) == [] and "No task matches these filters" in words
 
 
-def test_nobody_is_told_how_anothers_task_runs(client: Client, manager: User, member: User, stranger: User) -> None:
+def test_polling_does_not_return_the_tasks_of_others(
+    client: Client, manager: User, member: User, stranger: User
+) -> None:
     theirs, managers = submit(stranger, model="secret-model"), submit(manager, model="managers-model")
 
     for user in (member, stranger):
@@ -99,7 +101,9 @@ def test_nobody_is_told_how_anothers_task_runs(client: Client, manager: User, me
         assert "Queued" not in words_of(response) and managers.pk.hex not in response.content.decode()
 
 
-def test_choices_name_nobody_else(client: Client, manager: User, member: User, stranger: User) -> None:
+def test_filter_options_come_from_visible_tasks_only(
+    client: Client, manager: User, member: User, stranger: User
+) -> None:
     for user, word in ((stranger, "secret"), (manager, "managers"), (member, "own")):
         take(submit(user, model=f"{word}-model", key=f"{word}-key"), f"{word}-platform")
 
@@ -118,7 +122,7 @@ def heads(response: Any) -> list[str]:
     return [" ".join(re.sub(r"<[^>]+>", " ", head).split()) for head in found]
 
 
-def test_the_columns_are_in_order_and_user_is_for_those_who_see_several(
+def test_the_columns_are_in_order_and_only_managers_and_admins_have_user(
     client: Client, manager: User, member: User
 ) -> None:
     submit(member)
@@ -165,7 +169,7 @@ def test_a_failed_task_costs_nothing_and_says_why(client: Client, member: User, 
     assert "Spend $0.00 Tasks 1 Running 0 Failed 1" in text and reconcile(member.space) == []
 
 
-def test_names_are_text_and_never_markup(client: Client, member: User) -> None:
+def test_names_are_escaped(client: Client, member: User) -> None:
     fail(take(submit(member, model="<script>", key="<i>key</i>"), "<b>"))
 
     content = page(client, member, {"platform": "<b>"})[0].content.decode()
@@ -179,7 +183,7 @@ def test_names_are_text_and_never_markup(client: Client, member: User) -> None:
 
 @pytest.fixture
 def various(member: User) -> None:
-    """1 queued, 2 in progress, 3 succeeded, 4 failed; the last two elsewhere and of another model."""
+    """Tasks of 1 second (queued), 2 (running), 3 (succeeded), 4 (failed); 3 and 4 at another platform and key."""
     submit(member, seconds=1)
     take(submit(member, seconds=2))
     succeed(take(submit(member, seconds=3, model="veo-3", key="server"), "google"))
@@ -227,7 +231,7 @@ def test_a_person_is_found_by_present_and_former_names(
     assert seconds_of(page(client, manager, {"user": name})[0]) == [2, 1]
 
 
-def test_the_tasks_of_the_deleted_stay_under_their_name(client: Client, manager: User, member: User) -> None:
+def test_tasks_of_a_deleted_member_are_found_by_their_name(client: Client, manager: User, member: User) -> None:
     succeed(take(submit(member, seconds=1)))
     delete_member(member=member, actor=manager)
 
@@ -236,7 +240,7 @@ def test_the_tasks_of_the_deleted_stay_under_their_name(client: Client, manager:
     assert seconds_of(response) == [1] and "jun" in text
 
 
-def test_a_period_is_whole_days_and_the_usual_one_is_seven(client: Client, member: User) -> None:
+def test_a_period_is_whole_days_and_defaults_to_seven(client: Client, member: User) -> None:
     for days in range(10):
         submit(member, seconds=days + 1, ago=timedelta(days=days))
 
@@ -248,7 +252,7 @@ def test_a_period_is_whole_days_and_the_usual_one_is_seven(client: Client, membe
     assert seconds_of(page(client, member, {"from": day(1), "to": day(3)})[0]) == []
 
 
-def test_a_task_is_found_by_its_id_at_any_age(client: Client, member: User) -> None:
+def test_a_task_id_is_found_outside_of_the_period(client: Client, member: User) -> None:
     task = submit(member, seconds=7, ago=timedelta(days=300))
     submit(member, seconds=1)
 
@@ -259,7 +263,7 @@ def test_a_task_is_found_by_its_id_at_any_age(client: Client, member: User) -> N
         assert seconds_of(page(client, member, {"request_id": text})[0]) == []
 
 
-def test_every_other_look_up_is_bound_in_time(member: User, manager: User) -> None:
+def test_every_other_query_is_restricted_to_the_period(member: User, manager: User) -> None:
     create_key(owner=member, terms=KeyTerms(name="x"))
     for query in ("", "user=jun", "token=x", "model=x", "status=failed", "platform=x", f"cursor={new_id()}"):
         statement = str(TaskLog(manager, QueryDict(query)).records.query)
@@ -270,7 +274,7 @@ def test_every_other_look_up_is_bound_in_time(member: User, manager: User) -> No
 
 
 def copies(task: Task, count: int) -> None:
-    """So many more, each with an id and a figure of its own: rows to page through, without money."""
+    """Create `count` copies with their own ids and seconds, as rows to page through; nothing is charged."""
     fields = {field.attname: getattr(task, field.attname) for field in Task._meta.concrete_fields}
     Task.objects.bulk_create(
         [Task(**fields | {"id": new_id(), "seconds": task.seconds + step}) for step in range(1, count + 1)]
@@ -296,7 +300,7 @@ def test_paging_either_way_shows_each_row_once(client: Client, member: User, cou
     assert [len(rows) for rows in down[:-1]] == [20] * (len(down) - 1)
 
 
-def test_an_address_keeps_the_filter_and_says_nothing_that_is_usual(client: Client, member: User) -> None:
+def test_urls_keep_the_filter_and_leave_out_defaults(client: Client, member: User) -> None:
     copies(take(submit(member, model="a&b")), 20)
 
     response, _ = page(client, member, {"model": "a&b", "status": "in_progress", "size": "20", "user": ""})
@@ -308,7 +312,7 @@ def test_an_address_keeps_the_filter_and_says_nothing_that_is_usual(client: Clie
 
 
 @pytest.mark.parametrize("who", ["mira", "jun"])
-def test_a_page_asks_as_much_for_one_row_as_for_a_hundred(
+def test_the_number_of_queries_is_the_same_for_one_row_and_a_hundred(
     client: Client, manager: User, member: User, various: None, who: str
 ) -> None:
     user = User.objects.get(username=who)
@@ -326,7 +330,7 @@ def test_a_page_asks_as_much_for_one_row_as_for_a_hundred(
     assert len(set(counts)) == 1 and counts[0] <= 10, counts
 
 
-# -- Those that run -----------------------------------------------------------------------------------------------
+# -- Polling ------------------------------------------------------------------------------------------------------
 
 
 def poll_url(content: str) -> str:
@@ -334,7 +338,9 @@ def poll_url(content: str) -> str:
     return found[1].replace("&amp;", "&") if found else ""
 
 
-def test_only_rows_that_run_are_asked_for_and_only_while_one_runs(client: Client, member: User, various: None) -> None:
+def test_only_running_tasks_are_polled_and_polling_ends_with_the_last(
+    client: Client, member: User, various: None
+) -> None:
     running = set(Task.objects.filter(finished_at=None).values_list("pk", flat=True))
 
     url = poll_url(page(client, member)[0].content.decode())
@@ -343,7 +349,7 @@ def test_only_rows_that_run_are_asked_for_and_only_while_one_runs(client: Client
     assert poll_url(page(client, member, {"status": "success"})[0].content.decode()) == ""
 
 
-def test_a_poll_brings_the_cells_that_change_and_then_no_more(client: Client, member: User, manager: User) -> None:
+def test_a_poll_returns_the_changed_cells_until_the_task_has_ended(client: Client, member: User, manager: User) -> None:
     task = take(submit(member))
     url = poll_url(page(client, manager, {"model": "sora-2"})[0].content.decode())
     cells = [f'id="task-{task.pk.hex}-{name}"' for name in ("finished", "duration", "status", "progress", "cost")]
@@ -362,7 +368,7 @@ def test_a_poll_brings_the_cells_that_change_and_then_no_more(client: Client, me
     assert 'role="status"' not in content and "aria-live" not in content
 
 
-def test_a_poll_asks_as_much_for_one_row_as_for_a_hundred(client: Client, member: User) -> None:
+def test_a_poll_makes_the_same_number_of_queries_for_one_row_and_a_hundred(client: Client, member: User) -> None:
     copies(submit(member), 120)
     ids = [identifier.hex for identifier in Task.objects.values_list("pk", flat=True)]
     client.force_login(member, backend="accounts.backends.LivingUserBackend")
@@ -378,7 +384,7 @@ def test_a_poll_asks_as_much_for_one_row_as_for_a_hundred(client: Client, member
 
 
 @pytest.mark.parametrize("junk", ["", "\0", "x" * 3000, "-", "٣" * 32, "😀", "%00", "[]", "video_"])
-def test_junk_is_answered(client: Client, member: User, junk: str) -> None:
+def test_invalid_parameters_are_answered(client: Client, member: User, junk: str) -> None:
     submit(member)
 
     for name in ("from", "to", "user", "token", "model", "status", "platform", "request_id", "size", "cursor", "task"):
@@ -386,10 +392,10 @@ def test_junk_is_answered(client: Client, member: User, junk: str) -> None:
         assert client.get("/console/tasks/running/", {name: junk}).status_code == 200
 
 
-# -- The answer ---------------------------------------------------------------------------------------------------
+# -- Responses ----------------------------------------------------------------------------------------------------
 
 
-def test_htmx_gets_the_log_and_a_clean_address(client: Client, member: User) -> None:
+def test_htmx_gets_the_log_and_a_url_without_empty_parameters(client: Client, member: User) -> None:
     submit(member)
     headers = {"HX-Request": "true", "HX-Target": "task-log"}
 
@@ -405,13 +411,13 @@ def test_a_fresh_space_is_told_what_will_come(client: Client, manager: User) -> 
     assert "Clear filters" in page(client, manager, {"model": "none"})[1]
 
 
-def test_the_sidebar_leads_here(client: Client, member: User) -> None:
+def test_the_sidebar_links_to_the_page(client: Client, member: User) -> None:
     content = page(client, member)[0].content.decode()
 
     assert re.search(r'<a class="nav__item" href="/console/tasks/" aria-current="page">.*?Task Logs', content)
 
 
-def test_looking_changes_nothing(client: Client, manager: User, various: None) -> None:
+def test_reading_the_page_changes_nothing(client: Client, manager: User, various: None) -> None:
     before = list(Task.objects.values()), list(UsageRecord.objects.values())
 
     client.get(poll_url(page(client, manager)[0].content.decode()))

@@ -31,7 +31,7 @@ def offer(upstream: Upstream, name: str, *, is_enabled: bool = True, in_days: in
 
 
 def asked(owner: User, *models: str) -> list[str]:
-    """What a shell hands to curl."""
+    """Return the arguments that a shell passes to curl."""
     key, text = create_key(owner=owner, terms=KeyTerms(name="ci", models=models))
     script = 'curl() { printf "%s\\0" "$@"; }\n' + first_call(key, text=text, base_url=BASE).replace(text, "sk-1-x")
     given = subprocess.run(["sh", "-c", script], capture_output=True, check=True, text=True)
@@ -42,7 +42,7 @@ def model_of(arguments: list[str]) -> object:
     return json.loads(arguments[-1])["model"]
 
 
-def test_it_asks_the_relay_for_a_completion_with_the_key(member: User, upstream: Upstream) -> None:
+def test_the_command_requests_a_chat_completion_with_the_key(member: User, upstream: Upstream) -> None:
     offer(upstream, "small")
 
     *options, body = asked(member)
@@ -70,7 +70,7 @@ def test_the_model_is_the_first_that_the_key_may_ask_now(member: User, upstream:
     assert model_of(asked(member, "c-priced-tomorrow")) == "c-priced-tomorrow"
 
 
-def test_without_any_model_a_word_stands_in_its_place(member: User) -> None:
+def test_without_a_model_on_offer_the_command_has_a_placeholder(member: User) -> None:
     assert model_of(asked(member)) == "your-model"
 
 

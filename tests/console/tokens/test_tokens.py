@@ -67,7 +67,7 @@ def test_the_list_shows_the_columns_in_order(signed_in: Client, key: ApiKey) -> 
     assert [plain(head) for head in heads] == columns
 
 
-def test_a_row_tells_the_key_by_prefix_and_last_four(signed_in: Client, key: ApiKey) -> None:
+def test_a_row_shows_the_keys_prefix_and_last_four_characters(signed_in: Client, key: ApiKey) -> None:
     ApiKey.objects.update(spent=425_000, last_used_at=datetime(2026, 2, 3, 4, 5, tzinfo=UTC))
 
     page = signed_in.get("/console/tokens/").content.decode()
@@ -79,7 +79,7 @@ def test_a_row_tells_the_key_by_prefix_and_last_four(signed_in: Client, key: Api
     assert all(f'aria-label="{deed} default"' in page for deed in ("Disable", "Edit", "Rotate", "Delete"))
 
 
-def test_a_key_without_bounds_says_so(signed_in: Client, member: User) -> None:
+def test_a_key_without_limits_says_so(signed_in: Client, member: User) -> None:
     create_key(owner=member, terms=KeyTerms(name="free"))
 
     row = plain(signed_in.get("/console/tokens/").content.decode())
@@ -132,7 +132,7 @@ def test_all_three_roles_find_it_in_the_sidebar(
 
 
 def test_pages_hold_twenty_newest_first_at_the_same_queries(signed_in: Client, member: User) -> None:
-    signed_in.get("/console/tokens/")  # the first look of a session is written down
+    signed_in.get("/console/tokens/")  # the first request of a session writes to it
     asked = []
     for more in (1, 1, 21):
         for _ in range(more):
@@ -154,7 +154,7 @@ def test_htmx_gets_the_table_alone(signed_in: Client, key: ApiKey) -> None:
     assert "<html" not in piece.content.decode() and 'id="token-1"' in piece.content.decode()
 
 
-def test_a_name_is_text_whatever_it_says(signed_in: Client, member: User) -> None:
+def test_a_name_is_escaped(signed_in: Client, member: User) -> None:
     create_key(owner=member, terms=KeyTerms(name="<script>alert(1)</script>"))
 
     page = signed_in.get("/console/tokens/").content.decode()
@@ -187,7 +187,7 @@ def test_htmx_gets_a_dialog_that_only_its_button_closes_and_the_new_row(signed_i
     assert 'id="token-1"' in page and "ci added." in page
 
 
-def test_the_key_is_nowhere_afterwards(
+def test_the_key_is_not_shown_or_stored_in_clear_afterwards(
     signed_in: Client, client: Client, operator: User, manager: User, member: User, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
@@ -219,7 +219,7 @@ def test_the_key_is_nowhere_afterwards(
 @pytest.mark.parametrize(
     ("expires", "after"), [("1h", timedelta(hours=1)), ("1d", timedelta(days=1)), ("1m", timedelta(days=29.5))]
 )
-def test_a_span_begins_now(signed_in: Client, expires: str, after: timedelta) -> None:
+def test_a_relative_expiry_counts_from_now(signed_in: Client, expires: str, after: timedelta) -> None:
     post(signed_in, "add/", name="ci", expires=expires)
 
     found = ApiKey.objects.get().expires_at
@@ -228,7 +228,7 @@ def test_a_span_begins_now(signed_in: Client, expires: str, after: timedelta) ->
 
 
 @pytest.mark.parametrize("sent", [{"expires": SOON}, {"expires": "date", "expires_on": SOON}])
-def test_a_date_is_its_first_moment_in_utc(signed_in: Client, sent: dict[str, Any]) -> None:
+def test_an_expiry_date_means_its_midnight_in_utc(signed_in: Client, sent: dict[str, Any]) -> None:
     post(signed_in, "add/", name="ci", **sent)
 
     assert str(ApiKey.objects.get().expires_at) == f"{SOON} 00:00:00+00:00"
@@ -262,7 +262,7 @@ def test_models_are_split_by_commas_and_lines(signed_in: Client, typed: str, kep
     assert ApiKey.objects.get().models_allowed == kept
 
 
-def test_ranges_are_kept_in_one_way_of_writing(signed_in: Client) -> None:
+def test_ip_ranges_are_stored_in_canonical_form(signed_in: Client) -> None:
     post(signed_in, "add/", name="ci", ips="203.0.113.7, 10.0.0.0/8\n2001:DB8::/32, 203.0.113.7/32")
 
     assert ApiKey.objects.get().ips_allowed == ["203.0.113.7/32", "10.0.0.0/8", "2001:db8::/32"]
@@ -321,7 +321,7 @@ BAD = [
 
 @pytest.mark.parametrize(("field", "value", "text"), BAD)
 @pytest.mark.parametrize("headers", [{}, HTMX])
-def test_bad_input_is_told_beside_its_field_and_makes_nothing(
+def test_invalid_input_is_reported_beside_its_field_and_creates_no_key(
     signed_in: Client, field: str, value: str, text: str, headers: dict[str, str]
 ) -> None:
     response = post(signed_in, "add/", headers, **({"name": "ci", "limit": "7.77"} | {field: value}))
@@ -335,7 +335,7 @@ def test_bad_input_is_told_beside_its_field_and_makes_nothing(
 
 
 @pytest.mark.parametrize(("field", "value", "text"), [row for row in BAD if len(row[1]) < 1000])
-def test_an_edit_is_as_strict(signed_in: Client, key: ApiKey, field: str, value: str, text: str) -> None:
+def test_an_edit_validates_like_add(signed_in: Client, key: ApiKey, field: str, value: str, text: str) -> None:
     before = terms(key)
 
     response = post(signed_in, "1/edit/", HTMX, **{field: value})
@@ -344,7 +344,7 @@ def test_an_edit_is_as_strict(signed_in: Client, key: ApiKey, field: str, value:
     assert terms(key) == before
 
 
-def test_fifty_of_each_are_kept_and_shown_whole(signed_in: Client) -> None:
+def test_fifty_models_and_ranges_are_kept_and_shown(signed_in: Client) -> None:
     models = [f"{n:02}" + "m" * 98 for n in range(50)]
     ips = [f"2001:db8:{n:x}:ffff:ffff:ffff:ffff:ffff/128" for n in range(16, 66)]
 
@@ -358,7 +358,7 @@ def test_fifty_of_each_are_kept_and_shown_whole(signed_in: Client) -> None:
 # -- Edit
 
 
-def test_the_form_holds_what_is_and_sending_it_back_changes_nothing(signed_in: Client, key: ApiKey) -> None:
+def test_submitting_the_unchanged_form_changes_nothing(signed_in: Client, key: ApiKey) -> None:
     before, events = terms(key), AuditEvent.objects.count()
     form = signed_in.get("/console/tokens/1/edit/").context["form"]
     shown: dict[str, Any] = {name: str(form[name].value() or "") for name in form.fields}
@@ -420,7 +420,7 @@ def test_an_edit_answers_htmx_with_the_row_and_a_toast(signed_in: Client, key: A
 # -- Status
 
 
-def test_a_toggle_says_what_shall_be_and_can_be_undone(signed_in: Client, key: ApiKey) -> None:
+def test_a_toggle_posts_the_wanted_state_and_can_be_undone(signed_in: Client, key: ApiKey) -> None:
     page = post(signed_in, "1/status/", HTMX, enabled="false").content.decode()
     post(signed_in, "1/status/", enabled="false")
 
@@ -476,7 +476,7 @@ def test_the_dialog_says_what_will_happen_and_get_deletes_nothing(signed_in: Cli
     assert ApiKey.objects.exists()
 
 
-def test_a_deleted_key_is_gone_for_every_address(signed_in: Client, key: ApiKey) -> None:
+def test_every_url_of_a_deleted_key_is_404(signed_in: Client, key: ApiKey) -> None:
     assert post(signed_in, "1/delete/")["Location"] == "/console/tokens/"
 
     assert not ApiKey.objects.exists() and "No tokens yet" in signed_in.get("/console/tokens/").content.decode()
@@ -513,7 +513,7 @@ def test_anothers_number_is_404_and_changes_nothing(client: Client, key: ApiKey,
     assert ApiKey.with_deleted.values().get() == before
 
 
-def test_a_key_that_goes_between_look_up_and_deed_is_404(
+def test_a_key_deleted_between_look_up_and_lock_is_404(
     signed_in: Client, key: ApiKey, member: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def too_late(**_named: Any) -> None:
@@ -543,7 +543,7 @@ def test_edit_user_lists_the_members_keys_by_prefix(managing: Client, key: ApiKe
         assert key.hash not in page
 
 
-def test_a_revoked_key_is_gone_and_the_trail_says_by_whom(managing: Client, key: ApiKey, member: User) -> None:
+def test_a_revoked_key_is_deleted_and_the_trail_names_the_actor(managing: Client, key: ApiKey, member: User) -> None:
     here = f"/space/users/{member.number}"
 
     response = managing.post(f"{here}/keys/1/revoke/")

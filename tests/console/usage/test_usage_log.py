@@ -50,7 +50,7 @@ def costs(response: Any) -> list[int]:
 
 
 def spend(user: User, *, ago: timedelta = timedelta(), cost: int = USD // 100, **call: Any) -> UsageRecord:
-    """One request, held at twice its cost, and settled so long ago."""
+    """Settle a request `ago` before now, with a hold of twice its cost."""
     request_id, made = new_id(), Call(**{"model": "gpt-4o-mini"} | call)
     assert user.space_id is not None
     with acting(moment=datetime.now(UTC) - ago):
@@ -67,7 +67,7 @@ def fail(user: User, code: str = "upstream_error") -> None:
 
 @pytest.fixture
 def spent(manager: User, admin_member: User, member: User, stranger: User) -> None:
-    """mira 4, amara 3, jun 2 and then 1, and 9 of a stranger: cents of a dollar, the newest last."""
+    """Requests in this order: mira 4 cents, amara 3, jun 2, jun 1, a stranger 9."""
     for user, cents in ((manager, 4), (admin_member, 3), (member, 2), (member, 1), (stranger, 9)):
         spend(user, cost=cents * USD // 100)
 
@@ -102,7 +102,7 @@ def test_a_normal_user_who_asks_for_another_sees_nothing_of_theirs(
     assert response.context["log"].totals.cost_nanos == (3 * USD // 100 if name == "JUN" else 0)
 
 
-def test_nobody_is_told_a_row_by_its_request_id(
+def test_a_request_of_somebody_else_is_not_found_by_its_id(
     client: Client, spent: None, manager: User, member: User, stranger: User
 ) -> None:
     theirs = UsageRecord.objects.get(space=stranger.space_id)
@@ -114,7 +114,9 @@ def test_nobody_is_told_a_row_by_its_request_id(
         assert "No request matches these filters" in text
 
 
-def test_nobody_is_told_a_row_by_its_key(client: Client, manager: User, member: User, stranger: User) -> None:
+def test_a_request_of_somebody_else_is_not_found_by_its_key(
+    client: Client, manager: User, member: User, stranger: User
+) -> None:
     key = _key(manager, "payroll")
     spend(manager, key_id=key.pk, key_name=key.name)
 
@@ -124,7 +126,9 @@ def test_nobody_is_told_a_row_by_its_key(client: Client, manager: User, member: 
         assert "payroll" not in page(client, user)[1]
 
 
-def test_suggestions_name_nobody_else(client: Client, spent: None, manager: User, member: User, stranger: User) -> None:
+def test_suggestions_come_from_visible_rows_only(
+    client: Client, spent: None, manager: User, member: User, stranger: User
+) -> None:
     spend(stranger, model="secret-model")
     spend(manager, model="managers-model")
     for user, name in ((stranger, "secret-key"), (manager, "managers-key"), (member, "own-key")):
@@ -142,9 +146,7 @@ def choices(user: User, token: str = "") -> list[Choice]:
     return UsageLog(user, QueryDict(f"token={token}")).tokens
 
 
-def test_a_key_is_chosen_from_those_that_somebody_may_see(
-    client: Client, manager: User, member: User, stranger: User
-) -> None:
+def test_the_token_filter_lists_only_visible_keys(client: Client, manager: User, member: User, stranger: User) -> None:
     own, managers, theirs = _key(member, "laptop"), _key(manager, "laptop"), _key(stranger, "laptop")
     spend(member, cost=1, key_id=own.pk, key_name=own.name)
     spend(manager, cost=2, key_id=managers.pk, key_name=managers.name)
@@ -160,7 +162,9 @@ def test_a_key_is_chosen_from_those_that_somebody_may_see(
         assert (str(unseen.pk), str(unseen.pk), True) in choices(member, str(unseen.pk))
 
 
-def test_what_an_old_link_names_stays_chosen(client: Client, manager: User, member: User) -> None:
+def test_the_token_filter_keeps_a_name_or_deleted_key_from_an_old_link(
+    client: Client, manager: User, member: User
+) -> None:
     key, gone = _key(member, "laptop"), _key(member, "gone")
     spend(member, cost=1, key_id=gone.pk, key_name="gone")
     spend(member, cost=2, key_id=key.pk, key_name="laptop")
@@ -172,7 +176,7 @@ def test_what_an_old_link_names_stays_chosen(client: Client, manager: User, memb
     assert costs(page(client, manager, {"token": str(gone.pk)})[0]) == [1]
 
 
-def test_where_keys_are_too_many_for_a_list_a_name_is_typed(
+def test_with_too_many_keys_for_a_list_the_token_filter_is_a_text_field(
     monkeypatch: pytest.MonkeyPatch, client: Client, manager: User, member: User
 ) -> None:
     monkeypatch.setattr("console.token_filter.MAX_SUGGESTIONS", 2)
@@ -195,7 +199,7 @@ def heads(response: Any) -> list[str]:
     return [" ".join(re.sub(r"<[^>]+>", " ", head).split()) for head in found]
 
 
-def test_the_columns_are_in_order_and_user_is_for_those_who_see_several(
+def test_the_columns_are_in_order_and_only_managers_and_admins_have_user(
     client: Client, manager: User, member: User
 ) -> None:
     spend(member)
@@ -225,7 +229,7 @@ def test_a_row_tells_what_happened(client: Client, member: User) -> None:
     assert "claude-sonnet-4 Error 30.0 s 0 0 $0.00 How this was charged upstream_error" in text
 
 
-def test_names_are_text_and_never_markup(client: Client, member: User) -> None:
+def test_names_are_escaped(client: Client, member: User) -> None:
     key = _key(member, "<i>key</i>")
     spend(member, key_id=key.pk, key_name=key.name, model="<script>alert(1)</script>")
 
@@ -236,7 +240,7 @@ def test_names_are_text_and_never_markup(client: Client, member: User) -> None:
     assert "<i>" not in found + none and "<script>alert" not in found + none
 
 
-def test_a_shortfall_is_nobodys_to_see_and_the_lines_add_up_all_the_same(
+def test_members_do_not_see_a_shortfall_and_the_lines_still_add_up(
     client: Client, manager: User, admin_member: User, member: User
 ) -> None:
     request_id, call = new_id(), Call(model="gpt-4o-mini", output_tokens=7, price={"output": USD * 1_000_000})
@@ -249,7 +253,7 @@ def test_a_shortfall_is_nobodys_to_see_and_the_lines_add_up_all_the_same(
         assert "per million $7.00 Limited to what was available −$2.00 Charged $5.00" in text
 
 
-# -- How it was charged -------------------------------------------------------------------------------------------
+# -- Receipts -----------------------------------------------------------------------------------------------------
 
 
 def receipt(client: Client, user: User) -> Any:
@@ -279,7 +283,7 @@ def test_the_lines_of_an_opened_row_add_up_to_its_cost(client: Client, member: U
     assert "$0.02793" in page(client, member)[1]
 
 
-def test_what_was_rounded_up_is_a_line_of_its_own(client: Client, member: User) -> None:
+def test_rounding_up_is_a_line_of_its_own(client: Client, member: User) -> None:
     spend(member, cost=1, input_tokens=3, price={"input": 37_500})
 
     lines = [(line.label, line.usd) for line in receipt(client, member).lines]
@@ -323,7 +327,7 @@ def test_a_charge_that_is_not_price_times_tokens_says_why(
     assert sum(line.parts for line in shown.lines) == record.cost * PARTS_PER_NANO
 
 
-def test_an_error_charges_nothing_and_releases_all(client: Client, member: User) -> None:
+def test_an_error_charges_nothing_and_releases_the_whole_hold(client: Client, member: User) -> None:
     fail(member)
 
     shown = receipt(client, member)
@@ -345,7 +349,7 @@ def _day(days_ago: int) -> str:
 
 @pytest.fixture
 def month(member: User) -> None:
-    """One request on each of the last 40 days: one nano-dollar today, two yesterday …"""
+    """One request on each of the last 40 days: of one nano-dollar today, of two yesterday, and so on."""
     noon = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     since_midnight = datetime.now(UTC) - noon
     for days in range(40):
@@ -365,7 +369,7 @@ def month(member: User) -> None:
         ("1066-10-14", 38, 39, 40),
     ],
 )
-def test_a_period_is_whole_days_and_the_usual_one_is_seven(
+def test_a_period_is_whole_days_and_defaults_to_seven(
     client: Client, member: User, month: None, start: str | int, end: str | int, newest: int, oldest: int
 ) -> None:
     days = {"from": start, "to": end}
@@ -388,7 +392,7 @@ def test_an_impossible_period_has_no_result(
     assert rows(response) == [] and "No request matches these filters" in text
 
 
-def test_a_day_ends_with_its_last_microsecond(member: User) -> None:
+def test_a_day_includes_its_last_microsecond(member: User) -> None:
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     spend(member)
     UsageRecord.objects.bulk_create([_copy(midnight - timedelta(microseconds=1), 3), _copy(midnight, 4)])
@@ -420,7 +424,7 @@ def test_a_person_is_found_by_present_and_former_names(
     assert [(record.username, record.cost) for record in rows(response)] == [("junko", 2), ("jun", 1)]
 
 
-def test_the_deleted_are_found_and_offered_no_more(client: Client, manager: User, member: User) -> None:
+def test_deleted_members_are_found_but_not_suggested(client: Client, manager: User, member: User) -> None:
     spend(member, cost=1)
     delete_member(member=member, actor=manager)
 
@@ -429,7 +433,7 @@ def test_the_deleted_are_found_and_offered_no_more(client: Client, manager: User
 
 
 @pytest.mark.parametrize("name", ["ju", "%", "j_n", "jun ", "x" * 70_000, "\0", "\0jun", "jun\0", "é", "<b>"])
-def test_a_name_is_matched_whole_and_literally(client: Client, manager: User, member: User, name: str) -> None:
+def test_a_name_is_matched_exactly_and_literally(client: Client, manager: User, member: User, name: str) -> None:
     spend(member)
 
     assert len(rows(page(client, manager, {"user": name})[0])) == (1 if name == "jun " else 0)
@@ -465,7 +469,7 @@ def test_model_and_type_filter(client: Client, member: User) -> None:
     assert found(model="claude") == []
 
 
-def test_a_request_is_found_by_its_id_at_any_age(client: Client, member: User) -> None:
+def test_a_request_id_is_found_outside_of_the_period(client: Client, member: User) -> None:
     record = spend(member, ago=timedelta(days=300), cost=7)
     spend(member)
 
@@ -479,7 +483,7 @@ def test_a_request_is_found_by_its_id_at_any_age(client: Client, member: User) -
     assert rows(page(client, member, {"request_id": "no-uuid"})[0]) == []
 
 
-def test_every_other_look_up_is_bound_in_time(member: User, manager: User) -> None:
+def test_every_other_query_is_restricted_to_the_period(member: User, manager: User) -> None:
     _key(member, "x")
     for query in ("", "user=jun", "token=x", "model=x", "type=error", "from=2026-01-01", "cursor=" + str(new_id())):
         statement = str(UsageLog(manager, QueryDict(query)).records.query)
@@ -507,7 +511,7 @@ def test_totals_are_the_sum_of_the_rows(
     assert totals.output_tokens == sum(record.output_tokens for record in found)
 
 
-def test_totals_are_those_of_the_hourly_figures(member: User, manager: User) -> None:
+def test_totals_equal_the_hourly_roll_ups(member: User, manager: User) -> None:
     for count in range(30):
         spend(member, ago=timedelta(hours=5 * count), cost=count + 1, input_tokens=count, output_tokens=2 * count)
     fail(member)
@@ -540,7 +544,7 @@ def test_totals_are_of_the_whole_filter_and_not_of_the_page(client: Client, memb
 
 
 def walk(client: Client, user: User, url: str, side: str) -> list[list[int]]:
-    """The costs of each page from that address on, in one direction."""
+    """Return the costs on each page from this URL on, in one direction."""
     pages = []
     while url:
         response, _ = page(client, user, url.removeprefix("/console/usage/"))
@@ -565,7 +569,7 @@ def test_paging_either_way_shows_each_row_once(client: Client, member: User, cou
     assert list(chain.from_iterable(reversed(up))) == everything
 
 
-def test_what_was_charged_is_found_behind_many_refusals(client: Client, member: User) -> None:
+def test_a_charged_request_is_found_behind_many_failed_ones(client: Client, member: User) -> None:
     spend(member, ago=timedelta(hours=3))
     for _ in range(25):
         fail(member)
@@ -576,7 +580,7 @@ def test_what_was_charged_is_found_behind_many_refusals(client: Client, member: 
     assert (log.totals.requests, len(log.page.records), log.page.older_url) == (1, 1, "")
 
 
-def test_newer_undoes_older(client: Client, member: User) -> None:
+def test_the_newer_link_returns_to_the_previous_page(client: Client, member: User) -> None:
     for cost in range(1, 51):
         spend(member, cost=cost)
 
@@ -603,7 +607,7 @@ def test_paging_keeps_its_place_while_rows_arrive(client: Client, member: User) 
     assert costs(newer) == [33, 32, 31]
 
 
-def test_beyond_the_newest_is_the_newest_page(client: Client, member: User) -> None:
+def test_a_cursor_beyond_the_newest_row_shows_the_newest_page(client: Client, member: User) -> None:
     spend(member, cost=1)
 
     response, _ = page(client, member, f"?cursor=-{UUID(int=2**128 - 1)}")
@@ -611,14 +615,14 @@ def test_beyond_the_newest_is_the_newest_page(client: Client, member: User) -> N
     assert costs(response) == [1]
 
 
-def test_a_cursor_of_another_space_shows_ones_own_rows_alone(client: Client, spent: None, member: User) -> None:
+def test_a_cursor_from_another_space_shows_only_the_viewers_rows(client: Client, spent: None, member: User) -> None:
     theirs = UsageRecord.objects.get(cost=9 * USD // 100)
 
     assert costs(page(client, member, f"?cursor={theirs.pk}")[0]) == [USD // 100, USD // 50]
     assert costs(page(client, member, f"?cursor=-{UUID(int=0)}")[0]) == [USD // 100, USD // 50]
 
 
-def test_an_address_keeps_the_filter_and_says_nothing_that_is_usual(client: Client, member: User) -> None:
+def test_urls_keep_the_filter_and_leave_out_defaults(client: Client, member: User) -> None:
     for _ in range(21):
         spend(member, model="a&b")
 
@@ -632,11 +636,11 @@ def test_an_address_keeps_the_filter_and_says_nothing_that_is_usual(client: Clie
     assert today == f"/console/usage/?from={_day(0)}&to={_day(0)}&model=a%26b&type=consume"
 
 
-# -- The answer ---------------------------------------------------------------------------------------------------
+# -- Responses ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("who", ["mira", "jun"])
-def test_a_page_asks_as_much_for_one_row_as_for_a_hundred(
+def test_the_number_of_queries_is_the_same_for_one_row_and_a_hundred(
     client: Client, manager: User, member: User, space: Space, who: str
 ) -> None:
     user = User.objects.get(username=who)
@@ -654,7 +658,7 @@ def test_a_page_asks_as_much_for_one_row_as_for_a_hundred(
     assert len(set(counts)) == 1 and counts[0] <= 12, counts
 
 
-def test_htmx_gets_the_log_and_a_clean_address(client: Client, member: User) -> None:
+def test_htmx_gets_the_log_and_a_url_without_empty_parameters(client: Client, member: User) -> None:
     spend(member)
     headers = {"HX-Request": "true", "HX-Target": "usage-log"}
 
@@ -684,7 +688,7 @@ def test_no_result_offers_to_clear_the_filters(client: Client, spent: None, mana
     ["", " ", "\0", "x" * 9000, "-", "--", "9" * 400, "٣" * 32, "😀", "%00", "[]", "\ud7ff", "{" * 9, "2026-W01-1"],
 )
 @pytest.mark.parametrize("name", ["from", "to", "user", "token", "model", "type", "request_id", "size", "cursor"])
-def test_junk_is_answered(client: Client, member: User, manager: User, name: str, junk: str) -> None:
+def test_invalid_parameters_are_answered(client: Client, member: User, manager: User, name: str, junk: str) -> None:
     spend(member)
 
     for user in (manager, member):
@@ -692,7 +696,7 @@ def test_junk_is_answered(client: Client, member: User, manager: User, name: str
 
 
 @pytest.mark.parametrize("query", ["size=7", "size=101", "type=Consume", "cursor=zzz", "from=soon", "to=2026-02-30"])
-def test_what_there_is_not_is_as_if_it_were_not_there(client: Client, member: User, query: str) -> None:
+def test_invalid_choices_are_ignored(client: Client, member: User, query: str) -> None:
     spend(member)
 
     response, _ = page(client, member, f"?{query}")
@@ -700,7 +704,7 @@ def test_what_there_is_not_is_as_if_it_were_not_there(client: Client, member: Us
     assert len(rows(response)) == 1 and response.context["log"].shown_url == "/console/usage/"
 
 
-def test_the_sidebar_leads_here(client: Client, member: User) -> None:
+def test_the_sidebar_links_to_the_page(client: Client, member: User) -> None:
     content = page(client, member)[0].content.decode()
 
     assert re.search(r'<a class="nav__item" href="/console/usage/" aria-current="page">.*?Usage Logs', content)

@@ -44,7 +44,7 @@ def test_a_row_shows_remaining_and_total_after_spending(signed_in: Client, membe
     assert "<b>$2.00</b> / $5.00" in " ".join(page.split())
 
 
-def test_the_manager_is_no_row(signed_in: Client, member: User) -> None:
+def test_the_manager_is_not_in_the_list(signed_in: Client, member: User) -> None:
     assert names(signed_in.get("/space/users/")) == ["jun"]
 
 
@@ -109,7 +109,7 @@ def test_pages_and_their_sizes_are_in_the_address(signed_in: Client, space: Spac
 
 
 @pytest.mark.parametrize("sort", [sign + key for key in SORTS for sign in ("", "-")])
-def test_pages_from_both_ends_are_the_whole_list_in_order(signed_in: Client, space: Space, sort: str) -> None:
+def test_pages_read_from_either_end_make_up_the_whole_list_in_order(signed_in: Client, space: Space, sort: str) -> None:
     for number in range(35):
         MemberFactory.create(space=space, username=f"u{number:02}", usd=number % 4)
     User.objects.filter(username__endswith="3").update(is_active=False)
@@ -121,8 +121,8 @@ def test_pages_from_both_ends_are_the_whole_list_in_order(signed_in: Client, spa
     assert [name for page in pages for name in page] == whole and len(set(whole)) == 35
 
 
-def test_the_list_asks_as_many_queries_for_many_rows_as_for_one(signed_in: Client, space: Space) -> None:
-    signed_in.get("/space/users/")  # the first look of a session is written down
+def test_the_number_of_queries_does_not_depend_on_the_number_of_rows(signed_in: Client, space: Space) -> None:
+    signed_in.get("/space/users/")  # the first request of a session writes to it
     asked = []
     for more in (1, 2, 47):
         for _ in range(more):
@@ -165,7 +165,7 @@ def test_the_pools_figures_stand_above_the_table(signed_in: Client, space: Space
     assert "Total $500.00 Allocated $5.00 Available $493.00" in page
 
 
-def test_a_display_name_is_text_whatever_it_says(signed_in: Client, space: Space) -> None:
+def test_a_display_name_is_escaped(signed_in: Client, space: Space) -> None:
     MemberFactory.create(space=space, username="bobby", display_name="<script>alert(1)</script>")
 
     page = signed_in.get("/space/users/").content.decode()
