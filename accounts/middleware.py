@@ -56,7 +56,8 @@ def own_locale(get_response: Handler) -> Handler:
     def middleware(request: HttpRequest) -> HttpResponseBase:
         user = request.user
         if user.is_authenticated:
-            timezone.activate(zone_of(user.time_zone))
+            if user.time_zone:
+                timezone.activate(zone_of(user.time_zone))
             if user.language in dict(settings.LANGUAGES):
                 translation.activate(user.language)
         return get_response(request)

@@ -16,13 +16,7 @@ from core.ids import new_id
 from core.locales import validate_language, validate_zone
 from core.names import validate_display_name, validate_username
 from tenants.models import Space
-
-
-class Role(models.TextChoices):
-    OPERATOR = "operator", _("Operator")
-    MANAGER = "manager", _("Space Manager")
-    ADMIN = "admin", _("Admin")
-    NORMAL = "normal", _("Normal user")
+from tenants.roles import Role
 
 
 class Theme(models.TextChoices):
@@ -124,7 +118,7 @@ class User(AbstractBaseUser):
 
     @property
     def may_sign_in(self) -> bool:
-        return self.is_active and self.deleted_at is None and not (self.space is not None and self.space.is_suspended)
+        return self.is_active and self.deleted_at is None and (self.space is None or self.space.suspended_at is None)
 
     def get_session_auth_hash(self) -> str:
         """Bind sessions to the password and the epoch: a change of either ends all sessions of the user."""

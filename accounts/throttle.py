@@ -155,7 +155,7 @@ def throttled_name(request: HttpRequest, credentials: dict[str, Any] | None = No
 
 
 def client_address(request: HttpRequest) -> str | None:
-    """Return the client address that audit.middleware.origin put into REMOTE_ADDR; None if the server gives none."""
+    """Return the client address that core.middleware.origin put into REMOTE_ADDR; None if the server gives none."""
     return request.META.get("REMOTE_ADDR") or None
 
 

@@ -167,32 +167,39 @@ def _write(
     before: dict[str, Any] | None,
     after: dict[str, Any] | None,
 ) -> AuditEvent:
-    here = origin.current()
-    at = origin.now()
+    fields = {
+        "before": _without_secrets(before or {}),
+        "after": _without_secrets(after or {}),
+        **_actor_fields(actor, is_refused=bool(refusal)),
+        **_target_fields(target),
+    }
+    here, at = origin.current(), origin.now()
     return AuditEvent.objects.create(
         id=id_at(at),
         space=space,
         at=at,
         kind=kind,
         refusal=refusal,
-        **_actor_fields(actor, here.command, is_refused=bool(refusal)),
-        target_id=target.pk if target else None,
-        target_name=str(target) if target else "",
-        target_type=(target._meta.model_name or "") if target else "",
-        before=_without_secrets(before or {}),
-        after=_without_secrets(after or {}),
+        **fields,
         address=here.address,
         request_id=here.request_id,
     )
 
 
-def _actor_fields(actor: Person | None, command: str, *, is_refused: bool) -> dict[str, Any]:
+def _actor_fields(actor: Person | None, *, is_refused: bool) -> dict[str, Any]:
     if actor is not None:
         return {"actor_id": actor.pk, "actor_name": actor.get_username(), "actor_role": actor.role}
-    if command:
+    if command := origin.current().command:
         return {"actor_id": None, "actor_name": command, "actor_role": COMMAND}
     # A refusal without an actor is a refused sign-in: the client is not authenticated.
     return {"actor_id": None, "actor_name": "" if is_refused else "system", "actor_role": ""}
+
+
+def _target_fields(target: AuditTarget | None) -> dict[str, Any]:
+    if target is None:
+        return {"target_id": None, "target_name": "", "target_type": ""}
+    name = getattr(target, "username", None) or str(target)
+    return {"target_id": target.pk, "target_name": name, "target_type": target._meta.model_name or ""}
 
 
 def _without_secrets(value: Any) -> Any:

@@ -15,12 +15,12 @@ from django.http import HttpRequest, HttpResponseRedirect
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from accounts.fields import DisplayNameField, NewPasswordField, UsernameField, refuse_similar
 from accounts.models import ApiKey, User
 from accounts.second_factor import reset_second_factor
 from accounts.throttle import unlock
 from audit.services import record_refused_deed
 from core.errors import NameTakenError
+from core.fields import DisplayNameField, NewPasswordField, UsernameField, refuse_similar
 from core.money import format_cost
 from operators.browse import BrowseOnly
 from quotas.members import MemberChanges, reset_manager

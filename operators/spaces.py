@@ -14,12 +14,11 @@ from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from accounts.fields import DisplayNameField, NewPasswordField, UsernameField, refuse_similar
 from accounts.models import User
 from audit.services import record_refused_deed
 from core.errors import InsufficientPool, KeyReused, NameTakenError, PoolLimit, QuotaError
+from core.fields import AmountField, DisplayNameField, NewPasswordField, UsernameField, refuse_similar
 from core.money import format_balance
-from quotas.fields import AmountField
 from quotas.models import Wallet
 from quotas.pool import pool_of
 from quotas.services import grant, revoke

@@ -14,7 +14,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import F
 
 from accounts.keys import revoke_keys
-from accounts.models import Role, User
+from accounts.models import User
 from accounts.second_factor import forget_second_factor
 from audit.services import record
 from core import origin
@@ -31,6 +31,7 @@ from tenants.policies import (
     can_set_enabled,
     can_set_password,
 )
+from tenants.roles import Role
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +164,7 @@ def delete_member(*, member: User, actor: User) -> Transfer | None:
 
 
 def enrol(person: User, actor: User | None) -> None:
-    """Number and save a new user. Raises NameTakenError."""
+    """Give a new user the space's next number, save them and record the deed. Raises NameTakenError."""
     assert person.space_id is not None
     # The update's row lock serialises enrolments, so numbers are unique; a rollback frees the number again.
     space = Space.objects.filter(pk=person.space_id)

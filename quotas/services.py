@@ -1,7 +1,7 @@
 """Grant, revoke, allocate, reclaim and return: transfers between operator, pool and members.
 
-Only this module and charging.py write balances. Every movement is one Transfer. Wallets are locked in id order, as
-late as possible, and limits are checked under that lock, never against a value that was read before.
+Only this module, charging.py and the SQL function for sets write balances. Every transfer is one Transfer row. Wallets
+are locked in id order, as late as possible, and limits are checked under that lock, never against an earlier read.
 """
 
 from __future__ import annotations
@@ -223,6 +223,7 @@ def _move(
     _apply_effect(pool, _POOL_EFFECT[kind], amount_nanos)
     if wallet is not None:
         _apply_effect(wallet, _MEMBER_EFFECT[kind], amount_nanos)
+    pool_available, member_remaining = pool.available, wallet.remaining if wallet else None
     at = origin.now()
     return Transfer.objects.create(
         id=id_at(at),
@@ -238,9 +239,9 @@ def _move(
         actor_name=actor.username if actor else "",
         reason=reason,
         pool_total_after=pool.total,
-        pool_available_after=pool.available,
+        pool_available_after=pool_available,
         member_total_after=wallet.total if wallet else None,
-        member_remaining_after=wallet.remaining if wallet else None,
+        member_remaining_after=member_remaining,
         idempotency_key=key or str(uuid4()),
     )
 

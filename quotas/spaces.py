@@ -6,7 +6,7 @@ from django.contrib.auth.hashers import make_password
 from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError, transaction
 
-from accounts.models import Role, User
+from accounts.models import User
 from audit.services import record
 from core import origin
 from core.errors import NameTakenError
@@ -17,6 +17,7 @@ from tenants.models import Space
 from tenants.policies import (
     can_require_second_factor,
 )
+from tenants.roles import Role
 
 
 def create_space(

@@ -150,7 +150,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
-    "audit.middleware.origin",
+    "core.middleware.origin",
     "accounts.middleware.browser_locale",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -164,11 +164,11 @@ MIDDLEWARE = [
     "accounts.middleware.own_locale",
     "django_htmx.middleware.HtmxMiddleware",
     "accounts.middleware.SignInRequiredMiddleware",
-    "tenants.middleware.space",
     # allauth's middleware provides the request in a context variable; see docs/decisions/021.
     "allauth.account.middleware.AccountMiddleware",
     "accounts.middleware.second_factor_required",
     "accounts.middleware.session_seen",
+    "tenants.middleware.space",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "axes.middleware.AxesMiddleware",
@@ -217,7 +217,7 @@ TEMPLATES = [
     }
 ]
 COTTON_DIR = "components"
-FORM_RENDERER = "accounts.fields.TruncatingRenderer"
+FORM_RENDERER = "core.fields.TruncatingRenderer"
 
 # -- Sign-in ----------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ The service, the view and the button call the same function, so they cannot disa
 from __future__ import annotations
 
 from tenants.people import Person
+from tenants.roles import Role
 
 
 def shares_space(actor: Person, target: Person) -> bool:
@@ -13,12 +14,12 @@ def shares_space(actor: Person, target: Person) -> bool:
 
 
 def can_manage_users(actor: Person) -> bool:
-    return actor.is_manager or actor.is_admin
+    return actor.role in (Role.MANAGER, Role.ADMIN)
 
 
 def can_edit(actor: Person, target: Person) -> bool:
     """Managers and admins edit every member of their space, themselves included. The manager is not a member."""
-    return can_manage_users(actor) and shares_space(actor, target) and not target.is_manager
+    return can_manage_users(actor) and shares_space(actor, target) and target.role != Role.MANAGER
 
 
 def can_set_enabled(actor: Person, target: Person) -> bool:
@@ -38,7 +39,7 @@ def can_set_password(actor: Person, target: Person) -> bool:
 
 def can_delete(actor: Person, target: Person) -> bool:
     """Only the space manager deletes members; an admin cannot delete."""
-    return actor.is_manager and can_edit(actor, target)
+    return actor.role == Role.MANAGER and can_edit(actor, target)
 
 
 def can_use_key(actor: Person, owner: Person) -> bool:
@@ -58,7 +59,7 @@ def can_read_statement(actor: Person, target: Person) -> bool:
 
 def can_require_second_factor(actor: Person) -> bool:
     """The space manager decides whether the space's admins need a second factor."""
-    return actor.is_manager
+    return actor.role == Role.MANAGER
 
 
 def can_reset_second_factor(actor: Person, target: Person) -> bool:
@@ -66,11 +67,11 @@ def can_reset_second_factor(actor: Person, target: Person) -> bool:
 
     Admins cannot: they can already set passwords, and with both they could take over another user's account.
     """
-    if actor.is_operator:
+    if actor.role == Role.OPERATOR:
         return actor != target
-    return actor.is_manager and can_edit(actor, target)
+    return actor.role == Role.MANAGER and can_edit(actor, target)
 
 
 def can_unlock(actor: Person) -> bool:
     """Only operators unlock a user who is locked out after too many failed sign-ins; otherwise the lock expires."""
-    return actor.is_operator
+    return actor.role == Role.OPERATOR

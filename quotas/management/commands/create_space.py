@@ -8,11 +8,11 @@ from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 
-from accounts.fields import NewPasswordField
 from accounts.models import User
 from audit.commands import RecordedCommand
 from audit.services import record_refused_deed
 from core.errors import NameTakenError, Refused
+from core.fields import NewPasswordField
 from core.money import AmountError, format_balance, parse_usd
 from core.names import validate_username
 from quotas.spaces import create_space

@@ -1,4 +1,4 @@
-"""Form fields for usernames, display names and passwords, shared by the console and Django admin."""
+"""Form fields for names, passwords and amounts, shared by the console and Django admin."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 from django import forms
+from django.contrib.auth import get_user_model
 from django.contrib.auth.password_validation import CommonPasswordValidator, UserAttributeSimilarityValidator
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxLengthValidator
@@ -13,7 +14,7 @@ from django.forms.boundfield import BoundField
 from django.forms.renderers import DjangoTemplates
 from django.utils.translation import gettext_lazy as _
 
-from accounts.models import User
+from core.money import AmountError, parse_usd
 from core.names import (
     MAX_DISPLAY_NAME_LENGTH,
     MAX_PASSWORD_LENGTH,
@@ -68,6 +69,27 @@ class NewPasswordField(forms.CharField):
             raise forms.ValidationError(_("This password is too common. Choose another one."), "common")
 
 
+_AMOUNT_MESSAGES = {
+    "not_a_number": _("Enter an amount in dollars, like 12.50, in the digits 0-9."),
+    "negative": _("Enter an amount of $0.00 or more."),
+    "too_fine": _("Use at most nine decimals."),
+    "too_large": _("Enter at most $1,000,000,000.00."),
+}
+
+
+class AmountField(forms.CharField):
+    """Parses a decimal dollar amount into an int of nano-dollars; None when blank and not required."""
+
+    def clean(self, value: Any) -> int | None:
+        text: str = super().clean(value)
+        if not text:
+            return None
+        try:
+            return parse_usd(text)
+        except AmountError as error:
+            raise forms.ValidationError(_AMOUNT_MESSAGES[error.code], error.code) from None
+
+
 def is_common(password: str) -> bool:
     """Return whether the password is in Django's list of the 20,000 most common ones."""
     try:
@@ -83,7 +105,7 @@ def refuse_similar(form: forms.BaseForm, field: str, username: str) -> None:
     if not password or not username:
         return
     try:
-        UserAttributeSimilarityValidator(["username"]).validate(password, User(username=username))
+        UserAttributeSimilarityValidator(["username"]).validate(password, get_user_model()(username=username))
     except ValidationError:
         form.add_error(field, _("This password is too similar to the username."))
 
