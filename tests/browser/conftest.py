@@ -54,7 +54,9 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[s
     chromium = next(filter(None, map(shutil.which, [os.environ.get("CHROMIUM", ""), *NAMES])), None)
     if chromium is None:
         pytest.skip("No Chromium here: install it, or name one in CHROMIUM.")
-    return browser_type_launch_args | {"executable_path": chromium, "args": QUIET}
+    # Chromium keeps the real clock under faketime, with which no page finishes loading.
+    env = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    return browser_type_launch_args | {"executable_path": chromium, "args": QUIET, "env": env}
 
 
 @pytest.fixture(scope="session", autouse=True)
