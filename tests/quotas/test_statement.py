@@ -29,7 +29,7 @@ from quotas.money import NANOS_PER_USD as USD
 from quotas.services import grant, revoke, set_remaining
 from quotas.statement import MANY, Balance, Month, edge_of, lines_of, member_statement, snapshot, space_statement
 from quotas.statement_sheet import MemberSheet
-from tenants.ids import new_id
+from tenants.ids import id_at, new_id
 from tenants.models import Space
 from tenants.services import delete_member
 from tests.factories import MemberFactory, SpaceFactory, charge, manager_of
@@ -63,7 +63,7 @@ def cells(client: Client, user: User, path: str) -> list[dict[str, str]]:
 
 
 def spend(user: User, at: datetime, cost: int, **call: Any) -> None:
-    request_id, made = new_id(), Call(**{"model": "gpt-4o-mini"} | call)
+    request_id, made = id_at(at), Call(**{"model": "gpt-4o-mini"} | call)
     assert user.space_id is not None
     with acting(moment=at):
         hold(request_id=request_id, user=user, amount_nanos=cost, call=made)
