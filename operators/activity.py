@@ -26,7 +26,7 @@ from tenants.models import Space
 # The paginator counts no further, because COUNT(*) over the whole trail takes longer than the page. Older events are
 # found by a filter.
 MAX_COUNTED_EVENTS = 10_000
-# Per searched column, the newest matches.
+# A search by name finds this many of the newest events per column (actor and target).
 MAX_SEARCH_RESULTS = 1000
 MAX_LISTED_SPACES = 200
 

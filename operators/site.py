@@ -41,7 +41,7 @@ class OperatorsSite(AdminSite):
 
     @method_decorator(login_not_required)
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """Redirect to /login/, the only page where sign-in is throttled. A space's members get 403."""
+        """Redirect to /login/, the only sign-in page, where the throttle applies. A space's members get 403."""
         if request.user.is_authenticated:
             raise PermissionDenied
         return redirect_to_login(request.GET.get("next", "/admin/"))

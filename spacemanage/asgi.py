@@ -85,7 +85,7 @@ async def _pages(scope: Message, receive: Receive, send: Send) -> None:
 
 
 async def _body(receive: Receive) -> bytes | None:
-    """Read the body, but no further than just over the limit. None when the client disconnected before its end."""
+    """Return the body, or None when the client disconnects before its end. Stop reading once it exceeds the limit."""
     body = bytearray()
     while len(body) <= settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
         message = await receive()

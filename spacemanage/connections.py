@@ -22,7 +22,7 @@ MAX_HEAD_BYTES = 64 * 1024
 MAX_UPGRADES_PER_READ = 8
 # Requests that wait behind the one that is being answered.
 MAX_PIPELINED_REQUESTS = 16
-# Coalescing larger writes saves no wake-up of the client worth the copy.
+# Pending writes of this size are sent immediately, because coalescing more of them gains nothing.
 MAX_COALESCED_BYTES = 16 * 1024
 
 
@@ -40,8 +40,8 @@ class Connection(HttpToolsProtocol):
     HEAD_TIMEOUT_S = 30.0
     BODY_TIMEOUT_S = 60.0
     WRITE_TIMEOUT_S = 60.0
-    # A body's deadline is BODY_TIMEOUT_S after its head, plus one second for each of these units received. Otherwise a
-    # client that sends one byte a minute would hold a connection for ever (slowloris).
+    # A body is due BODY_TIMEOUT_S after its head, plus one second for each MIN_BODY_BYTES_PER_S received. Otherwise a
+    # client that sends a byte now and then would keep its connection for ever (slowloris).
     MIN_BODY_BYTES_PER_S = 8 * 1024
     # One timer per connection checks all timeouts, so each may be noticed this much late.
     TIMEOUT_CHECK_INTERVAL_S = 10.0
@@ -106,7 +106,7 @@ class Connection(HttpToolsProtocol):
         return True
 
     def handle_websocket_upgrade(self) -> None:
-        """Ignore the Upgrade header, as RFC 9110, 7.8 allows: parse the request again without it.
+        """Ignore the Upgrade header, which RFC 9110, 7.8 allows, and parse the request again without it.
 
         httptools stops parsing after the head of such a request, but a client that offers an upgrade, such as
         `curl --http2`, may send a body with it.

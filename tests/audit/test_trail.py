@@ -16,7 +16,7 @@ from django.test import Client
 from django.utils import timezone
 
 from accounts.keys import KeyTerms, create_key, rotate_key
-from accounts.models import Role, User
+from accounts.models import User
 from accounts.throttle import MAX_FAILURES_PER_NAME
 from audit.models import AuditEvent
 from audit.services import MAX_REFUSALS_PER_HOUR, REFUSALS_OMITTED, SecretInTrailError, record, record_refused_deed
@@ -26,6 +26,7 @@ from quotas.models import Wallet
 from quotas.spaces import create_space
 from relay.models import Model, Upstream
 from tenants.models import Space
+from tenants.roles import Role
 from tests.factories import PASSWORD, MemberFactory
 from tests.relay.conftest import wait_for
 

@@ -52,7 +52,9 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[s
     chromium = find_chromium()
     if chromium is None:
         pytest.skip("No Chromium here: install it, or name one in CHROMIUM.")
-    return browser_type_launch_args | {"executable_path": chromium, "args": CHROMIUM_ARGUMENTS}
+    # Chromium keeps the real clock under faketime, with which no page finishes loading.
+    env = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    return browser_type_launch_args | {"executable_path": chromium, "args": CHROMIUM_ARGUMENTS, "env": env}
 
 
 @pytest.fixture(scope="session", autouse=True)

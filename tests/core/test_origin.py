@@ -8,10 +8,10 @@ from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory
 
 from accounts.models import User
-from audit.middleware import origin
 from audit.models import AuditEvent
 from core.addresses import resolve_client_address
 from core.errors import InsufficientPool
+from core.middleware import origin
 from core.money import NANOS_PER_USD
 from quotas.members import MemberChanges, edit_member
 from relay.exchange import Request

@@ -372,7 +372,9 @@ def test_a_worker_whose_clock_lags_leaves_the_mark(space: Space, manager: User) 
 
 
 def test_a_mark_ahead_of_the_databases_clock_is_moved_back(space: Space, manager: User) -> None:
-    spend(manager, at=AUTUMN)
+    # Before the seven days that the log shows.
+    long_ago = floor(timezone.now() - timedelta(days=30), QUARTER)
+    spend(manager, at=long_ago)
     close_space(space.pk, floor(timezone.now() + timedelta(days=1), QUARTER))
     charge(manager, cost_usd=0.01)
     assert [difference.figure for difference in reconcile(space)] != []
@@ -381,16 +383,17 @@ def test_a_mark_ahead_of_the_databases_clock_is_moved_back(space: Space, manager
 
     assert QuarterMark.objects.get(space=space).through <= timezone.now() - MARGIN
     assert UsageLog(manager, QueryDict()).totals.cost_nanos == CENT and reconcile(space) == []
-    assert list(SpaceQuarter.objects.values_list("quarter", flat=True)) == [AUTUMN]
+    assert list(SpaceQuarter.objects.values_list("quarter", flat=True)) == [long_ago]
 
 
 def test_an_error_in_one_space_does_not_keep_others_from_being_closed(
     space: Space, manager: User, stranger: User
 ) -> None:
+    long_ago = floor(timezone.now() - timedelta(days=30), QUARTER)
     for user in (manager, stranger):
-        spend(user, at=AUTUMN)
+        spend(user, at=long_ago)
     # A quarter beyond the mark, which the product never leaves: the unique constraint refuses the real one.
-    SpaceQuarter.objects.create(space=space, model="a", quarter=AUTUMN)
+    SpaceQuarter.objects.create(space=space, model="a", quarter=long_ago)
 
     with pytest.raises(NotClosedError) as error:
         close_quarters()

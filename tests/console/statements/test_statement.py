@@ -23,7 +23,7 @@ from accounts.keys import KeyTerms, create_key
 from accounts.models import User
 from console.statements.sheet import MemberSheet
 from core.errors import QuotaError
-from core.ids import new_id
+from core.ids import id_at, new_id
 from core.money import NANOS_PER_USD as USD
 from core.origin import acting
 from quotas.charging import Call, expire_holds, hold, renew, settle
@@ -72,7 +72,7 @@ def cells(client: Client, user: User, path: str) -> list[dict[str, str]]:
 
 
 def spend(user: User, at: datetime, cost: int, **call: Any) -> None:
-    request_id, made = new_id(), Call(**{"model": "gpt-4o-mini"} | call)
+    request_id, made = id_at(at), Call(**{"model": "gpt-4o-mini"} | call)
     assert user.space_id is not None
     with acting(moment=at):
         hold(request_id=request_id, user=user, amount_nanos=cost, call=made)

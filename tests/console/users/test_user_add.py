@@ -6,9 +6,10 @@ import pytest
 from django.contrib.messages import get_messages
 from django.test import Client
 
-from accounts.models import Role, User
+from accounts.models import User
 from audit.models import AuditEvent
 from tenants.models import Space
+from tenants.roles import Role
 from tests.factories import MemberFactory
 
 pytestmark = pytest.mark.django_db

@@ -6,7 +6,7 @@ import pytest
 from django.core.exceptions import PermissionDenied
 from django.test import Client
 
-from accounts.models import Role, User
+from accounts.models import User
 from audit.models import AuditEvent
 from core.ids import new_id
 from core.money import NANOS_PER_USD
@@ -15,6 +15,7 @@ from quotas.members import MemberChanges, edit_member
 from quotas.models import Transfer, Wallet
 from quotas.services import set_remaining
 from tenants.models import Space
+from tenants.roles import Role
 from tests.factories import charge, manager_of
 
 pytestmark = pytest.mark.django_db
