@@ -87,7 +87,7 @@ def refused(error: QuotaError) -> ApiError:
             return _insufficient(error, text)
         case InsufficientQuota():
             text = _(
-                "Your quota is %(limit)s: %(spent)s is spent, %(left)s is available beside the holds of "
+                "Your quota is %(limit)s: %(spent)s is spent, %(left)s is available after the holds of "
                 "requests in flight, and this one may cost %(cost)s. A space manager or admin can raise it."
             )
             return _insufficient(error, text)

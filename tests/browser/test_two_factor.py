@@ -125,7 +125,7 @@ def test_a_manager_requires_two_factor_sign_in_and_an_admin_has_to_set_it_up(
     theirs = new_context().new_page()
     give_password(theirs, address, "amara")
     expect(theirs).to_have_url(f"{address}/me/two-factor/")
-    expect(theirs.get_by_text("Your space manager asks admins")).to_be_visible()
+    expect(theirs.get_by_text("Your space manager requires a second factor")).to_be_visible()
     set_up_app(theirs)
     theirs.get_by_role("link", name="I have saved them").click()
     theirs.goto(f"{address}/space/users/")

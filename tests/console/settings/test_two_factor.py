@@ -491,7 +491,7 @@ def test_an_admin_without_the_required_factor_can_only_set_it_up(
     assert htmx["HX-Redirect"] == "/me/two-factor/"
     assert User.objects.get(pk=member.pk).is_active
     page = client.get("/me/two-factor/").content.decode()
-    assert "Your space manager asks admins" in page and "/space/users/" not in page
+    assert "Your space manager requires a second factor" in page and "/space/users/" not in page
 
 
 def test_an_admin_sets_up_the_required_factor_and_continues(client: Client, admin_member: User, strict: Space) -> None:
