@@ -281,7 +281,7 @@ def test_operators_search_by_name_request_and_address(operator: User, manager: U
 def test_django_admin_counts_at_most_the_rows_that_it_can_show(
     operator: User, manager: User, member: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("operators.activity.MOST", 7)
+    monkeypatch.setattr("operators.activity.MAX_COUNTED_EVENTS", 7)
     many(20, member, manager)
 
     response, _text = page(operator, "/admin/audit/auditevent/")

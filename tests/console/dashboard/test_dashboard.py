@@ -40,7 +40,7 @@ ALL = "from=2026-01-01&to=2026-12-31"
 
 def spend(user: User, *, cost: int = CENT, at: datetime | None = None, model: str = "gpt-4o-mini", **call: Any) -> None:
     moment = at or datetime.now(UTC)
-    # The id carries the time of the request: a row whose id lies in a pruned period would be refused.
+    # hold() refuses an id whose timestamp is older than MIN_KEPT_DAYS, so the id gets the time of the request.
     request_id, made = id_at(moment), Call(model=model, **call)
     assert user.space_id is not None
     with acting(moment=moment):
