@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import NamedTuple, Self
+from typing import Self
 from urllib.parse import urlencode
 
-from django.db.models import Case, F, QuerySet, Subquery, When
+from django.db.models import F
 from django.http import QueryDict
 from django.utils import timezone
 from django.utils.formats import date_format
@@ -21,7 +21,10 @@ from django.utils.translation import gettext as _
 
 from accounts.models import User
 from console.choices import Link
+from console.dashboard.bars import BarUnit
+from console.dashboard.cards import PACE_DAYS, Budget, Failures, ModelShare, NearlyOut, RecentSpend, Runway, SpendChange
 from console.dashboard.chart import Chart, ChartColumn, Series, stacked
+from console.dashboard.spenders import TopMember, top_spenders
 from console.logs import sees_whole_space
 from console.periods import FIRST_DAY, Period, first_moment
 from console.templatetags.quota import LOW_PERCENT
@@ -41,119 +44,8 @@ MAX_COLOURED_MODELS = 4
 OTHERS_LOOK = 5
 MAX_TOP_MEMBERS = 7
 MAX_NEARLY_OUT = 5
-# `top_spenders` sums this many wallets with the highest spending, then more, before it sums all.
-TOP_CANDIDATES = (200, 2000)
-PACE_DAYS = 7
 # Fewer failed requests a day never raise the alert.
 MIN_FAILURES = 20
-MAX_DAYS_IN_HOURS, MAX_DAYS_IN_DAYS = 2, 62
-
-
-class RecentSpend(NamedTuple):
-    """Spending today, this month and in the last PACE_DAYS days, independent of the selected period."""
-
-    today_nanos: int
-    month_nanos: int
-    pace_nanos: int
-
-
-class Budget(NamedTuple):
-    """The wallet shown on the card. The runway divides `left_nanos`; for a space it includes what members have left."""
-
-    label: str
-    now_nanos: int
-    total_nanos: int
-    left_nanos: int
-
-
-class Runway(NamedTuple):
-    left_nanos: int
-    pace_nanos: int
-
-    @property
-    def per_day_nanos(self) -> int:
-        return -(-self.pace_nanos // PACE_DAYS)
-
-    @property
-    def days(self) -> int | None:
-        """Whole days until nothing is left at the current pace; None if nothing was spent."""
-        return max(0, self.left_nanos) * PACE_DAYS // self.pace_nanos if self.pace_nanos else None
-
-
-class NearlyOut(NamedTuple):
-    wallet: Wallet
-    runway: Runway
-
-
-class ModelShare(NamedTuple):
-    model: str
-    figures: Figures
-    look: int
-    percent: str
-
-    @property
-    def name(self) -> str:
-        """The model's name; empty in the usage log when a request was refused before its body was parsed."""
-        return self.model or _("Unknown model")
-
-
-class Failures(NamedTuple):
-    errors: int
-    requests: int
-
-    @property
-    def percent(self) -> str:
-        return f"{self.errors * 100 // self.requests}%"
-
-
-class TopMember(NamedTuple):
-    user: User
-    cost_nanos: int
-    requests: int
-    percent: str
-
-
-class SpendChange(NamedTuple):
-    """Comparison with the preceding period of equal length; `percent` is empty if nothing was spent in it."""
-
-    percent: str
-    days: int
-
-
-class BarUnit(NamedTuple):
-    """The granularity of the bars (hour, day or week), with its titles and date formats."""
-
-    name: str
-    title: str
-    head: str
-    label: str
-    tick: str
-
-    @classmethod
-    def of(cls, period: Period) -> Self:
-        days = (period.end - period.start).days + 1
-        if days <= MAX_DAYS_IN_HOURS:
-            return cls("hour", _("Spend per hour"), _("Hour"), _("j M H:i"), _("H:i"))
-        if days <= MAX_DAYS_IN_DAYS:
-            return cls("day", _("Spend per day"), _("Day"), _("D j M"), _("j M"))
-        return cls("week", _("Spend per week"), _("Week from"), _("j M Y"), _("j M"))
-
-    def cuts(self, first: datetime, after: datetime, zone: tzinfo) -> list[datetime]:
-        """Return the boundaries of the bars in [first, after]: the start of each, and the end of the last.
-
-        Hours start at UTC hours, because roll-ups do. In a zone with a half-hour offset, the first and last bar cover
-        half an hour.
-        """
-        if self.name == "hour":
-            hours = (after - first) // HOUR + 1
-            starts = [floor(first, HOUR) + HOUR * n for n in range(1, hours + 1)]
-        else:
-            day = first.astimezone(zone).date()
-            step = timedelta(days=1 if self.name == "day" else 7)
-            day -= timedelta(days=0 if self.name == "day" else day.weekday())
-            last = after.astimezone(zone).date()
-            starts = [first_moment(day + step * n, zone) for n in range(1, (last - day) // step + 1)]
-        return [first, *sorted({start for start in starts if first < start < after}), after]
 
 
 @dataclass(frozen=True)
@@ -462,35 +354,6 @@ class Dashboard:
             return ""
         first, after = (cut.astimezone(self.zone) for cut in self._cuts[place : place + 2])
         return self.url(period=Period(first.date(), (after - ID_RESOLUTION).date()))
-
-
-def top_spenders(scope: Scope, first: datetime, after: datetime, *, limit: int) -> list[tuple[int, Figures]]:
-    """Return (user id, figures) of the users who spent most in the period, at most `limit`.
-
-    A user's spending in the period cannot exceed `wallet.spent`, their spending of all time. So only the wallets with
-    the highest `spent` are summed first; the result is final once its last row exceeds `spent` of the next wallet.
-    """
-    wallets = Wallet.objects.filter(space=scope.space_id, spent__gt=0).order_by("-spent", "pk")
-    owner = Case(When(kind=Wallet.Kind.POOL, then=Subquery(_manager_ids(scope.space_id))), default=F("user_id"))
-    for count in TOP_CANDIDATES:
-        spenders = list(wallets.annotate(owner=owner).values_list("owner", "spent")[: count + 1])
-        candidates = frozenset(user for user, _spent in spenders[:count])
-        ranked = _ranked(figures.totals_by_user(scope.replace(user_ids=candidates), first, after))[:limit]
-        next_spent = spenders[count][1] if len(spenders) > count else 0
-        if not next_spent or (len(ranked) == limit and ranked[-1][1].cost_nanos > next_spent):
-            return ranked
-    return _ranked(figures.totals_by_user(scope, first, after))[:limit]
-
-
-def _manager_ids(space_id: int) -> QuerySet[User, int]:
-    return User.everyone.filter(space=space_id, number=1).values_list("pk", flat=True)
-
-
-def _ranked(spent: dict[int, Figures]) -> list[tuple[int, Figures]]:
-    return sorted(
-        ((user, sums) for user, sums in spent.items() if sums.cost_nanos),
-        key=lambda pair: (-pair[1].cost_nanos, pair[0]),
-    )
 
 
 def _change_percent(now: int, before: int) -> str:

@@ -17,7 +17,8 @@ import pytest
 from aiohttp import web
 from django.core.management import CommandError, call_command
 
-from demo.upstream import DISCLAIMER, HUGE_OUTPUT_TOKENS, make_app
+from demo.upstream import make_app
+from demo.upstream_answers import DISCLAIMER, HUGE_OUTPUT_TOKENS
 from relay.pricing import Usage, parse_usage
 
 HI: Any = [{"role": "user", "content": "hi"}]

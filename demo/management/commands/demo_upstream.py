@@ -10,7 +10,8 @@ from typing import Any
 from aiohttp import web
 from django.core.management.base import BaseCommand, CommandError
 
-from demo.upstream import DISCLAIMER, make_app
+from demo.upstream import make_app
+from demo.upstream_answers import DISCLAIMER
 
 HOST = "127.0.0.1"
 
