@@ -20,7 +20,7 @@ class RecentSpend(NamedTuple):
     pace_nanos: int
 
 
-class Budget(NamedTuple):
+class WalletCard(NamedTuple):
     """The wallet shown on the card. The runway divides `left_nanos`; for a space it includes what members have left."""
 
     label: str

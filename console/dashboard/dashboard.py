@@ -22,7 +22,7 @@ from django.utils.translation import gettext as _
 from accounts.models import User
 from console.choices import Link
 from console.dashboard.bars import BarUnit
-from console.dashboard.cards import PACE_DAYS, Budget, Failures, ModelShare, NearlyOut, RecentSpend, Runway, SpendChange
+from console.dashboard.cards import PACE_DAYS, WalletCard, Failures, ModelShare, NearlyOut, RecentSpend, Runway, SpendChange
 from console.dashboard.chart import Chart, ChartColumn, Series, stacked
 from console.dashboard.spenders import TopMember, top_spenders
 from console.logs import sees_whole_space
@@ -170,20 +170,20 @@ class Dashboard:
         return RecentSpend(today, month, pace)
 
     @cached_property
-    def budget(self) -> Budget:
+    def wallet_card(self) -> WalletCard:
         if self.is_whole_space:
             pool = pool_of(self._space)
             left = pool.total - pool.spent - members_share(self._space).used
-            return Budget(_("Available"), pool.available, pool.total, left)
+            return WalletCard(_("Available"), pool.available, pool.total, left)
         if self._user.is_manager:
             pool = pool_of(self._space)
-            return Budget(_("Available"), pool.available, pool.total, pool.available)
+            return WalletCard(_("Available"), pool.available, pool.total, pool.available)
         wallet = Wallet.objects.get(space=self._space, user=self._user)
-        return Budget(_("Remaining"), wallet.remaining, wallet.total, wallet.remaining)
+        return WalletCard(_("Remaining"), wallet.remaining, wallet.total, wallet.remaining)
 
     @property
     def runway(self) -> Runway:
-        return Runway(self.budget.left_nanos, self.recent.pace_nanos)
+        return Runway(self.wallet_card.left_nanos, self.recent.pace_nanos)
 
     @property
     def requests_per_minute(self) -> str:
