@@ -6,102 +6,31 @@ are summed independently, and assertions compare both, so a statement that does 
 
 from __future__ import annotations
 
-import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta, tzinfo
-from typing import Any, NamedTuple, Self, TypeVar
+from datetime import datetime
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db import connection, transaction
-from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Sum
-from django.utils import timezone
+from django.db.models import Exists, OuterRef, Q, QuerySet, Sum
 
 from accounts.models import ApiKey, User
-from core import origin
 from quotas.models import Transfer, Wallet
 from quotas.pool import pool_of
+from quotas.statement_reader import StatementCharge, StatementMonth, StatementReader, hour_down, snapshot
 from tenants.models import Space
 from usage.figures import first_id
-from usage.models import HourlyUsage, UsageRecord
+from usage.models import HourlyUsage
 
 Kind = Transfer.Kind
 # Sign of each transfer kind in the balance of the pool, and of a member.
 POOL_SIGNS = {Kind.GRANT: 1, Kind.REVOKE: -1, Kind.ALLOCATE: -1, Kind.RECLAIM: 1, Kind.RETURN: 1}
 MEMBER_SIGNS = {Kind.ALLOCATE: 1, Kind.RECLAIM: -1, Kind.RETURN: -1}
-_MONTH = re.compile(r"(?P<year>[0-9]{4})-(?P<month>[0-9]{2})", re.ASCII)
-MIN_YEAR, MAX_YEAR = 1971, 9998
-# Attribute of Django's SQLite connection: IMMEDIATE takes the write lock at BEGIN, DEFERRED at the first write.
-_TRANSACTION_MODE = "transaction_mode"
 # A statement with more transfers than this shows their sums by kind instead of a list.
 MAX_LISTED_TRANSFERS = 100
 MEMBERS_PER_PAGE = 50
 MEMBERS_PER_BATCH = 1000
-
-UsageRow = TypeVar("UsageRow", UsageRecord, HourlyUsage)
-
-
-class StatementMonth(NamedTuple):
-    """A calendar month in the viewer's time zone."""
-
-    year: int
-    month: int
-    zone: tzinfo
-
-    @classmethod
-    def of(cls, text: str) -> Self:
-        """Parse `2026-10` in the active time zone; any other text gives the current month."""
-        zone = timezone.get_current_timezone()
-        now = origin.now().astimezone(zone)
-        match = _MONTH.fullmatch(text)
-        year, month = (int(match["year"]), int(match["month"])) if match else (0, 0)
-        if MIN_YEAR <= year <= MAX_YEAR and 1 <= month <= 12:
-            return cls(year, month, zone)
-        return cls(now.year, now.month, zone)
-
-    @property
-    def first_day(self) -> date:
-        return date(self.year, self.month, 1)
-
-    @property
-    def last_day(self) -> date:
-        return self.next.first_day - timedelta(days=1)
-
-    @property
-    def start(self) -> datetime:
-        return datetime.combine(self.first_day, time(), self.zone).astimezone(UTC)
-
-    @property
-    def end(self) -> datetime:
-        """The exclusive end, in UTC."""
-        return self.next.start
-
-    @property
-    def next(self) -> StatementMonth:
-        return StatementMonth(self.year + self.month // 12, self.month % 12 + 1, self.zone)
-
-    @property
-    def previous(self) -> StatementMonth:
-        return StatementMonth(self.year - (self.month == 1), (self.month - 2) % 12 + 1, self.zone)
-
-    @property
-    def has_ended(self) -> bool:
-        return self.end <= origin.now()
-
-    def __str__(self) -> str:
-        return f"{self.year:04}-{self.month:02}"
-
-
-class StatementCharge(NamedTuple):
-    """The sum of one user's requests by API key and model."""
-
-    user_id: int
-    key_id: UUID
-    model: str
-    requests: int
-    cost_nanos: int
 
 
 @dataclass(frozen=True)
@@ -118,131 +47,6 @@ class Balance:
 
     def moved(self, kind: str) -> int:
         return self.moved_nanos.get(kind, 0)
-
-
-@contextmanager
-def snapshot() -> Iterator[None]:
-    """Read everything inside from one database snapshot, so concurrent charges cannot split a statement.
-
-    PostgreSQL uses a REPEATABLE READ READ ONLY transaction. SQLite uses a DEFERRED one, which takes no write lock, so
-    a long export does not block writers. Inside an outer transaction the isolation level stays as it is.
-    """
-    is_outermost = not connection.in_atomic_block
-    usual = getattr(connection, _TRANSACTION_MODE, None)
-    if usual and is_outermost:
-        setattr(connection, _TRANSACTION_MODE, "DEFERRED")
-    try:
-        with transaction.atomic():
-            if is_outermost and connection.vendor == "postgresql":
-                with connection.cursor() as cursor:
-                    cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            yield
-    finally:
-        if usual:
-            setattr(connection, _TRANSACTION_MODE, usual)
-
-
-# -- Sums of transfers and charges --------------------------------------------------------------------------------
-
-
-def charge_cutoff(space: Space, moment: datetime) -> datetime:
-    """The moment at which charges are cut: `moment`, or the start of its UTC hour when that hour's rows are pruned.
-
-    A month can begin within a UTC hour (UTC+05:30), and only usage records can split an hour.
-    """
-    hour = moment.replace(minute=0, second=0, microsecond=0)
-    rows = UsageRecord.objects.filter(space=space, id__gte=first_id(hour), id__lt=first_id(hour + timedelta(hours=1)))
-    return moment if moment == hour or rows.exists() else hour
-
-
-class StatementReader:
-    """Sums transfers and charges of one space, optionally restricted to `people`."""
-
-    def __init__(self, space: Space, people: list[User] | None = None) -> None:
-        self._space = space
-        self._people = people
-
-    def transfers(self, start: datetime, end: datetime | None = None) -> QuerySet[Transfer]:
-        moves = Transfer.objects.filter(space=self._space, id__gte=first_id(start))
-        moves = moves.filter(id__lt=first_id(end)) if end else moves
-        if self._people is None:
-            return moves
-        return moves.filter(member_number__in=[person.number for person in self._people])
-
-    def moved(self, start: datetime, end: datetime | None = None) -> dict[int | None, Counter[str]]:
-        """Transferred nanos by member number, then kind. Transfers of the pool alone have the number None."""
-        found: dict[int | None, Counter[str]] = defaultdict(Counter)
-        moves = self.transfers(start, end).order_by().values("member_number", "kind").annotate(sum=Sum("amount"))
-        for number, kind, amount in moves.values_list("member_number", "kind", "sum"):
-            found[number][kind] += amount
-        return found
-
-    def moved_by_kind(self, start: datetime, end: datetime | None = None) -> Counter[str]:
-        moves = self.transfers(start, end).order_by().values("kind").annotate(sum=Sum("amount"))
-        return Counter(dict(moves.values_list("kind", "sum")))
-
-    def charges(self, start: datetime, end: datetime) -> list[StatementCharge]:
-        found = self._charges(("user_id", "key_id", "model"), start, end)
-        charges = [StatementCharge(user, key, model, *sums) for (user, key, model), sums in found.items()]
-        return sorted(charges, key=lambda charge: (-charge.cost_nanos, charge.model, charge.key_id))
-
-    def by_model(self, start: datetime, end: datetime) -> list[tuple[str, int, int]]:
-        """(model, requests, cost), the highest cost first."""
-        found = self._charges(("model",), start, end)
-        return sorted(((model, *sums) for (model,), sums in found.items()), key=lambda row: (-row[2], row[0]))
-
-    def spent_by_user(self, start: datetime, end: datetime | None = None) -> Counter[int]:
-        found = self._charges(("user_id",), start, end)
-        return Counter({user_id: cost for (user_id,), (_requests, cost) in found.items()})
-
-    def spent(self, start: datetime, end: datetime | None = None) -> int:
-        return sum(cost for _requests, cost in self._charges(("space_id",), start, end).values())
-
-    def _charges(
-        self, by: tuple[str, ...], start: datetime, end: datetime | None
-    ) -> dict[tuple[Any, ...], tuple[int, int]]:
-        """(requests, cost) by the columns in `by`.
-
-        Full UTC hours are read from HourlyUsage. When `start` or `end` lies within an hour, that part of the hour is
-        read from usage records.
-        """
-        start = charge_cutoff(self._space, start)
-        first = _hour_up(start)
-        hours = self._of_people(HourlyUsage.objects.filter(space=self._space, hour__gte=first))
-        rows = [self._rows(start, first)]
-        if end is not None:
-            end = charge_cutoff(self._space, end)
-            last = _hour_down(end)
-            hours = hours.filter(hour__lt=last)
-            rows.append(self._rows(last, end))
-        sums: dict[tuple[Any, ...], tuple[int, int]] = {}
-        counted = [(hours, Sum("requests")), *((part, Count("id")) for part in rows)]
-        for source, calls in counted:
-            found = source.order_by().values(*by).annotate(calls=calls, charged=Sum("cost"))
-            for *place, requests, cost in found.values_list(*by, "calls", "charged"):
-                had = sums.get(tuple(place), (0, 0))
-                sums[tuple(place)] = (had[0] + requests, had[1] + cost)
-        return sums
-
-    def _rows(self, start: datetime, end: datetime) -> QuerySet[UsageRecord]:
-        if start == end:
-            return UsageRecord.objects.none()
-        rows = UsageRecord.objects.filter(space=self._space, id__gte=first_id(start), id__lt=first_id(end))
-        return self._of_people(rows)
-
-    def _of_people(self, rows: QuerySet[UsageRow]) -> QuerySet[UsageRow]:
-        if self._people is None:
-            return rows
-        return rows.filter(user_id__in=[person.pk for person in self._people])
-
-
-def _hour_down(at: datetime) -> datetime:
-    return at.replace(minute=0, second=0, microsecond=0)
-
-
-def _hour_up(at: datetime) -> datetime:
-    hour = _hour_down(at)
-    return hour if hour == at else hour + timedelta(hours=1)
 
 
 # -- Statement of a member ----------------------------------------------------------------------------------------
@@ -469,7 +273,7 @@ def _people_in(space: Space, month: StatementMonth) -> QuerySet[User]:
     Settling such a hold leaves a charge, a RETURN transfer, or both; an open one is still in `held`.
     """
     moves = Transfer.objects.filter(space=space, member_number=OuterRef("number"), id__gte=first_id(month.start))
-    hours = HourlyUsage.objects.filter(space=space, user_id=OuterRef("pk"), hour__gte=_hour_down(month.start))
+    hours = HourlyUsage.objects.filter(space=space, user_id=OuterRef("pk"), hour__gte=hour_down(month.start))
     there = Q(deleted_at=None) | Q(deleted_at__gte=month.start) | Q(wallet__held__gt=0)
     people = User.everyone.filter(space=space, number__gt=1, created_at__lt=month.end)
     return people.filter(there | Exists(moves) | Exists(hours))

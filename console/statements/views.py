@@ -11,9 +11,9 @@ from accounts.models import User
 from console.export import csv_answer, file_name, wants_bom
 from console.guards import SpaceRequest, member_view, space_view
 from console.statements.sheet import MemberSheet, SpaceSheet, member_csv, space_csv
-from quotas.statement import StatementMonth
 from quotas.statement import member_statement as statement_of
 from quotas.statement import space_statement as statement_of_space
+from quotas.statement_reader import StatementMonth
 from tenants.policies import can_read_statement
 
 MAX_MEMBER_NUMBER = 2**31 - 1

@@ -26,7 +26,8 @@ from core.money import NANOS_PER_USD, format_exact
 from core.origin import acting
 from quotas.charging import Call, expire_holds, hold, log_refusal, settle
 from quotas.reconcile import reconcile
-from quotas.statement import StatementMonth, member_statement, space_statement
+from quotas.statement import member_statement, space_statement
+from quotas.statement_reader import StatementMonth
 from tenants.models import Space
 from tests.factories import charge
 from tests.quotas.books import books

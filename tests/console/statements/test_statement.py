@@ -30,16 +30,8 @@ from quotas.charging import Call, expire_holds, hold, renew, settle
 from quotas.members import delete_member
 from quotas.models import Hold, Transfer
 from quotas.services import grant, revoke, set_remaining
-from quotas.statement import (
-    MAX_LISTED_TRANSFERS,
-    Balance,
-    StatementMonth,
-    charge_cutoff,
-    member_lines,
-    member_statement,
-    snapshot,
-    space_statement,
-)
+from quotas.statement import MAX_LISTED_TRANSFERS, Balance, member_lines, member_statement, space_statement
+from quotas.statement_reader import StatementMonth, charge_cutoff, snapshot
 from tenants.models import Space
 from tests.factories import MemberFactory, SpaceFactory, charge, manager_of
 from usage.models import UsageRecord
