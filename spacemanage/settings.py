@@ -340,7 +340,7 @@ LOGGING = {
     "filters": {"database_away": {"()": "spacemanage.logs.DatabaseAway"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["database_away"]}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
-    # axes logs refused sign-ins as warnings; its other lines are about its own start-up and clean-up. django.request
-    # logs 4xx as warnings, which are the client's errors, and 5xx as errors.
+    # axes' INFO lines add nothing, because accounts.throttle logs every refused sign-in. django.request logs 4xx as
+    # warnings, which are the client's errors, and 5xx as errors.
     "loggers": {"axes": {"level": "WARNING"}, "django.request": {"level": "ERROR"}, "uvicorn": {"level": "ERROR"}},
 }

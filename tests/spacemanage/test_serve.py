@@ -40,6 +40,10 @@ def _answering(url: str, number: int) -> set[int]:
     return found
 
 
+def _is_listening(pid: int) -> bool:
+    return any(connection.status == psutil.CONN_LISTEN for connection in psutil.Process(pid).net_connections())
+
+
 def test_a_worker_that_ignores_sigterm_is_killed_and_logged(capfd: pytest.CaptureFixture[str]) -> None:
     # A fixture would start the server before capfd captures what its processes write.
     with stubborn() as (url, process):
@@ -61,6 +65,8 @@ def test_a_new_worker_that_dies_is_replaced_while_an_old_one_ends() -> None:
         old = _answering(url, 2)
         process.signal(signal.SIGHUP)
         wait_for(lambda: _answering(url, 2).isdisjoint(old))
+        # A new worker may answer before the supervisor has seen that it is ready. Only then does it retire the old one.
+        wait_for(lambda: not any(map(_is_listening, old)))
         killed = max(set(process.workers()) - old)
         os.kill(killed, signal.SIGKILL)
 
