@@ -307,7 +307,7 @@ def test_removing_the_last_factor_removes_the_recovery_codes(member: User, app: 
     give_code(client, app.code())
 
     asked = client.get("/me/two-factor/app/remove/")
-    assert "It is the only one" in asked.content.decode() and second_factor.has_second_factor(member)
+    assert "It is your only second factor" in asked.content.decode() and second_factor.has_second_factor(member)
     assert client.post("/me/two-factor/app/remove/").status_code == 303
 
     assert not Authenticator.objects.exists()
