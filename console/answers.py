@@ -110,7 +110,6 @@ def shown_query(request: SpaceRequest, address: str) -> QueryDict:
 
 
 def _split(address: str) -> SplitResult:
-    """Split a URL from a header. The client can send any text; an invalid URL counts as empty."""
     try:
         return urlsplit(address)
     except ValueError:

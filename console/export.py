@@ -93,7 +93,6 @@ def moment(head: str, value: Callable[[Row], datetime | None]) -> CsvColumn[Row]
 
 
 def iso_of(at: datetime, zone: tzinfo) -> str:
-    """ISO 8601 with its UTC offset."""
     return at.astimezone(zone).isoformat(timespec="milliseconds")
 
 
@@ -103,7 +102,6 @@ def date_cell(at: datetime, zone: tzinfo) -> str:
 
 
 def cell_head_of(head: str, zone: tzinfo) -> str:
-    """The header with the time zone, because the cells of `date_cell` do not have it."""
     return f"{head} ({zone})"
 
 

@@ -36,7 +36,7 @@ class Pill:
 
 
 class Shell:
-    """What the frame shows of the signed-in user. Each part is computed when a template uses it."""
+    """Sidebar and quota pill, computed on first use: an htmx piece does not show them and needs no query."""
 
     def __init__(self, request: HttpRequest) -> None:
         assert isinstance(request.user, User)

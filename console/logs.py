@@ -117,7 +117,6 @@ class Log(ABC, Generic[Row, Filters]):
 
     @property
     def default_period(self) -> Period:
-        """The period of a query string without dates."""
         return Period.latest(DEFAULT_DAYS, today=self.today)
 
     @property
@@ -171,7 +170,6 @@ class Log(ABC, Generic[Row, Filters]):
 
     @property
     def csv_url(self) -> str:
-        """The URL of a CSV export of all matching rows, not just this page."""
         return self._csv_url({})
 
     @property
@@ -219,12 +217,10 @@ class TableLog(Log[Row, Filters]):
 
     @cached_property
     def records(self) -> QuerySet[Row]:
-        """All matching rows, not just this page: the totals and the CSV export are computed from these."""
         return self._matching()
 
     @cached_property
     def people(self) -> frozenset[int]:
-        """The ids of the users whom the `user` filter matches."""
         return frozenset(people_called(self.filters.user, space_id=self.user.space_id))
 
     def _matching(self) -> QuerySet[Row]:

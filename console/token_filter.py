@@ -50,7 +50,6 @@ class RequestLog(TableLog[Row, Filters]):
 
     @cached_property
     def keys(self) -> Keys | None:
-        """The keys that the `token` filter matches; None without such a filter."""
         asked = self.filters.token
         if not asked:
             return None
@@ -63,7 +62,6 @@ class RequestLog(TableLog[Row, Filters]):
 
     @property
     def keys_note(self) -> str:
-        """A note for the page and the CSV file when more than MAX_KEYS_OF_A_NAME keys have the name; else empty."""
         if not self.keys or not self.keys.is_cut:
             return ""
         words = _(
@@ -100,7 +98,6 @@ class RequestLog(TableLog[Row, Filters]):
         return keys if self.is_whole_space else keys.filter(user=self.user)
 
     def _key_labels(self, keys: QuerySet[ApiKey]) -> dict[str, str]:
-        """Return labels by key id, at most one more than a list may have; with the owner if several are visible."""
         labels = {}
         for key in keys.order_by().select_related("user")[: MAX_SUGGESTIONS + 1]:
             owner: list[str] = [key.user.username] if self.is_whole_space else []
@@ -110,7 +107,7 @@ class RequestLog(TableLog[Row, Filters]):
 
 @dataclass(frozen=True)
 class Keys:
-    """What a token filter matches: keys by id or current name, and rows written while a key had that name."""
+    """The match of a token filter: keys by id or current name, and rows written while a key had that name."""
 
     ids: frozenset[UUID]
     owner_ids: frozenset[int]

@@ -232,7 +232,6 @@ def _template(event: AuditEvent) -> Words:
 
 
 def _facts(event: AuditEvent) -> dict[str, str]:
-    """Return the values of the placeholders other than actor and target."""
     field = {"member.quota_set": "remaining", "space.renamed": "name", "member.edited": "username"}.get(
         event.kind, "total"
     )
@@ -255,7 +254,6 @@ def _changes(event: AuditEvent) -> list[ChangedField]:
 
 
 def _readable(name: str, value: Any) -> str:
-    """Format a value of the event for reading; a dash stands for an empty one."""
     if isinstance(value, bool):
         return _("yes") if value else _("no")
     if isinstance(value, list):

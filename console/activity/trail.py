@@ -103,7 +103,6 @@ class Trail(Log[AuditEvent, TrailFilters]):
         return [Choice(name, label, name == self.filters.kind) for name, label in options]
 
     def _queries(self) -> list[QuerySet[AuditEvent]]:
-        """Return the queries whose results are merged into the page."""
         asked, events = self.filters, self._in_period(of_space(self.user))
         if asked.kind:
             events = events.filter(GROUPS[asked.kind][1])

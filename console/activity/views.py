@@ -29,7 +29,6 @@ def own_activity(request: SpaceRequest) -> HttpResponse:
 @require_safe
 @manager_view
 def activity_csv(request: SpaceRequest) -> HttpResponseBase:
-    """Export all events that match the filters of the page."""
     trail = Trail(request.user, request.GET)
     pieces = trail_sheet(trail, has_bom=wants_bom(request))
     return csv_answer(pieces, file_name(request.space, "activity", *trail.filters.period))

@@ -143,7 +143,6 @@ def transfers_visible_to(user: User) -> QuerySet[Transfer]:
 
 
 def seen_by(user: User, transfer: Transfer) -> Move:
-    """Return the transfer from the pool's side for the manager, else from the side of the member's wallet."""
     is_in = transfer.kind in _inward(user)
     after = transfer.pool_available_after if user.is_manager else transfer.member_remaining_after
     assert after is not None

@@ -22,7 +22,16 @@ from django.utils.translation import gettext as _
 from accounts.models import User
 from console.choices import Link
 from console.dashboard.bars import BarUnit
-from console.dashboard.cards import PACE_DAYS, WalletCard, Failures, ModelShare, NearlyOut, RecentSpend, Runway, SpendChange
+from console.dashboard.cards import (
+    PACE_DAYS,
+    Failures,
+    ModelShare,
+    NearlyOut,
+    RecentSpend,
+    Runway,
+    SpendChange,
+    WalletCard,
+)
 from console.dashboard.chart import Chart, ChartColumn, Series, stacked
 from console.dashboard.spenders import TopMember, top_spenders
 from console.logs import sees_whole_space
@@ -102,7 +111,6 @@ class Dashboard:
 
     @property
     def scopes(self) -> list[Link]:
-        """Links to “The space” and “Me”; empty for a normal user, who sees only their own figures."""
         if not sees_whole_space(self._user):
             return []
         labels = {"space": _("The space"), "me": _("Me")}
@@ -114,7 +122,6 @@ class Dashboard:
 
     @property
     def log_url(self) -> str:
-        """The usage log with the rows that these figures sum up."""
         query = {"from": self.period.start.isoformat(), "to": self.period.end.isoformat()}
         if sees_whole_space(self._user) and not self.is_whole_space:
             query["user"] = self._user.username
@@ -201,7 +208,6 @@ class Dashboard:
 
     @cached_property
     def shares(self) -> list[ModelShare]:
-        """Every model used in the period, by descending cost."""
         by_model: dict[str, list[Figures]] = defaultdict(list)
         for _place, model, spent in self._table:
             by_model[model].append(spent)
@@ -222,7 +228,6 @@ class Dashboard:
 
     @cached_property
     def top(self) -> list[TopMember]:
-        """The members who spent most, deleted ones included."""
         rows = top_spenders(self._scope, *self.moments, limit=MAX_TOP_MEMBERS)
         people = User.everyone.filter(space=self._space).in_bulk([user for user, _spent in rows])
         most = max((spent.cost_nanos for _user, spent in rows), default=0)
@@ -250,7 +255,6 @@ class Dashboard:
 
     @cached_property
     def nearly_out(self) -> list[NearlyOut]:
-        """Enabled members with less than LOW_PERCENT of their total remaining, the lowest first."""
         wallets = Wallet.objects.filter(
             space=self._space, kind=Wallet.Kind.MEMBER, is_closed=False, total__gt=0, user__is_active=True
         )
@@ -276,7 +280,6 @@ class Dashboard:
 
     @property
     def _scope(self) -> Scope:
-        """The rows that this user may see and has selected."""
         return Scope(space_id=self._space.pk, user_ids=None if self.is_whole_space else frozenset({self._user.pk}))
 
     @cached_property
@@ -317,7 +320,6 @@ class Dashboard:
 
     @property
     def _minutes(self) -> int:
-        """Minutes of the period that have passed, at least 1."""
         first, after = self.moments
         return max(1, int((min(self._now, after) - first).total_seconds()) // 60)
 
@@ -331,7 +333,6 @@ class Dashboard:
 
     @cached_property
     def _costs_nanos(self) -> dict[int, list[int]]:
-        """The cost of each series by bar index; bars without usage are missing."""
         places = {one.model: one.look - 1 for one in self.shares}
         costs: dict[int, list[int]] = defaultdict(lambda: [0] * len(self._series))
         for place, model, spent in self._table:
@@ -349,7 +350,6 @@ class Dashboard:
         return ChartColumn(label, date_format(at, self.unit.tick), costs, self._zoomed_url(place))
 
     def _zoomed_url(self, place: int) -> str:
-        """The URL that shows this bar alone: a day in hours, a week in days; empty for an hour."""
         if self.unit.name == "hour":
             return ""
         first, after = (cut.astimezone(self.zone) for cut in self._cuts[place : place + 2])

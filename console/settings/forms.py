@@ -33,7 +33,6 @@ def language_choices() -> list[tuple[str, Any]]:
 
 
 def zone_choices() -> list[tuple[str, Any]]:
-    """Return the time zones grouped by region, each with its current UTC offset."""
     now = timezone.now()
     places = sorted(zone_names() - {"UTC"})
     regions: list[tuple[str, Any]] = [

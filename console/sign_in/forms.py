@@ -20,7 +20,7 @@ class SignInForm(AuthenticationForm):
 
 
 class CurrentPasswordForm(forms.Form):
-    """Asks for the present password, under the limits of sign-in."""
+    """Asks for the current password. Wrong ones are throttled like wrong passwords at sign-in."""
 
     # The kind of the audit event when the password is wrong.
     attempt = "self.confirmed"

@@ -24,7 +24,6 @@ class SignInView(LoginView):
     redirect_authenticated_user = True
 
     def form_valid(self, form: SignInForm) -> HttpResponse:  # type: ignore[override]  # our form, not its base
-        """Sign in, or if the user has a second factor, continue with the second step."""
         user = form.get_user()
         assert isinstance(user, User)
         if has_second_factor(user):

@@ -53,7 +53,6 @@ def steps(balance: Balance, labels: dict[str, str]) -> list[Figure]:
 
 
 def shares(whose: str, rows: list[tuple[str, int, int]], nameless: str) -> Table:
-    """Return requests and charges by model or by key; `nameless` stands for an empty name."""
     heads = [_("Requests"), _("Charges")]
     texts = format_alike(*(cost for _name, _requests, cost in rows))
     lines = [
@@ -90,7 +89,6 @@ class SpaceSheet:
 
     @property
     def balance(self) -> Table:
-        """The balances of the pool, of all members, and of both together, side by side."""
         labels = _space_labels()
         sides = [steps(side, labels) for side in (self.statement.pool, self.statement.members, self.statement.combined)]
         heads = [_("Pool"), _("Members"), _("Whole space")]
@@ -98,7 +96,6 @@ class SpaceSheet:
 
     @property
     def pool(self) -> Table:
-        """Total - allocated - own use = left in the pool, at the start and the end of the month."""
         labels = [_("Total"), _("Allocated"), _("Own use so far"), _("Left in the pool")]
         at = [self.statement.opening, self.statement.closing]
         sums = [format_alike(one.total_nanos, one.allocated_nanos, one.own_nanos, one.left_nanos) for one in at]
@@ -124,7 +121,6 @@ class SpaceSheet:
 
 
 def _beside(heads: list[str], figures: tuple[Figure, ...]) -> TableLine:
-    """Return one line with the same step of several balances."""
     cells = [(head, figure.text) for head, figure in zip(heads, figures, strict=True)]
     return TableLine(figures[0].label, cells, figures[0].is_result)
 

@@ -22,7 +22,6 @@ MAX_MEMBER_NUMBER = 2**31 - 1
 @require_safe
 @space_view
 def own_statement(request: SpaceRequest) -> HttpResponse:
-    """The statement of the signed-in member; the manager gets that of the space."""
     if not request.user.is_manager:
         return _member_page(request, request.user, "/me/statement")
     month = _month(request)

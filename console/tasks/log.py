@@ -73,7 +73,6 @@ class TaskRow:
 
     @property
     def duration(self) -> timedelta:
-        """Time from submission to the end, or until now while the task runs."""
         return max((self.task.finished_at or self.now) - self.task.submitted_at, timedelta())
 
     @property
@@ -86,7 +85,6 @@ class TaskRow:
 
     @property
     def failure(self) -> str:
-        """The reason of the failure in words, or empty."""
         if not self.task.code:
             return ""
         words = {
@@ -166,7 +164,6 @@ class TaskLog(RequestLog[Task, TaskFilters]):
         return sorted(set(tasks.values_list("model", "platform")[:MAX_TASKS_FOR_CHOICES]))[:MAX_SUGGESTIONS]
 
     def _rows(self, tasks: list[Task]) -> list[TaskRow]:
-        """Add holds and receipts with two queries, whatever the number of tasks."""
         held = self._held([task.pk for task in tasks if not task.is_finished])
         receipts = self._receipts([task.pk for task in tasks if task.is_finished])
         now = origin.now()

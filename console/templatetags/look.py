@@ -66,7 +66,6 @@ def initials(username: str) -> str:
 
 
 def tint(user: User) -> int:
-    """Return the number of an avatar colour, always the same for the same person."""
     return 1 + (user.number or crc32(user.username.encode())) % TINTS
 
 

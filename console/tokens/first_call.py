@@ -28,12 +28,10 @@ def first_call(key: ApiKey, *, text: str, base_url: str) -> str:
 
 
 def models_on_offer() -> QuerySet[Model]:
-    """Return the models that an unrestricted key may use now, by name."""
     return Model.objects.on_offer(timezone.now()).order_by("name")
 
 
 def _first_model(key: ApiKey) -> str:
-    """Return the first model on offer for the key, else the first of its own list, else a placeholder."""
     offered = models_on_offer()
     if key.models_allowed:
         offered = offered.filter(name__in=key.models_allowed)

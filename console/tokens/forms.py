@@ -161,7 +161,6 @@ class TokenForm(forms.Form):
 
     @property
     def models_help(self) -> str:
-        """The help text of the models field, with the names of some models on offer."""
         parts = [gettext("With commas or line breaks between them. Leave blank for all.")]
         names = list(models_on_offer().values_list("name", flat=True)[: MAX_MODELS_IN_HELP + 1])
         if names:
@@ -225,7 +224,6 @@ def _first_moment(said: str) -> datetime | None:
 
 
 def _a_month_after(moment: datetime) -> datetime:
-    """Return the same day of the next month, or that month's last day."""
     year, month = divmod(moment.year * 12 + moment.month, 12)
     month += 1
     return moment.replace(year=year, month=month, day=min(moment.day, monthrange(year, month)[1]))

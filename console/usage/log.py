@@ -53,7 +53,6 @@ class UsageLog(RequestLog[UsageRecord, UsageFilters]):
         return visible_to(self.user)
 
     def _of_request(self, text: str) -> QuerySet[UsageRecord]:
-        """Also accepts the id of a usage record."""
         identifier = uuid_of(text)
         named = Q(request_id=identifier) | Q(pk=identifier)
         return self._visible().filter(named) if identifier else UsageRecord.objects.none()
@@ -93,7 +92,6 @@ class UsageLog(RequestLog[UsageRecord, UsageFilters]):
 
     @property
     def cut_note(self) -> str:
-        """A note for the page and the CSV file when `cut_at` is set; else empty."""
         if self.cut_at is None:
             return ""
         moment = date_format(self.cut_at.astimezone(self.zone), "DATETIME_FORMAT")
@@ -136,7 +134,6 @@ class UsageLog(RequestLog[UsageRecord, UsageFilters]):
 
     @property
     def _scope(self) -> Scope:
-        """The scope of all filters except the token filter."""
         asked = self.filters
         assert self.user.space_id is not None
         return Scope(space_id=self.user.space_id, user_ids=self._among(None), model=asked.model, kind=asked.type)

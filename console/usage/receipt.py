@@ -56,7 +56,6 @@ class Receipt:
 
     @property
     def before_usd(self) -> str:
-        """The available balance as it would be without this request."""
         return format_parts((self.record.available_after + self.record.cost) * PARTS_PER_NANO)
 
     @property
@@ -126,7 +125,6 @@ def _how(term: Term) -> str:
 
 
 def _reason(record: UsageRecord, other: int) -> str:
-    """Return why the charge differs from prices × tokens."""
     if record.code == SWEPT:
         return _("Delivered before the request was cut off")
     if other < 0:

@@ -130,7 +130,6 @@ class Listing:
         return self.url(q="", status="", role="", page=1)
 
     def url(self, **changes: Any) -> str:
-        """Return the URL of this state with some parameters changed, without defaults."""
         state = {name: getattr(self, name) for name in ("q", "status", "role", "sort", "size")} | changes
         query = {name: value for name, value in state.items() if value != _DEFAULTS[name]}
         return f"{USERS_URL}?{urlencode(query)}" if query else USERS_URL
@@ -164,7 +163,6 @@ def members_of(space: Space) -> QuerySet[User]:
 
 
 def _one_of(allowed: Collection[str], asked: str | None, *, usual: str = "") -> str:
-    """Return the value if it is among the choices, else the default."""
     return asked if asked is not None and asked in allowed else usual
 
 

@@ -198,7 +198,6 @@ def user_delete(request: SpaceRequest, member: User) -> HttpResponse:
 @get_or_post
 @member_view(can_reset_second_factor)
 def user_second_factor_reset(request: SpaceRequest, member: User) -> HttpResponse:
-    """Remove the second factor of a member who lost it; the password alone signs in again."""
     if request.method == "POST":
         try:
             was_on = reset_second_factor(target=member, actor=request.user)
@@ -278,7 +277,6 @@ def _with_wallet(request: SpaceRequest, member: User) -> User:
 
 
 def _preview_of(form: EditUserForm | PreviewForm, pool: Wallet, member: User) -> Preview:
-    """Preview the typed amount; if it cannot be parsed, show the current figures and the error."""
     try:
         remaining, error = parse_usd(str(form["remaining"].value() or "")), ""
     except AmountError:
