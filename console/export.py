@@ -31,7 +31,7 @@ BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
 # Every chunk of a streaming response has a fixed cost, whatever its size, so chunks are large.
 PIECE_CHARS = 1 << 16
 BATCH_ROWS = 2000
-# A download occupies one of the eight threads that answer pages until the client has received it, so their number
+# A download occupies one of the PAGE_THREADS of spacemanage.asgi until the client has received it, so their number
 # is bounded and the other threads stay free for pages.
 MAX_CONCURRENT_EXPORTS = 3
 # CSV injection: a spreadsheet program evaluates a cell that starts with one of these characters as a formula, or

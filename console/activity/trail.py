@@ -77,8 +77,8 @@ class TrailFilters(LogFilters):
 class Trail(Log[AuditEvent, TrailFilters]):
     """The audit trail of a space, for the manager and admins.
 
-    A person may be the actor or the target. These are two queries, because each has an index of its own and one query
-    with OR would use neither; the results are merged in Python.
+    A person may be the actor or the target. These are two queries, because each has an index of its own; the results
+    are merged in Python.
     """
 
     address = "/space/audit/"

@@ -56,7 +56,7 @@ class ModelShare(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The model's name; empty in the usage log when a request was refused before its body was parsed."""
+        """The model's name; empty in the usage log when a request was refused before its model was known."""
         return self.model or _("Unknown model")
 
 

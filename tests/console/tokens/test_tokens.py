@@ -132,7 +132,7 @@ def test_all_three_roles_find_it_in_the_sidebar(
 
 
 def test_pages_hold_twenty_newest_first_at_the_same_queries(signed_in: Client, member: User) -> None:
-    signed_in.get("/console/tokens/")  # the first request of a session writes to it
+    signed_in.get("/console/tokens/")  # the first request of a session writes its UserSession row
     asked = []
     for more in (1, 1, 21):
         for _ in range(more):

@@ -122,7 +122,7 @@ def test_pages_read_from_either_end_make_up_the_whole_list_in_order(signed_in: C
 
 
 def test_the_number_of_queries_does_not_depend_on_the_number_of_rows(signed_in: Client, space: Space) -> None:
-    signed_in.get("/space/users/")  # the first request of a session writes to it
+    signed_in.get("/space/users/")  # the first request of a session writes its UserSession row
     asked = []
     for more in (1, 2, 47):
         for _ in range(more):
