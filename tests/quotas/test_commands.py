@@ -5,15 +5,11 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connection
 
-from accounts.models import ApiKey, User
-from core.ids import moment_of
+from accounts.models import User
 from core.money import NANOS_PER_USD
 from quotas.models import Transfer, Wallet
 from tenants.models import Space
-from usage.models import Task, UsageRecord
-from usage.partitions import DEFAULT_PARTITION, make_ahead
 
 pytestmark = pytest.mark.django_db
 
@@ -91,52 +87,6 @@ def test_a_wrong_grant_says_why(space: Space, args: list[str], text: str) -> Non
         run("grant", *args, "--reason=x")
 
     assert Wallet.objects.get(space=space).total == 500 * USD
-
-
-def test_the_demo_is_made_once_and_its_books_balance() -> None:
-    first = run("demo")
-    people, keys = list(User.everyone.order_by("pk").values()), list(ApiKey.with_deleted.order_by("pk").values())
-    second = run("demo")
-
-    assert first == second and "mira.okafor" in first and "halcyon-demo" in first
-    assert list(User.everyone.order_by("pk").values()) == people
-    assert list(ApiKey.with_deleted.order_by("pk").values()) == keys
-    pool = Wallet.objects.get(kind="pool")
-    assert (pool.total, pool.allocated, pool.spent, pool.available) == (
-        500 * USD,
-        336_400_000_000,
-        42_180_000_000,
-        121_420_000_000,
-    )
-    assert run("reconcile").startswith("The books balance")
-
-
-@pytest.mark.postgresql("SQLite keeps one table")
-def test_the_demo_writes_no_row_into_the_default_partition() -> None:
-    run("demo")
-
-    assert make_ahead() == []
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT count(*) FROM {DEFAULT_PARTITION}")
-        assert cursor.fetchone() == (0,) and UsageRecord.objects.exists()
-
-
-def test_in_the_demo_every_request_names_a_key_of_its_user() -> None:
-    run("demo")
-
-    keys = ApiKey.with_deleted.values_list("user_id", "pk", "name")
-    used = UsageRecord.objects.values_list("user_id", "key_id", "key_name").distinct()
-    assert used.count() > 12 and set(used) <= set(keys)
-    assert {key.status for key in ApiKey.objects.all()} >= {"enabled", "disabled", "expired"}
-
-
-def test_the_demo_has_tasks_in_every_state() -> None:
-    run("demo")
-
-    tasks = Task.objects.all()
-    assert {task.status for task in tasks} == set(Task.Status.values)
-    assert all(moment_of(task.pk) == task.submitted_at for task in tasks)
-    assert sum(task.cost or 0 for task in tasks) == 3_900_000_000
 
 
 def test_the_demo_never_touches_data_that_is_there(space: Space) -> None:
