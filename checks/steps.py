@@ -15,7 +15,9 @@ from tests import postgres
 from tests.chromium import find_chromium
 
 ROOT = Path(__file__).resolve().parent.parent
-IN_PARALLEL = ["-n", "logical", "--maxprocesses", "4"]
+# Two workers a core, because many tests wait for a server or a browser. `worksteal` keeps a module's tests on one
+# worker, so that its servers start once, and lets idle workers take over the rest.
+IN_PARALLEL = ["-n", str(min(2 * (os.cpu_count() or 1), 4)), "--dist", "worksteal"]
 NO_TESTS_COLLECTED = 5  # pytest's exit code
 
 

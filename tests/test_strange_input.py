@@ -125,6 +125,7 @@ def test_no_query_string_is_answered_5xx(signed_in: Client, data: Any) -> None:
 @pytest.mark.django_db
 @pytest.mark.parametrize("content_type", ["application/json", "multipart/form-data", "text/plain", "x/\0", ""])
 @pytest.mark.parametrize("path", sorted(FORMS))
+@pytest.mark.any_database
 def test_a_body_of_another_content_type_is_refused_and_changes_nothing(
     signed_in: Client, space: Space, member: User, path: str, content_type: str
 ) -> None:
@@ -147,5 +148,6 @@ def test_a_body_above_the_size_limit_is_answered_400(signed_in: Client, member: 
 @pytest.mark.django_db
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "TRACE", "FOO"])
 @pytest.mark.parametrize("path", sorted({*FORMS, *QUERIES} - {"/login/"}))
+@pytest.mark.any_database
 def test_other_methods_are_405(signed_in: Client, path: str, method: str) -> None:
     assert signed_in.generic(method, path).status_code == 405

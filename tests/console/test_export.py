@@ -290,6 +290,7 @@ TAKEN_FOR_MORE += ["10月1日", "１２", "TRUE", "false", "#N/A", "#REF!", "123
 
 
 @pytest.mark.parametrize("name", TAKEN_FOR_MORE)
+@pytest.mark.any_database
 def test_a_name_is_not_converted_to_a_number_date_or_boolean(name: str) -> None:
     assert text_cell(name) == f"'{name}"
 
@@ -298,6 +299,7 @@ def test_a_name_is_not_converted_to_a_number_date_or_boolean(name: str) -> None:
     "name",
     ["gpt-4o", "4o-mini", "May", "marcus", "a1", "密钥 1", "#1 key", "–", "", "01a21cb8-b23e-7fb6-8c91-5ab90ed7f495"],
 )
+@pytest.mark.any_database
 def test_a_name_that_cannot_be_converted_gets_no_apostrophe(name: str) -> None:
     assert text_cell(name) == name
 
@@ -420,6 +422,7 @@ def test_invalid_parameters_are_answered(client: Client, manager: User, member: 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("method", ["head", "post", "delete"])
+@pytest.mark.any_database
 def test_an_export_answers_get_only(client: Client, manager: User, path: str, method: str) -> None:
     client.force_login(manager, backend="accounts.backends.LivingUserBackend")
 

@@ -52,6 +52,7 @@ def test_an_operator_creates_a_space_with_its_manager_and_first_grant(signed_in:
     [("name", ""), ("name", "x" * 81), ("name", "HALCYON labs"), ("manager_username", "MIRA"), ("grant", "1e5")]
     + [("manager_username", "a b"), ("manager_password", "short"), ("grant", "-5"), ("grant", "1000000001")],
 )
+@pytest.mark.any_database
 def test_an_invalid_form_creates_nothing(signed_in: Client, space: Space, field: str, value: str) -> None:
     response = signed_in.post("/admin/tenants/space/add/", NEW | {field: value})
 

@@ -127,6 +127,7 @@ def test_a_base_url_with_scheme_and_host_is_accepted(url: str) -> None:
     + ["https://exa mple.com", "https://example.com/\r\nHost: x", "https://example.com/\t", "https://example.com:0"]
     + ["https://example.com:99999", "https://example.com:x", "http://[::1", "https://bücher.example", "https:\\\\a.b"],
 )
+@pytest.mark.any_database
 def test_an_invalid_base_url_is_refused(url: str) -> None:
     with pytest.raises(ValidationError):
         validate_base_url(url)
@@ -220,6 +221,7 @@ def test_set_price_without_a_price_changes_only_the_limits(model: Model) -> None
         (["--input=1", f"--model={'x' * 101}"], "--model: "),
     ],
 )
+@pytest.mark.any_database
 def test_set_price_names_the_invalid_option_and_writes_nothing(args: list[str], text: str) -> None:
     with pytest.raises(CommandError, match=text):
         run("set_price", "--model=gpt-4o", *args)
@@ -290,6 +292,7 @@ def test_add_upstream_again_changes_only_the_given_options(monkeypatch: Any, ups
         ([*EAST, "--credential-stdin"], "sk a\n", "--credential-stdin: Use only visible"),
     ],
 )
+@pytest.mark.any_database
 def test_add_upstream_names_the_invalid_option_and_writes_nothing(
     monkeypatch: Any, args: list[str], stdin: str, text: str
 ) -> None:

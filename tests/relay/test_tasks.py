@@ -644,6 +644,7 @@ def test_a_report_maps_the_upstreams_status(word: str, status: str) -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"<html>", b"[]", b"7", b"{}", b'{"status": 1}', b"[" * 100_000, b'{"status": "x"', b"\xff"]
 )
+@pytest.mark.any_database
 def test_a_body_that_is_not_a_task_is_no_report(body: bytes) -> None:
     assert read_report(body) is None
 
@@ -718,6 +719,7 @@ def test_a_multipart_form_passes_unchanged() -> None:
         (b'{"model": "m", "seconds": 4.0}', "", "seconds"),
     ],
 )
+@pytest.mark.any_database
 def test_a_body_with_an_ambiguous_or_invalid_price_is_refused(raw: bytes, content_type: str, param: str | None) -> None:
     with pytest.raises(ApiError) as refused:
         read_video_request(raw, content_type)

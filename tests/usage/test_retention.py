@@ -214,6 +214,7 @@ def test_keeping_less_than_31_days_is_refused(history: Space, keep: str) -> None
 
 
 @pytest.mark.parametrize("keep", ["", "-400d", "forever", "400 d", "4e2", "99999d", "٤٠٠d"])
+@pytest.mark.any_database
 def test_a_value_that_is_not_a_number_of_days_is_refused(db: None, keep: str) -> None:
     with pytest.raises(CommandError, match="--keep: a number of days"):
         prune(f"--keep={keep}")

@@ -75,6 +75,7 @@ def test_without_a_model_on_offer_the_command_has_a_placeholder(member: User) ->
 
 
 @pytest.mark.parametrize("name", ["it's", 'a"b', "$(id)", "`id`", "a\\b", "!x", "模型"])
+@pytest.mark.any_database
 def test_a_shell_reads_any_name_as_it_is(member: User, name: str) -> None:
     assert model_of(asked(member, name)) == name
 

@@ -321,6 +321,7 @@ BAD = [
 
 @pytest.mark.parametrize(("field", "value", "text"), BAD)
 @pytest.mark.parametrize("headers", [{}, HTMX])
+@pytest.mark.any_database
 def test_invalid_input_is_reported_beside_its_field_and_creates_no_key(
     signed_in: Client, field: str, value: str, text: str, headers: dict[str, str]
 ) -> None:
@@ -335,6 +336,7 @@ def test_invalid_input_is_reported_beside_its_field_and_creates_no_key(
 
 
 @pytest.mark.parametrize(("field", "value", "text"), [row for row in BAD if len(row[1]) < 1000])
+@pytest.mark.any_database
 def test_an_edit_validates_like_add(signed_in: Client, key: ApiKey, field: str, value: str, text: str) -> None:
     before = terms(key)
 

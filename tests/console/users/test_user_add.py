@@ -105,6 +105,7 @@ def test_a_refused_user_takes_no_number(signed_in: Client, space: Space, member:
         ("password", "nul\0lllllll", "Null characters are not allowed."),
     ],
 )
+@pytest.mark.any_database
 def test_bad_input_is_told_beside_its_field_and_changes_nothing(
     signed_in: Client, member: User, field: str, value: str, text: str
 ) -> None:

@@ -98,6 +98,7 @@ def test_an_amount_is_kept_to_the_nano_dollar_or_refused(
     ]
     + ["1000000001", "0x10", "1_000", "+5", "1.2.3", "."],
 )
+@pytest.mark.any_database
 def test_a_strange_amount_is_refused_beside_its_field(signed_in: Client, member: User, typed: str) -> None:
     before = balances(member), Transfer.objects.count()
 

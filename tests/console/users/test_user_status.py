@@ -66,6 +66,7 @@ def test_a_repeat_changes_and_records_nothing(signed_in: Client, member: User) -
 
 
 @pytest.mark.parametrize("enabled", ["", "1", "on", "False", "\0", "x" * 100_000])
+@pytest.mark.any_database
 def test_anything_but_true_and_false_is_422(signed_in: Client, member: User, enabled: str) -> None:
     response = set_status(signed_in, member, enabled)
 
