@@ -22,7 +22,6 @@ ENDING_TIMEOUT_S = 15.0
 
 
 def wait_until(is_so: Callable[[], bool], *, timeout_s: float) -> bool:
-    """Poll the condition ten times a second, and return whether it became true in time."""
     deadline = time.monotonic() + timeout_s
     while not is_so():
         if time.monotonic() > deadline:
@@ -55,7 +54,6 @@ class DrillProcess:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Start the program, and return when it answers."""
         with self.log.open("ab") as log:
             self._started = subprocess.Popen(
                 self._command, cwd=ROOT, env=self._variables, stdout=log, stderr=log, start_new_session=True
@@ -66,7 +64,6 @@ class DrillProcess:
             )
 
     def kill(self) -> None:
-        """Send SIGKILL to the program and all its child processes."""
         if self._started is not None:
             # The whole process group is killed, because a server's workers would outlive their supervisor.
             with suppress(ProcessLookupError):
@@ -75,7 +72,6 @@ class DrillProcess:
             self._started = None
 
     def close(self) -> None:
-        """Terminate the program, then kill whatever is left."""
         if self._started is not None:
             self._started.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -84,8 +80,6 @@ class DrillProcess:
 
 
 class RelayServer(DrillProcess):
-    """The product's server: a supervisor and its workers."""
-
     def __init__(self, home: Path, *, workers: int = 1) -> None:
         port = free_port()
         arguments = ["-m", "spacemanage.serve", "--port", str(port), "--workers", str(workers)]
@@ -93,13 +87,12 @@ class RelayServer(DrillProcess):
         super().__init__(arguments, variables, port=port, probe="/healthz", log=home / f"relay-{port}.log")
 
     def workers(self) -> list[int]:
-        """The pids of the workers, without multiprocessing's resource tracker."""
         assert self._started is not None
-        children = psutil.DrillProcess(self._started.pid).children()
+        children = psutil.Process(self._started.pid).children()
+        # Multiprocessing's resource tracker is a child as well.
         return [child.pid for child in children if "spawn_main" in " ".join(child.cmdline())]
 
     def kill_worker(self) -> None:
-        """Send SIGKILL to the first worker, if there is one; the supervisor replaces it."""
         for victim in self.workers()[:1]:
             os.kill(victim, signal.SIGKILL)
 
