@@ -57,8 +57,6 @@ class ChargingSample:
 
 @dataclass(frozen=True)
 class Crowd:
-    """A space whose members pay, and their parsed keys."""
-
     space_id: int
     keys: list[Presented]
 
@@ -92,7 +90,6 @@ def read_options() -> argparse.Namespace:
 
 @contextmanager
 def own(name: str, server: Database, *, template: str = "template1") -> Iterator[Database]:
-    """Create a database for this run, and make Django use it until the end."""
     made, drop = replace(server, url=server.url_of(name)), f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode()
     with psycopg.connect(server.url, autocommit=True) as connection:
         connection.execute(drop)
@@ -105,7 +102,6 @@ def own(name: str, server: Database, *, template: str = "template1") -> Iterator
 
 
 def use(database: Database) -> None:
-    """Point Django's connection to this database."""
     from django.db import connection
 
     connection.close()
@@ -113,7 +109,6 @@ def use(database: Database) -> None:
 
 
 def prepare(wallets: int) -> Crowd:
-    """Create members with money, and the functions for pgbench, which finds the members' keys by number."""
     from django.db import connection
 
     from accounts.keys import parse_key
@@ -133,7 +128,6 @@ def prepare(wallets: int) -> Crowd:
 
 
 def compare(wallets: int, crowd: Crowd, database: Database, options: argparse.Namespace) -> str:
-    """Find the number of clients with which pgbench is fastest, then run both alternately."""
     sweep = {clients: pgbench(clients, wallets, database, SWEEP_S).per_s for clients in options.clients}
     best = max(sweep, key=lambda clients: sweep[clients])
     samples = alternate(
@@ -258,7 +252,6 @@ def search(pattern: str, text: str) -> str:
 
 
 def table(title: str, samples: dict[str, list[ChargingSample]], options: argparse.Namespace) -> str:
-    """Format a Markdown table that compares the first row with each of the others."""
     medians = {name: median(sample.per_s for sample in found) for name, found in samples.items()}
     first = next(iter(samples))
     lines = [

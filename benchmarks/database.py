@@ -41,15 +41,12 @@ class Size:
 
 @dataclass(frozen=True)
 class Database:
-    """A running server with the product's tables."""
-
     url: str
     version: str
     pid: int
     programs: Path
 
     def url_of(self, name: str) -> str:
-        """Return the URL of another database on this server."""
         return self.url.rpartition("/")[0] + f"/{name}"
 
 
@@ -90,8 +87,8 @@ def fill(size: Size, server: Database) -> str:
 
 
 def manage(*command: str, url: str) -> None:
-    """Run a management command on another database, in a new process. Its output goes to stderr to show progress."""
     program, env = [sys.executable, "manage.py", *command], os.environ | {"DATABASE_URL": url}
+    # Its output goes to stderr to show progress; stdout is for the report.
     subprocess.run(program, check=True, cwd=ROOT, env=env, input=PASSWORD, text=True, stdout=sys.stderr)
 
 
@@ -108,9 +105,9 @@ def _set_up() -> str:
 
 
 def _pid_of_server() -> int:
-    """The postmaster, which is the parent of this connection's backend process."""
     from django.db import connection
 
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
+        # The postmaster is the parent of this connection's backend process.
         return int(psutil.Process(int(cursor.fetchone()[0])).ppid())

@@ -57,7 +57,6 @@ class Load:
         }
 
     async def _keep_asking(self, number: int) -> None:
-        """Send requests on one connection until it closes, then open the next."""
         loop = asyncio.get_running_loop()
         request = self.requests[number % len(self.requests)]
         # Staggered starts, because streams of the same length that begin together would stay synchronised.
@@ -121,7 +120,7 @@ class LoadClient(asyncio.Protocol):
         self.is_asking = False
         self.load.note(self.begun, self.first, self.parser.get_status_code(), b"".join(self.body))
         if time.perf_counter() < self.load.ends_at and self.parser.should_keep_alive():
-            # Scheduled, because the parser is still processing this response.
+            # Send the next request from the event loop, because the parser is still processing this response.
             asyncio.get_running_loop().call_soon(self._ask_unless_closed)
         else:
             self.transport.close()

@@ -52,21 +52,19 @@ WHERE name = %s AND username = %s ORDER BY accounts_apikey.id LIMIT 1
 
 @dataclass(frozen=True)
 class Page:
-    """A page to request. Its path is a function, because names and ids differ between the spaces."""
-
     name: str
     role: str
+    # A function, because names and ids differ between the spaces.
     path: Callable[[ServedSpace], str]
     most_ms: float | None = None
 
 
 @dataclass(frozen=True)
 class ServedSpace:
-    """A space that is being served, with signed-in sessions by role, and names and ids that paths need."""
-
     size: Size
     base: str
     pid: int
+    # Role → signed-in session.
     sessions: dict[str, requests.Session]
     username: str
     token: str
@@ -76,7 +74,6 @@ class ServedSpace:
 
     @property
     def last_days(self) -> dict[str, str]:
-        """The last 30 days as query parameters."""
         today = datetime.now(UTC).date()
         return _period(today - timedelta(days=29), today)
 

@@ -66,7 +66,6 @@ def install(name: str) -> None:
 
 
 def _install_python(name: str, packages: list[str]) -> None:
-    """Install with uv if our environment has it, otherwise with pip."""
     folder = PEERS / name
     python = folder / "bin" / "python"
     uv = Path(sys.executable).with_name("uv")
@@ -104,7 +103,6 @@ def node(program: str) -> Path:
 
 
 def installed(name: str, program: str) -> Path:
-    """Return the path of a peer's program. Raise MissingError if the peer is not installed."""
     path = PEERS / name / program
     if not path.exists():
         raise MissingError(f"{name} is not installed: python -m benchmarks.peers {name}")
@@ -112,7 +110,6 @@ def installed(name: str, program: str) -> Path:
 
 
 def python_of_tools() -> Path:
-    """Return the Python with uvloop and httptools that runs benchmarks.load and .upstream; install it if missing."""
     path = PEERS / "tools" / "bin" / "python"
     if not path.exists():
         install("tools")
@@ -124,7 +121,6 @@ def python_of_tools() -> Path:
 
 @contextmanager
 def fake_upstream() -> Iterator[Gateway]:
-    """Run benchmarks.upstream, to which all gateways forward."""
     port = free_port()
     with running("upstream", python_of_tools(), "-m", "benchmarks.upstream", "--port", str(port)) as pid:
         base = f"http://127.0.0.1:{port}/v1"
@@ -163,12 +159,10 @@ def litellm_environment(key: str) -> dict[str, str | None]:
 
 
 def portkey(upstream: str) -> AbstractContextManager[Gateway]:
-    """Portkey's gateway on the wheel's recent Node.js. It only forwards and enforces no budget."""
     return _portkey(upstream, node("node"))
 
 
 def portkey_here(upstream: str) -> AbstractContextManager[Gateway]:
-    """Portkey's gateway on the Node.js that is installed on this machine."""
     elsewhere = [folder for folder in os.get_exec_path() if not folder.startswith(str(PEERS))]
     found = shutil.which("node", path=os.pathsep.join(elsewhere))
     if found is None:
@@ -193,7 +187,6 @@ def _portkey(upstream: str, program: Path) -> Iterator[Gateway]:
 
 @contextmanager
 def hardcap(upstream: str, *, tenants: int = 64) -> Iterator[Gateway]:
-    """hardcap with its budgets in Redis, in memory only, and as many tenants as ours has members."""
     program = installed("hardcap", "bin/hardcap")
     server = shutil.which("redis-server")
     if server is None:
@@ -236,8 +229,8 @@ RUNNERS: dict[str, Runner] = {
 
 
 def config(name: str, content: dict[str, object]) -> Path:
-    """Write the content to a YAML file, as JSON, which is valid YAML."""
     path = PEERS / f"{name}.yaml"
+    # JSON is valid YAML.
     path.write_text(json.dumps(content, indent=1))
     return path
 

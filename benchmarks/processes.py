@@ -43,7 +43,6 @@ def running(name: str, *command: str | Path, env: Mapping[str, str | None] | Non
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Terminate the process, then kill whatever is left of its process group."""
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(STOP_TIMEOUT_S)
@@ -64,7 +63,6 @@ def wait_for(what: str, ask: Callable[[], bool], *, seconds: float = 180.0) -> N
 
 
 def wait_until_answering(name: str, url: str) -> None:
-    """Wait until the URL returns any response."""
     wait_for(name, lambda: bool(requests.get(url, timeout=5).status_code))
 
 

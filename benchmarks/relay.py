@@ -39,12 +39,12 @@ class Measure:
     is_stream: bool = False
     is_alone: bool = False
     is_paced: bool = False
-    # The result is multiplied by it: a stream counts as CHUNKS chunks.
+    # Chunks a request: multiplies requests a second into chunks a second.
     times: int = 1
 
     @property
     def is_rate(self) -> bool:
-        """Rates are compared by their ratio, times by what they add to the upstream's own time."""
+        # Rates are compared by their ratio, times by what they add to the upstream's own time.
         return self.key == ("per_s",)
 
 
@@ -103,7 +103,6 @@ def read_options() -> argparse.Namespace:
 
 
 def start(options: argparse.Namespace, stack: ExitStack, upstream: Gateway) -> list[Gateway]:
-    """Start the upstream and all gateways that are installed, ours first."""
     base = upstream.url.removesuffix("/chat/completions")
     found = [upstream]
     if "ours" in options.gateways:
@@ -197,7 +196,6 @@ def table(measure: Measure, samples: dict[str, list[GatewaySample]], options: ar
 
 
 def figures_of(found: list[GatewaySample]) -> list[float]:
-    """The figures of the runs that had any response; [nan] if none had."""
     return [sample.figure for sample in found if not isnan(sample.figure)] or [nan]
 
 

@@ -33,8 +33,6 @@ class LeftOutError(Exception):
 
 @dataclass(frozen=True)
 class ApiEndpoint:
-    """A base URL and the key to use there."""
-
     base_url: str
     key: str
 
@@ -74,7 +72,7 @@ def main() -> int:
 
 
 def people() -> dict[str, str]:
-    """Create members, and return a key for each case, named like the script's environment variables."""
+    """Return a key for each case, by the name of the environment variable in which openai_sdk.mjs expects it."""
     from benchmarks.seed import space_of
     from quotas.members import set_enabled
     from quotas.services import set_remaining
@@ -87,7 +85,6 @@ def people() -> dict[str, str]:
 
 
 def limited_key(owner: Any) -> str:
-    """A key with a limit of one nano-dollar."""
     from accounts.keys import KeyTerms, create_key
 
     return create_key(owner=owner, terms=KeyTerms(name="limited", limit_nanos=1))[1]
@@ -105,7 +102,6 @@ def demo_upstream() -> Iterator[ApiEndpoint]:
 
 @contextmanager
 def litellm_mock(us: ApiEndpoint) -> Iterator[ApiEndpoint]:
-    """LiteLLM's proxy with two mock models, and one that it forwards to the relay."""
     port, key = free_port(), f"sk-{secrets.token_hex(16)}"
     forwarded = {"model": f"openai/{SDK_MODEL}", "api_base": us.base_url, "api_key": us.key}
     models = {
@@ -134,7 +130,7 @@ def sell(demo: ApiEndpoint, litellm: ApiEndpoint) -> None:
 
 
 def openai_sdk(us: ApiEndpoint, keys: dict[str, str]) -> list[str]:
-    """Run openai_sdk.mjs, which prints one JSON outcome per line, and return the names of failed checks."""
+    """Return the names of failed checks. The script prints one JSON outcome per line."""
     folder = peers.installed("openai", "node_modules/openai").parent.parent
     env = {**os.environ, **keys, "BASE_URL": us.base_url, "MODEL": SDK_MODEL, "SDK_FOLDER": str(folder)}
     script = Path(__file__).with_name("openai_sdk.mjs")
@@ -146,7 +142,6 @@ def openai_sdk(us: ApiEndpoint, keys: dict[str, str]) -> list[str]:
 
 
 def checked(title: str, checks: dict[str, Check]) -> list[str]:
-    """Run the checks and return the names of those that failed."""
     print(f"\n{title}")
     return [name for name, check in checks.items() if not print_outcome(name, *outcome(check))]
 

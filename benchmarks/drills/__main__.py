@@ -46,7 +46,7 @@ def _options() -> argparse.Namespace:
 
 
 def _leave(number: int, _frame: FrameType | None) -> None:
-    """Raise SystemExit, so that all child processes are ended."""
+    # SystemExit unwinds the `with` blocks, which end all child processes.
     raise SystemExit(128 + number)
 
 
@@ -75,7 +75,6 @@ def _set_up_django() -> None:
 
 
 def _run(name: str, times: int | None, postgres: Postgres | None) -> list[str]:
-    """Run a drill and return the rules that it found broken."""
     if postgres is None and name in ON_POSTGRESQL_ONLY:
         print(f"\n== {name}\n   left out: it needs PostgreSQL")
         return []

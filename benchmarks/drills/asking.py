@@ -77,12 +77,10 @@ class Answer:
 
     @property
     def is_done(self) -> bool:
-        """Whether a stream was completed."""
         return b"data: [DONE]" in self.body
 
     @property
     def text(self) -> str:
-        """The text of a stream, as far as it was received."""
         lines = [line[6:] for line in bytes(self.body).splitlines() if line.startswith(b"data: {")]
         choices = [choice for line in lines for choice in _choices(line)]
         return "".join(choice.get("delta", {}).get("content") or "" for choice in choices)
@@ -172,12 +170,10 @@ class BackgroundLoad:
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        """Start no more requests, and wait for those in flight."""
         self._is_ending = True
         self._thread.join()
 
     def wait_for_served(self, count: int) -> bool:
-        """Wait for `count` more responses with status 200; return whether they came in time."""
         wanted = self._served() + count
         return wait_until(lambda: self._served() >= wanted, timeout_s=SERVED_TIMEOUT_S)
 

@@ -26,14 +26,12 @@ def hanging() -> Iterator[str]:
 
 @contextmanager
 def dripping() -> Iterator[str]:
-    """An upstream that streams seven bytes at a time."""
     with _serving(_drip) as url:
         yield url
 
 
 @contextmanager
 def refusing() -> Iterator[str]:
-    """An upstream that answers every request with 500."""
     with _serving(_refuse) as url:
         yield url
 

@@ -78,7 +78,7 @@ def _paid(space: Space) -> str:
 
 
 def _wrong_keys(space: Space) -> list[str]:
-    """Compare the keys' sums with the records here, because reconcile checks wallets only."""
+    # Compared with the records here, because reconcile checks wallets only.
     spent: Counter[UUID] = Counter()
     held: Counter[UUID] = Counter()
     for key_id, nanos in UsageRecord.objects.filter(space=space).values_list("key_id", "cost"):
@@ -109,7 +109,7 @@ def _unrecorded(space: Space, answers: list[Answer]) -> list[str]:
 
 
 def _paid_twice(space: Space) -> list[str]:
-    """A request has one row, or two: a sweep's, and then a late settlement's that charges the rest."""
+    # A request has one row, or two: a sweep's, and then a late settlement's that charges the rest.
     codes: dict[UUID, list[str]] = defaultdict(list)
     for request_id, code in UsageRecord.objects.filter(space=space).values_list("request_id", "code"):
         codes[request_id].append(code)

@@ -62,7 +62,6 @@ def _check_mid_stream(stage: Stage, answers: list[Answer]) -> None:
 
 
 def _before_the_answer(stage: Stage, base: str, model: str) -> list[Answer]:
-    """The upstream takes longer than the clients wait, so none of them receives anything."""
     row, key = stage.key_row(stage.member())
     asks = [
         Ask(base=base, key=key, model=model, content="demo:delay=3", is_stream=number % 2 == 0, disconnect_after_s=1.5)

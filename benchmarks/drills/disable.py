@@ -18,8 +18,6 @@ STREAM = "demo:pace=0.1 demo:tokens=20"
 
 @dataclass(frozen=True)
 class Stop:
-    """One way to stop somebody from spending, and the outcome of their next request."""
-
     name: str
     act: Callable[[], None]
     outcome: str

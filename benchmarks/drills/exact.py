@@ -58,7 +58,6 @@ def _key(stage: Stage, who: str, bases: list[str], model: str, times: int) -> li
 def _rounds(
     prepare: Callable[[], str], bases: list[str], model: str, times: int, code: str
 ) -> tuple[list[Answer], list[str]]:
-    """Return all answers, and the rounds in which not exactly 37 were served and 163 refused with this code."""
     answers, wrong = [], []
     right = Counter({"200": COVERED, f"429 {code}": CROWD - COVERED})
     for number in range(1, times + 1):

@@ -36,7 +36,7 @@ def _alone(stage: Stage, keys: list[str], models: list[str], times: int) -> list
         for _ in range(times):
             _warm_up(load)
             relay.kill_worker()
-        # The last server needs this long to sweep; its killed predecessors had no time to.
+        # The last server needs this long to sweep the holds that the killed ones left.
         time.sleep(SWEEP_S)
         late = overdue(stage.space)
     relay.close()
@@ -46,13 +46,11 @@ def _alone(stage: Stage, keys: list[str], models: list[str], times: int) -> list
 
 
 def _warm_up(load: BackgroundLoad) -> None:
-    """Wait until the load is served again, and then for a random time."""
     load.wait_for_served(load.in_flight)
     time.sleep(random.uniform(0, 0.5))
 
 
 def _renewed(stage: Stage, key: str, model: str) -> list[Answer]:
-    """Long streams whose worker is killed after a renewal has recorded what they cost so far."""
     relay = stage.relay()
     content = f"demo:pace=0.1 demo:tokens={TOKENS}"
     request = Ask(base=relay.base, key=key, model=model, content=content, is_stream=True, output_tokens=TOKENS)
@@ -83,7 +81,7 @@ def _beside_another(stage: Stage, keys: list[str], models: list[str], times: int
 
 
 def _try_later(request: Ask) -> Answer:
-    """Wait before the request, because a killed worker's connections are refused only after a moment."""
+    # A killed worker's connections are refused only after a moment.
     time.sleep(1)
     return ask(request)
 

@@ -22,7 +22,6 @@ class DrillReport:
         print(f"   {time.monotonic() - self._started:6.1f} s  {text}", flush=True)
 
     def check(self, rule: str, violations: Sequence[object]) -> None:
-        """Print whether the rule was kept: it was if there are no violations."""
         if not violations:
             self.passed += 1
             print(f"   pass  {rule}", flush=True)

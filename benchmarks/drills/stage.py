@@ -77,7 +77,7 @@ class Stage:
         return create_key(owner=owner, terms=KeyTerms(name="drill", **terms))
 
     def offer(self, kind: str, rate: Rate, *urls: str, timeout_s: int = 600) -> str:
-        """Create a model with that price, served by these upstreams in order of priority, and return its name."""
+        """Return the name of a new model, which these upstreams serve in order of priority."""
         model = Model.objects.create(name=f"{self._name}-{kind}", default_output_tokens=64, max_output_tokens=4096)
         model.set_price(rate, timezone.now())
         for priority, url in enumerate(urls):
@@ -100,7 +100,6 @@ class Stage:
         return relay
 
     def check_logs(self) -> None:
-        """Check that the relay logged no unexpected exception."""
         lines = [
             line for log in self._home.glob("relay-*.log") for line in log.read_text(errors="replace").splitlines()
         ]
@@ -133,8 +132,6 @@ def mixed(base: str, keys: list[str], *models: str) -> Callable[[int], Ask]:
 
 
 class Browser:
-    """A signed-in user of the product's pages."""
-
     def __init__(self, base: str, username: str) -> None:
         self._base = base
         self._session = requests.Session()
@@ -152,7 +149,6 @@ class Browser:
         return self._session.post(f"{self._base}{path}", data=data, timeout=60, allow_redirects=False)
 
     def _csrf_token(self) -> str:
-        """Return the session's CSRF token, which is fetched once."""
         if not self._token:
             page = self.get("/me/settings/" if self._session.cookies.get("sessionid") else "/login/")
             found = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page.text)

@@ -48,7 +48,6 @@ def _round(stage: Stage, bases: list[str], models: list[str]) -> None:
 
 @contextmanager
 def _editing(stage: Stage, bases: list[str], members: list[User], statuses: Counter[str]) -> Iterator[None]:
-    """Edit quotas from several sessions concurrently, which moves money in both directions."""
     is_over = threading.Event()
 
     def edit(browser: Browser) -> Callable[[], None]:
@@ -72,7 +71,6 @@ def _editing(stage: Stage, bases: list[str], members: list[User], statuses: Coun
 
 
 def _delete(stage: Stage, base: str, leavers: list[User], statuses: Counter[str]) -> None:
-    """Delete the members one after the other, spread over the round, while each has requests in flight."""
     browser = Browser(base, stage.manager_name)
     for leaver in leavers:
         time.sleep(ROUND_S / LEAVERS)

@@ -43,8 +43,6 @@ def run(stage: Stage, times: int) -> None:
 
 
 class Scene:
-    """One member's key, a model for each fault, and all `answers` so far."""
-
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         self.report = stage.report
@@ -66,16 +64,13 @@ class Scene:
         return answers
 
     def charged(self, answers: list[Answer]) -> list[tuple[Answer, list[tuple[int, str]]]]:
-        """Return each answer with the (cost, code) of its usage records."""
         rows = rows_of(self.stage.space, answers)
         return [(one, [_cost_and_code(row) for row in found]) for one, found in zip(answers, rows, strict=True)]
 
     def measure(self) -> None:
-        """Measure how long CROWD requests take on this machine without a fault."""
         self.usual_s = max(one.seconds for one in self.at_once("nothing wrong", "plain"))
 
     def check_quick(self, rule: str, answers: list[Answer]) -> None:
-        """Check that answers took at most the upstream's timeout plus what twice CROWD requests take, plus a second."""
         most_s = TIMEOUT_S + 2 * self.usual_s + 1
         slow = [f"{one.seconds:.1f} s" for one in answers if one.seconds > most_s]
         self.report.check(f"{rule} within {most_s:.1f} s, with a timeout of {TIMEOUT_S} s", slow)
@@ -109,7 +104,6 @@ def _break_off(scene: Scene) -> None:
 
 
 def _hang(scene: Scene) -> None:
-    """One upstream accepts the connection and never responds, another responds after its timeout."""
     hung = scene.at_once("never answered", "hangs") + scene.at_once("answered too late", "impatient", "demo:delay=30")
     scene.check_free("an upstream that hangs is answered 502 and costs nothing", hung)
     scene.check_quick("an upstream that hangs is given up", hung)
