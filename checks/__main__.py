@@ -49,7 +49,6 @@ class CheckReport:
         print(f"({time.monotonic() - started_at:.0f} s)", flush=True)
 
     def close(self) -> int:
-        """Print what failed and what was left out, and return the exit code."""
         if self.left_out:
             print(BANNER.format("\n".join(f"  - {reason}" for reason in self.left_out)))
         if self.failed:
@@ -69,7 +68,7 @@ def main(arguments: list[str]) -> int:
 
 
 def leave(number: int, _frame: object) -> None:
-    """Raise SystemExit on SIGTERM, so that the running step is terminated as well."""
+    # SystemExit reaches steps.call, which terminates the running step.
     raise SystemExit(128 + number)
 
 

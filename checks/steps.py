@@ -56,7 +56,7 @@ def python(*arguments: str, env: dict[str, str] | None = None) -> int:
 
 
 def program(name: str, *arguments: str) -> int:
-    """Run a program of the virtual environment, which need not be on PATH."""
+    # The virtual environment need not be on PATH.
     return call(str(Path(sys.executable).with_name(name)), *arguments)
 
 

@@ -56,7 +56,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that use a database with `database`: only these need to run on every database."""
     for item in items:
         fixtures = {"db", "transactional_db", "live_server"} & set(getattr(item, "fixturenames", ()))
         uses_one = fixtures or item.get_closest_marker("django_db") or item.get_closest_marker("postgresql")
@@ -131,7 +130,8 @@ def active_state() -> dict[str, object]:
     return {
         "language": translation.get_language(),
         "time zone": timezone.get_current_timezone_name(),
-        # asgiref.local holds Django's own state and is a new object after each write. structlog resets to Ellipsis.
+        # Left out: asgiref.local, which Django replaces on every write, and variables that structlog has reset (it sets
+        # them to Ellipsis).
         "context": {
             variable.name: value
             for variable, value in copy_context().items()
@@ -176,5 +176,4 @@ def operator(db: None) -> User:
 
 @pytest.fixture
 def charged(member: User) -> None:
-    """One settled request of the member's, charged $1.25."""
     charge(member, cost_usd=1.25)

@@ -66,7 +66,6 @@ def pseudo_language() -> None:
 
 @pytest.fixture(scope="session")
 def base_url(live_server: LiveServer) -> str:
-    """Tests give paths relative to it."""
     return live_server.url
 
 
@@ -100,8 +99,6 @@ def new_context(
 
 @pytest.fixture
 def sign_in(new_context: Callable[..., BrowserContext], base_url: str) -> SignIn:
-    """Open a page in a new browser context where the user is signed in already."""
-
     def signed_in(user: User, path: str = "/space/users/", **context_args: Any) -> Page:
         context = new_context(**context_args)
         give_session(context, user, base_url)

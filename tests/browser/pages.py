@@ -6,7 +6,6 @@ from playwright.sync_api import Locator, Page, expect
 
 
 def row(page: Page, username: str) -> Locator:
-    """The row with that user's Edit button."""
     return page.get_by_role("row").filter(has=page.get_by_role("button", name=f"Edit {username}", exact=True))
 
 
@@ -35,7 +34,6 @@ def toast(page: Page) -> Locator:
 
 
 def pool_figure(page: Page, term: str) -> Locator:
-    """The figure under Total, Allocated or Available."""
     pool = page.get_by_role("region", name="Quota pool")
     return pool.locator("dl > div").filter(has=page.get_by_role("term").filter(has_text=term)).get_by_role("definition")
 

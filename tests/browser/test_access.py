@@ -198,7 +198,6 @@ def spending(manager: User, member: User) -> None:
 
 @pytest.fixture
 def filmed(manager: User, member: User) -> None:
-    """Tasks in every state, with long names."""
     submit(manager, model="w" * 100, key="k" * 80)
     take(submit(member), platform="p" * 100, progress=7)
     succeed(take(submit(manager)), after=timedelta(hours=99))
