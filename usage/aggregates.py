@@ -41,7 +41,6 @@ class Aggregate:
         return 1 if self.column is None else int(getattr(record, self.column))
 
     def row_sql(self, condition: str = "") -> str:
-        """SQL for what one row of usage_usagerecord adds to the sum, if it meets the SQL `condition` as well."""
         value = self.column or "1"
         failed = f"kind = '{UsageRecord.Kind.ERROR.value}'" if self.of_errors else ""
         conditions = " AND ".join(filter(None, (failed, condition)))
@@ -65,12 +64,10 @@ ERROR_TOKENS = ("error_input_tokens", "error_output_tokens")
 
 
 def of_rows(names: Iterable[str] = AGGREGATES) -> dict[str, Any]:
-    """Annotations for UsageRecord, named with SUFFIX."""
     return {name + SUFFIX: AGGREGATES[name].of_rows() for name in names}
 
 
 def of_roll_ups(names: Iterable[str] = AGGREGATES) -> dict[str, Any]:
-    """Annotations for HourlyUsage or SpaceQuarter, named with SUFFIX."""
     return {name + SUFFIX: AGGREGATES[name].of_roll_ups() for name in names}
 
 
@@ -80,10 +77,9 @@ def of_record(record: UsageRecord) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Source:
-    """A table in SQL. `values` has the expressions of the aggregates that are not a column of the same name."""
-
     table: str
     where: str
+    # SQL of the aggregates that are not a column of the same name.
     values: Mapping[str, str] = field(default_factory=dict)
 
     def select(self, by: Sequence[str], *, is_stored: bool) -> str:
@@ -96,7 +92,7 @@ class Source:
 
 
 def records(where: str, *, error_tokens_where: str = "") -> Source:
-    """Usage records as a source. `error_tokens_where` limits the rows whose error tokens are counted."""
+    """`error_tokens_where` limits the rows whose error tokens are counted."""
     conditions = dict.fromkeys(ERROR_TOKENS, error_tokens_where)
     values = {name: aggregate.row_sql(conditions.get(name, "")) for name, aggregate in AGGREGATES.items()}
     return Source("usage_usagerecord", where, values)

@@ -66,7 +66,7 @@ class Scope:
 
     @property
     def condition(self) -> Q:
-        """For records and hours alike, so without `kind`, which hours do not have."""
+        # For records and hours alike, so without `kind`, which hours do not have.
         found = Q(space=self.space_id)
         if self.user_ids is not None:
             found &= Q(user_id__in=self.user_ids)
@@ -107,7 +107,7 @@ def sum_records(rows: QuerySet[UsageRecord]) -> Figures:
 
 
 def totals_by_user(scope: Scope, first: datetime, after: datetime) -> dict[int, Figures]:
-    """The sum of each user. Reads every hourly roll-up of the period: quarters do not know users."""
+    # Reads every hourly roll-up of the period: quarters do not know users.
     found: dict[int, list[Figures]] = {}
     plan = _plan(scope, [first, after], use_quarters=False)
     for _index, user, sums in _read_plan(scope, [first, after], plan, "user_id"):
@@ -145,9 +145,9 @@ def first_id(moment: datetime) -> UUID:
 
 
 def in_spans(column: str, spans: Sequence[tuple[Any, Any]]) -> Q:
-    """The column is in one of the spans. The outer bounds are a separate condition: an OR is no index range scan."""
     if not spans:
         return Q(**{f"{column}__in": []})
+    # The outer bounds are a separate condition, since an OR of ranges is no index range scan.
     bounds = [*spans, (min(start for start, _end in spans), max(end for _start, end in spans))]
     *each, outer = (Q(**{f"{column}__gte": start, f"{column}__lt": end}) for start, end in bounds)
     return outer if len(each) == 1 else outer & reduce(or_, each)
@@ -158,7 +158,6 @@ def ids_in_spans(spans: Sequence[Span]) -> Q:
 
 
 def floor(moment: datetime, step: timedelta) -> datetime:
-    """Round down to a multiple of `step`, counted from EPOCH in UTC."""
     return EPOCH + (moment - EPOCH) // step * step
 
 

@@ -12,6 +12,7 @@ from tenants.models import Space
 
 # Younger records are never pruned: a late or repeated settlement looks up the record of its request.
 MIN_KEPT_DAYS = 31
+MAX_MODEL_NAME_LENGTH = 100
 
 
 class UsageRecord(models.Model):
@@ -32,7 +33,7 @@ class UsageRecord(models.Model):
     username = models.CharField(max_length=64)
     key_id = models.UUIDField(default=NIL)
     key_name = models.CharField(max_length=80, blank=True)
-    model = models.CharField(max_length=100)
+    model = models.CharField(max_length=MAX_MODEL_NAME_LENGTH)
     kind = models.CharField(max_length=7, choices=Kind.choices)
     request_id = models.UUIDField()
     input_tokens = models.BigIntegerField(default=0)
@@ -80,7 +81,7 @@ class HourlyUsage(models.Model):
     space = models.ForeignKey(Space, on_delete=models.DO_NOTHING, related_name="+", db_index=False, db_constraint=False)
     user_id = models.BigIntegerField()
     key_id = models.UUIDField(default=NIL)
-    model = models.CharField(max_length=100)
+    model = models.CharField(max_length=MAX_MODEL_NAME_LENGTH)
     hour = models.DateTimeField()
     requests = models.BigIntegerField(default=0)
     errors = models.BigIntegerField(default=0)
@@ -113,7 +114,7 @@ class UsageCheckpoint(models.Model):
     wallet_id = models.UUIDField()
     user_id = models.BigIntegerField()
     key_id = models.UUIDField(default=NIL)
-    model = models.CharField(max_length=100)
+    model = models.CharField(max_length=MAX_MODEL_NAME_LENGTH)
     through = models.DateTimeField()
     requests = models.BigIntegerField()
     errors = models.BigIntegerField()
@@ -139,7 +140,7 @@ class SpaceQuarter(models.Model):
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     space = models.ForeignKey(Space, on_delete=models.DO_NOTHING, related_name="+", db_index=False, db_constraint=False)
-    model = models.CharField(max_length=100)
+    model = models.CharField(max_length=MAX_MODEL_NAME_LENGTH)
     quarter = models.DateTimeField()
     requests = models.BigIntegerField(default=0)
     errors = models.BigIntegerField(default=0)
@@ -191,7 +192,7 @@ class Task(models.Model):
     username = models.CharField(max_length=64)
     key_id = models.UUIDField(default=NIL)
     key_name = models.CharField(max_length=80, blank=True)
-    model = models.CharField(max_length=100)
+    model = models.CharField(max_length=MAX_MODEL_NAME_LENGTH)
     kind = models.CharField(max_length=10, choices=Kind.choices)
     status = models.CharField(max_length=11, choices=Status.choices, default=Status.QUEUED)
     progress = models.PositiveSmallIntegerField(default=0)
@@ -243,7 +244,6 @@ class Task(models.Model):
 
     @property
     def public_id(self) -> str:
-        """The task id that the client sees, instead of the upstream's own id."""
         return f"{self.kind}_{self.id.hex}"
 
     @property

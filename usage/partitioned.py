@@ -24,7 +24,7 @@ class Partitioned(Operation):
     reversible = True
 
     def state_forwards(self, app_label: str, state: ProjectState) -> None:
-        """The model's state does not change: Django sees the same table."""
+        pass  # Django sees the same table.
 
     def database_forwards(
         self, app_label: str, schema_editor: Any, from_state: ProjectState, to_state: ProjectState
@@ -58,7 +58,7 @@ def _rebuild(schema_editor: Any, model: Any, *, is_partitioned: bool) -> None:
 
 
 def _free_names(cursor: Any) -> None:
-    """Drop the old table's indexes, since the new table's need the same names."""
+    # The new table's indexes need the same names.
     cursor.execute(f"ALTER TABLE {_OLD} DROP CONSTRAINT {TABLE}_pkey")
     cursor.execute("SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = %s::regclass", [_OLD])
     for (name,) in cursor.fetchall():
@@ -71,7 +71,6 @@ def _create_table(schema_editor: Any, model: Any, *, is_partitioned: bool) -> No
 
 
 def _make_partitions(cursor: Any) -> None:
-    """Make the months from the oldest row to MONTHS_AHEAD. Later rows go to the default partition."""
     make_default_partition(cursor)
     this = Month.of(origin.now())
     for month in months_from(min(this, _first_month(cursor, this.start)), this.plus(MONTHS_AHEAD)):

@@ -44,8 +44,6 @@ _MONTH_OF_ID = (
 
 
 class Month(NamedTuple):
-    """A calendar month of UTC."""
-
     year: int
     number: int
 
@@ -64,12 +62,11 @@ class Month(NamedTuple):
 
     @property
     def end(self) -> datetime:
-        """Exclusive: the first moment of the next month."""
         return self.plus(1).start
 
     @property
     def ids(self) -> tuple[UUID, UUID]:
-        """The smallest id of this month and of the next. The random bits are zero, as in usage.figures.first_id."""
+        # The smallest ids: the random bits are zero, as in usage.figures.first_id.
         first, after = (UUID(int=id_at(moment).int >> 62 << 62) for moment in (self.start, self.end))
         return first, after
 
@@ -134,7 +131,6 @@ def take_lock(cursor: Any, *, wait: bool) -> bool:
 
 
 def existing_months(cursor: Any) -> list[Month]:
-    """The months that have a partition, in order."""
     matches = (re.fullmatch(rf"{TABLE}_(\d{{4}})_(\d\d)", name) for name in append_only.partitions_of(cursor, TABLE))
     return sorted(Month(int(match[1]), int(match[2])) for match in matches if match)
 
@@ -202,7 +198,6 @@ def _attach_month(cursor: Any, month: Month) -> None:
 
 
 def _copy_rows(cursor: Any, months: Sequence[Month]) -> int:
-    """Copy the rows of these months that only the default partition has. Returns how many."""
     copied = 0
     for month in months:
         cursor.execute(
@@ -217,7 +212,6 @@ def _copy_rows(cursor: Any, months: Sequence[Month]) -> int:
 
 
 def _lock_log(cursor: Any, *, tries: int) -> None:
-    """Wait for the transactions that use the present partitions, and block later statements until this one ends."""
     for left in reversed(range(tries)):
         try:
             with transaction.atomic():
@@ -230,10 +224,7 @@ def _lock_log(cursor: Any, *, tries: int) -> None:
 
 
 def _replace_default_partition(cursor: Any, months: Sequence[Month]) -> None:
-    """Replace the default partition by a table, not yet attached, without the rows of these months.
-
-    A DELETE of the moved rows would keep the log locked for a time that grows with their number.
-    """
+    # A DELETE of the moved rows would keep the log locked for a time that grows with their number.
     moved = " OR ".join("id >= '{}' AND id < '{}'".format(*month.ids) for month in months)
     new = f"{DEFAULT_PARTITION}_next"
     cursor.execute(f"CREATE TABLE {new} (LIKE {TABLE} INCLUDING ALL)")

@@ -98,13 +98,12 @@ def reopen(*, space_id: int, at: datetime) -> None:
 
 
 def pruned_through(space_id: int) -> datetime | None:
-    """The moment before which the space's rows are pruned, or None."""
     last = UsageCheckpoint.objects.filter(space=space_id).order_by("-through")
     return last.values_list("through", flat=True).first()
 
 
 def close_space(space_id: int, through: datetime) -> int:
-    """Close one space's quarters up to `through`, the end of a quarter. Returns how many of them had usage."""
+    """Close quarters up to `through`, which is the end of one. Returns how many of them had usage."""
     count = 0
     while (closed := _close_batch(space_id, through)) is not None:
         count += closed
@@ -118,10 +117,9 @@ def _locked_mark(space_id: int) -> QuarterMark:
 
 @transaction.atomic
 def _close_batch(space_id: int, through: datetime) -> int | None:
-    """Returns None when there is nothing left to close."""
     mark = _locked_mark(space_id)
     if mark.through >= through:
-        return None
+        return None  # Nothing is left to close.
     reached, quarters = through, set[datetime]()
     oldest = _rows(space_id, mark.through, through).order_by("id").values_list("pk", flat=True).first()
     if oldest is not None:

@@ -42,8 +42,6 @@ class RollUpsDifferError(Exception):
 
 @dataclass(frozen=True)
 class Pruned:
-    """A month's rows that were dropped, or that a dry run would drop."""
-
     month: Month
     rows: int
     spent_nanos: int
@@ -101,7 +99,6 @@ def _drop(cursor: Any, month: Month) -> None:
 
 
 def _months() -> list[Month]:
-    """On PostgreSQL the months that have a partition, on SQLite those that have rows."""
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             return existing_months(cursor)
@@ -138,7 +135,6 @@ def _compare(month: Month, space_id: int) -> None:
 
 
 def _differing(rows: QuerySet[UsageRecord], roll_ups: QuerySet[Any], by: tuple[str, ...]) -> int:
-    """How many roll-up figures, grouped by the columns `by`, differ from the sums of the rows."""
     differences: Counter[tuple[Any, ...]] = Counter()
     for group, figures in _summed(rows, of_rows(), by):
         _add(differences, group, figures, +1)
