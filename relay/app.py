@@ -172,7 +172,6 @@ class Relay:
         await _answer_failure(request, charge, failure)
 
     async def _send_complete(self, request: Request, charge: Charge, response: UpstreamResponse) -> None:
-        """Settle, then send: the headers report the cost and what remains."""
         try:
             with request.cancel_on_disconnect(delay_s=DISCONNECT_CHECK_DELAY_S):
                 body = await response.read(MAX_RESPONSE_BYTES)
@@ -180,6 +179,7 @@ class Relay:
             await _answer_failure(request, charge, UpstreamError(f"broke off: {error}"))
             return
         usage = parse_usage(quick_json.read_usage(body))
+        # Settled before it is sent, because the headers report the cost and what remains.
         settled = await charge.settle(usage or charge.estimate(len(body)), is_estimated=usage is None)
         headers = charge.headers() | {
             "x-space-cost-usd": format_exact(settled.cost_nanos),
@@ -190,7 +190,6 @@ class Relay:
     async def _send_stream(
         self, request: Request, model_request: ModelRequest, charge: Charge, response: UpstreamResponse
     ) -> None:
-        """Forward the events as they arrive. However the stream ends, charge what was delivered, release the rest."""
         charge.events = events = EventStream(shows_usage=model_request.shows_usage)
         held = {"x-space-held-usd": format_exact(charge.held_nanos), "cache-control": "no-cache"}
         await request.start(200, {"content-type": "text/event-stream"} | charge.headers() | held)
@@ -201,6 +200,7 @@ class Relay:
         except ClientGoneError:
             pass
         finally:
+            # However the stream ended, charge what was delivered and release the rest.
             usage = events.usage
             used = usage or charge.estimate(events.text_bytes)
             await charge.settle(used, is_estimated=usage is None, status=status, code=code)
@@ -211,7 +211,6 @@ class Relay:
 async def _relay_events(
     request: Request, response: UpstreamResponse, events: EventStream, charge: Charge
 ) -> tuple[int, str]:
-    """Forward the stream to its end. Returns the status and code for the usage record."""
     status, code = 200, ""
     try:
         async for chunk in response.chunks():
@@ -226,7 +225,6 @@ async def _relay_events(
 
 
 async def _answer_failure(request: Request, charge: Charge, failure: UpstreamError) -> None:
-    """Release the hold and report the failure. Errors in the client's own request return with the upstream's body."""
     await charge.fail(failure.status, "upstream_error")
     if failure.status in CLIENT_ERROR_STATUSES and failure.body:
         await request.answer(failure.status, failure.body, charge.headers(), failure.content_type)

@@ -24,8 +24,6 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Offer:
-    """One model on sale: its current price, its limits and the upstreams that serve it."""
-
     name: str
     rate: Rate
     default_output_tokens: int
@@ -68,7 +66,6 @@ class Catalogue:
 
 
 def read_offers() -> dict[str, Offer]:
-    """Every enabled model that has a price in force and at least one usable upstream, by name."""
     served: dict[int, list[Target]] = {}
     for upstream in Upstream.objects.filter(is_enabled=True).prefetch_related("models"):
         if target := target_of(upstream):

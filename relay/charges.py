@@ -72,7 +72,6 @@ class Charge:
         return await self.teller.ask(order)
 
     async def fail(self, status: int, code: str) -> None:
-        """Release the hold and write an error usage record. A status below 400 is recorded as 400."""
         if self.is_ended:
             return
         self._end()
@@ -109,7 +108,6 @@ class Charge:
             await self.teller.ask(order)
 
     def estimate(self, delivered_bytes: int) -> Usage:
-        """Usage for an upstream that reported none: BYTES_PER_TOKEN bytes of request and response are one token."""
         return Usage(
             input_tokens=estimate_tokens(self.model_request.body_bytes), output_tokens=estimate_tokens(delivered_bytes)
         )
@@ -168,7 +166,7 @@ async def open_charge(
     A partial hold lowers the completion limit to what it covers. Raises what HoldOrder is refused with, and
     InsufficientQuota if the hold does not cover one output token.
     """
-    limit = _completion_limit(model_request, offer)
+    limit = _applied_limit(model_request, offer)
     input_bound = _input_bound(model_request, offer)
     bound = _bound_nanos(model_request, offer, limit, input_bound)
     minimum = _bound_nanos(model_request, offer, min(limit, 1), input_bound)
@@ -188,7 +186,7 @@ async def open_charge(
     return charge
 
 
-def _completion_limit(model_request: ModelRequest, offer: Offer) -> int:
+def _applied_limit(model_request: ModelRequest, offer: Offer) -> int:
     if not model_request.endpoint.limit_fields:
         return 0
     return min(model_request.limit or offer.default_output_tokens, offer.max_output_tokens)
@@ -226,7 +224,6 @@ def _input_bound(model_request: ModelRequest, offer: Offer) -> tuple[int, int]:
 
 
 def _refers_to_stored_content(model_request: ModelRequest) -> bool:
-    """Whether the request refers to content that is not in its body, such as an earlier response or a file."""
     return any(map(model_request.body.get, _STORED_CONTEXT_FIELDS)) or any(
         map(model_request.raw.__contains__, _STORED_CONTENT_MARKERS)
     )

@@ -25,8 +25,6 @@ CLIENT_ERROR_STATUSES = frozenset({400, 404, 405, 409, 413, 415, 422})
 
 @dataclass
 class ApiError(Exception):
-    """An error response: HTTP status, the fields of OpenAI's error object, and whether the client should retry."""
-
     status: int
     code: str
     message: str
@@ -75,7 +73,6 @@ def upstream_failed(message: str) -> ApiError:
 
 
 def refused(error: QuotaError) -> ApiError:
-    """The response for a refusal by key or quota. It says which limit applies and who can raise it."""
     match error:
         case KeyRefused() | NotSpending():
             return ApiError(REFUSAL_STATUS[error.code], error.code, _key_message(error.code))

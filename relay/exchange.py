@@ -21,8 +21,6 @@ MAX_UNAUTHENTICATED_BODY_BYTES = 256 * 1024
 
 
 class Request:
-    """One HTTP exchange: reads the client's request and sends the response."""
-
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
         self.receive = receive
@@ -30,10 +28,7 @@ class Request:
         self._disconnect_watch: DisconnectWatch | None = None
 
     def header(self, name: bytes) -> str:
-        """All values of this header, joined by commas; empty if it is missing.
-
-        A proxy may append a second X-Forwarded-For line instead of extending the first.
-        """
+        # A proxy may append a second X-Forwarded-For line instead of extending the first.
         return b",".join([value for key, value in self.scope["headers"] if key == name]).decode("latin-1")
 
     @property
@@ -132,10 +127,8 @@ class DisconnectWatch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Turn our own cancellation into ClientGoneError and let every other one propagate.
-
-        The count of `Task.uncancel` tells them apart, as in asyncio.timeout.
-        """
+        # Turn our own cancellation into ClientGoneError and let every other one propagate. The count of `Task.uncancel`
+        # tells them apart, as in asyncio.timeout.
         task, self._watched_task = self._watched_task, None
         if not self._is_disconnected or task is None:
             return

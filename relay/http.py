@@ -19,7 +19,9 @@ import httptools
 
 MAX_IDLE_S = 15.0
 MAX_IDLE_CONNECTIONS = 256
-MAX_HEAD_BYTES = 64 * 1024
+MAX_RESPONSE_HEAD_BYTES = 64 * 1024
+# A shorter request body is sent in one write with its head.
+MIN_SEPARATE_BODY_BYTES = 64 * 1024
 # Backpressure: reading from the upstream pauses while a slow client has left this many bytes unread.
 MAX_BUFFERED_BYTES = 256 * 1024
 
@@ -33,8 +35,6 @@ class StaleConnectionError(HttpError):
 
 
 class UpstreamOrigin(NamedTuple):
-    """Scheme, host and port. Requests to the same origin share connections."""
-
     is_secure: bool
     host: str
     port: int
@@ -88,8 +88,8 @@ class UpstreamConnection(asyncio.Protocol):
         if self._timer is None or self._timer_due_at > self._last_activity_at + timeout_s:
             self._check_timeout()
         assert self._transport is not None
-        self._transport.write(head + body if len(body) < MAX_HEAD_BYTES else head)
-        if len(body) >= MAX_HEAD_BYTES:
+        self._transport.write(head + body if len(body) < MIN_SEPARATE_BODY_BYTES else head)
+        if len(body) >= MIN_SEPARATE_BODY_BYTES:
             self._transport.write(body)
         while not self.status:
             self._raise_error()
@@ -112,7 +112,6 @@ class UpstreamConnection(asyncio.Protocol):
         return chunk
 
     def end(self) -> bool:
-        """End the exchange. Returns whether the connection can be reused; otherwise it is closed."""
         self._is_busy = False
         can_serve = self._is_complete and self._keeps_alive and not self.is_lost
         if not can_serve:
@@ -157,7 +156,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head_bytes += len(name) + len(value)
-        if self._head_bytes > MAX_HEAD_BYTES:
+        if self._head_bytes > MAX_RESPONSE_HEAD_BYTES:
             raise HttpError("the head is too long")
         self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
@@ -198,10 +197,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._waiter.set_result(None)
 
     def _check_timeout(self) -> None:
-        """Abort the exchange if the upstream was silent for `timeout_s`; otherwise set the timer again.
-
-        A timer that is set again when it fires is cheaper than one that is reset on every read.
-        """
+        # A timer that is set again when it fires is cheaper than one that is reset on every read.
         self._cancel_timer()
         if not self._is_busy:
             return
@@ -249,7 +245,6 @@ class UpstreamResponse:
 
     @property
     def content_type(self) -> str:
-        """The media type in lower case, without parameters such as charset."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -368,10 +363,7 @@ class HttpClient:
 
 @lru_cache(maxsize=1024)
 def _request_head(method: str, url: str, headers: tuple[tuple[str, str], ...]) -> tuple[UpstreamOrigin, bytes]:
-    """The origin and the request head without its content-length.
-
-    Cached, because it is the same for all requests to one path of one upstream.
-    """
+    # Cached: all but the content-length is the same for all requests to one path of one upstream.
     parts = urlsplit(url)
     is_secure = parts.scheme == "https"
     origin = UpstreamOrigin(is_secure, parts.hostname or "", parts.port or (443 if is_secure else 80))

@@ -27,7 +27,7 @@ _NO_MEDIA = Media()
 
 
 def media_of(body: dict[str, Any], raw: bytes) -> Media:
-    """The media in `body`. Searching `raw`, its JSON, for the names first spares most requests the recursive walk."""
+    # Searching the raw JSON for the names first spares most requests the recursive walk.
     if not any(map(raw.__contains__, _MEDIA_MARKERS)):
         return _NO_MEDIA
     images, minutes, media_bytes = 0, 0, 0
@@ -59,7 +59,7 @@ def _parts(value: Any, depth: int) -> Iterator[tuple[str, str]]:
 
 
 def _inline(source: Any) -> str:
-    """The data of a data: URL or an audio part; empty for a link, whose bytes in the body count as tokens."""
+    # Empty for a link: its bytes in the body count as tokens.
     if isinstance(source, dict):
         source = source.get("url") or source.get("data")
         if isinstance(source, str) and not source.startswith(("http:", "https:")):

@@ -12,16 +12,15 @@ import msgspec
 
 from relay import quick_json
 from relay.errors import invalid
+from usage.models import MAX_MODEL_NAME_LENGTH
 
 MAX_BODY_BYTES = 20 * 1024 * 1024
 MAX_CHOICES = 128
-MAX_MODEL_NAME_LENGTH = 100
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An endpoint that is charged: its path below /v1 and the body fields that set its completion limit."""
-
+    # Below /v1.
     path: str
     limit_fields: tuple[str, ...]
     # A stream reports its usage only if the request sets stream_options.include_usage.
@@ -55,19 +54,18 @@ class ModelRequest(msgspec.Struct, frozen=True):
 
     @property
     def shows_usage(self) -> bool:
-        """Whether the client expects usage in its stream; otherwise the relay removes it."""
         options = self.body.get("stream_options")
         return not self.endpoint.needs_usage_option or (
             isinstance(options, dict) and bool(options.get("include_usage"))
         )
 
     def for_upstream(self, limit: int) -> bytes:
-        """The body with the completion limit that the hold covers. A stream always has to report its usage."""
         body = dict(self.body)
         if self.endpoint.limit_fields:
             sent = [name for name in self.endpoint.limit_fields if body.get(name) is not None]
             for name in sent or self.endpoint.limit_fields[:1]:
                 body[name] = limit
+        # The charge needs a stream's usage, whether or not the client asked for it.
         if self.is_stream and self.endpoint.needs_usage_option:
             options = body.get("stream_options")
             body["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
@@ -84,7 +82,7 @@ def read_model_request(endpoint: Endpoint, raw: bytes) -> ModelRequest:
         model=required_model(body),
         is_stream=_boolean(body, "stream"),
         choices=_integer(body, "n", maximum=MAX_CHOICES) or 1,
-        limit=_completion_limit(body, endpoint),
+        limit=_requested_limit(body, endpoint),
     )
 
 
@@ -116,7 +114,7 @@ def model_for_log(raw: bytes) -> str:
     return model if isinstance(model, str) and len(model) <= MAX_MODEL_NAME_LENGTH and model.isprintable() else ""
 
 
-def _completion_limit(body: dict[str, Any], endpoint: Endpoint) -> int | None:
+def _requested_limit(body: dict[str, Any], endpoint: Endpoint) -> int | None:
     given = [_integer(body, name, maximum=10**9) for name in endpoint.limit_fields if body.get(name) is not None]
     return min((limit for limit in given if limit is not None), default=None)
 

@@ -16,6 +16,7 @@ from django.utils.translation import gettext_lazy as _
 from core import vault
 from core.money import NANOS_PER_CENT
 from relay.pricing import MAX_PRICE_NANOS, MAX_TOKENS, Rate
+from usage.models import MAX_MODEL_NAME_LENGTH
 
 MAX_TIMEOUT_S = 24 * 3600
 
@@ -28,10 +29,6 @@ _time = [MinValueValidator(1), MaxValueValidator(MAX_TIMEOUT_S)]
 
 
 def validate_base_url(value: str) -> None:
-    """Accept an http or https URL to which paths can be appended. Raises ValidationError.
-
-    It must not contain a credential, which would be stored in clear.
-    """
     try:
         parts = urlsplit(value)
         is_address = (
@@ -41,23 +38,24 @@ def validate_base_url(value: str) -> None:
         is_address = False
     if not is_address or any(not 0x20 < ord(character) < 0x7F or character == "\\" for character in value):
         raise ValidationError(_("Enter an http:// or https:// address."), "not_an_address")
+    # It would be stored in clear.
     if "@" in parts.netloc:
         raise ValidationError(_("Leave the credential out of the address; it has a field of its own."), "credential")
+    # Paths are appended to the address.
     if "?" in value or "#" in value:
         raise ValidationError(_("Leave out everything from ? or # on."), "query")
 
 
 def validate_credential(value: str) -> None:
-    """Accept what is valid in an Authorization header: visible ASCII without spaces. Raises ValidationError."""
     if not value:
         raise ValidationError(_("Enter a credential; it is empty."), "empty")
+    # Other characters are not valid in an Authorization header.
     if not all("!" <= character <= "~" for character in value):
         raise ValidationError(_("Use only visible ASCII characters, without spaces."), "characters")
 
 
 class ModelQuerySet(models.QuerySet["Model"]):
     def on_offer(self, moment: datetime) -> ModelQuerySet:
-        """Enabled, with a price in force, and served by an enabled upstream."""
         return self.filter(is_enabled=True, upstreams__is_enabled=True, prices__starts_at__lte=moment).distinct()
 
 
@@ -67,7 +65,7 @@ class Model(models.Model):
     The ceilings are the most that one image or one minute of audio in a request costs.
     """
 
-    name = models.CharField(max_length=100, unique=True, validators=[validate_name])
+    name = models.CharField(max_length=MAX_MODEL_NAME_LENGTH, unique=True, validators=[validate_name])
     default_output_tokens = models.PositiveIntegerField(default=4096, validators=_limits)
     max_output_tokens = models.PositiveIntegerField(default=4096, validators=_limits)
     context_tokens = models.PositiveIntegerField(default=128_000, validators=_limits)
@@ -103,11 +101,10 @@ class Model(models.Model):
         return self.name
 
     def has_price(self) -> bool:
-        """Whether it has any price, including one that starts later."""
+        # Including a price that starts later.
         return Price.objects.filter(model=self.pk).exists()
 
     def price_at(self, moment: datetime) -> Price | None:
-        """The price in force at that moment: the one that started last. None before the first."""
         return self.prices.filter(starts_at__lte=moment).order_by("-starts_at").first()
 
     @transaction.atomic
@@ -135,7 +132,6 @@ class PriceStarted(Exception):
 
 class PriceQuerySet(models.QuerySet["Price"]):
     def in_force(self, moment: datetime) -> PriceQuerySet:
-        """The price in force of every model, in one query."""
         started = Price.objects.filter(model=OuterRef("model"), starts_at__lte=moment).order_by("-starts_at")
         return self.filter(pk=Subquery(started.values("pk")[:1]))
 
@@ -224,7 +220,7 @@ class Upstream(models.Model):
         return bool(self.credential)
 
     def seal(self, credential: str) -> None:
-        """Encrypt and set the credential. The caller saves."""
+        """Only sets the field; the caller saves."""
         self.credential = vault.encrypt(credential) if credential else ""
 
     def unseal(self) -> str:

@@ -1,4 +1,4 @@
-"""The cost of a request and its upper bound: pure functions on integers, without Django.
+"""What a request costs, and what it can cost at most: pure functions on integers, without Django.
 
 Token prices are nano-dollars per million tokens, the others nano-dollars each. Fractions of a nano-dollar are summed
 over all tokens and rounded up once.
@@ -50,7 +50,6 @@ class Rate:
         return asdict(self)
 
     def __str__(self) -> str:
-        """Like `input $2.50, cached input $1.25, output $10.00`; prices of zero are left out."""
         named = [f"{name.replace('_', ' ')} ${format_exact(price)}" for name, price in asdict(self).items() if price]
         return ", ".join(named) or "free"
 
@@ -94,7 +93,6 @@ class Term:
 
 
 def cost_nanos(rate: Rate, usage: Usage) -> int:
-    """The cost in nano-dollars, rounded up. Cached input is charged at its own price instead of the input price."""
     tokens = (
         (usage.input_tokens - usage.cached_tokens) * rate.input
         + usage.cached_tokens * rate.cached_input
@@ -177,14 +175,14 @@ def parse_usage(answer: object) -> Usage | None:
     reported = _usage_object(answer)
     input_count = _first_present(reported, "prompt_tokens", "input_tokens")
     output_count = _first_present(reported, "completion_tokens", "output_tokens")
-    input_tokens = _count(input_count)
+    input_tokens = valid_count(input_count)
     if output_count is None and input_tokens is not None:
-        output_count = max(0, (_count(reported.get("total_tokens")) or 0) - input_tokens)
-    output_tokens = _count(output_count)
+        output_count = max(0, (valid_count(reported.get("total_tokens")) or 0) - input_tokens)
+    output_tokens = valid_count(output_count)
     if input_tokens is None or output_tokens is None:
         return None
     details = _first_present(reported, "prompt_tokens_details", "input_tokens_details")
-    cached = _count(details.get("cached_tokens")) if isinstance(details, dict) else None
+    cached = valid_count(details.get("cached_tokens")) if isinstance(details, dict) else None
     return Usage(input_tokens, min(cached or 0, input_tokens), output_tokens)
 
 
@@ -198,14 +196,13 @@ def _usage_object(answer: object) -> dict[str, Any]:
 
 
 def _first_present(reported: dict[str, Any], *names: str) -> Any:
-    """The first value that is neither missing nor null."""
     for name in names:
         if (value := reported.get(name)) is not None:
             return value
     return None
 
 
-def _count(value: object) -> int | None:
+def valid_count(value: object) -> int | None:
     # type(), not isinstance(): True is an int in Python, but not a valid count.
     if type(value) is not int or value < 0:
         return None

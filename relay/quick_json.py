@@ -9,7 +9,7 @@ import msgspec
 
 
 def read(raw: bytes) -> Any:
-    """Like json.loads, and raises the same exceptions. Lone surrogates and NaN take the fallback."""
+    """Raises what json.loads raises. msgspec rejects lone surrogates and NaN; for these `json` parses the text."""
     try:
         return msgspec.json.decode(raw)
     except (msgspec.MsgspecError, UnicodeError):
@@ -44,8 +44,8 @@ def read_usage(raw: bytes) -> Any:
 
 
 def write(value: Any) -> bytes:
-    """Compact JSON in UTF-8. Lone surrogates, which UTF-8 cannot encode, are escaped."""
     try:
         return msgspec.json.encode(value)
     except UnicodeError:
+        # A lone surrogate, which UTF-8 cannot encode; `json` escapes it.
         return json.dumps(value).encode()

@@ -37,7 +37,6 @@ def set_price(*, model: Model, rate: Rate, starts_at: datetime, actor: User | No
 
 
 def audit_values(row: Model | Upstream | None) -> dict[str, Any]:
-    """The stored values of a model or an upstream for the audit trail; empty if it is not saved yet."""
     if row is None or row.pk is None:
         return {}
     if isinstance(row, Model):

@@ -38,7 +38,6 @@ class EventStream:
         return b"".join(out)
 
     def finish(self) -> bytes:
-        """The buffered rest of a stream that ended in the middle of an event."""
         rest, self._partial = self._partial, b""
         return self._process(rest) if rest else b""
 
@@ -53,7 +52,6 @@ class EventStream:
 
 
 def _without_usage(payload: dict[str, object]) -> bytes:
-    """The event without its usage, which the client did not request; empty if it contained nothing else."""
     choices = payload["choices"]
     if not isinstance(choices, list) or not any(_has_content(choice) for choice in choices):
         return b""
@@ -62,7 +60,7 @@ def _without_usage(payload: dict[str, object]) -> bytes:
 
 
 def _has_content(choice: object) -> bool:
-    """False for the empty choice that some upstreams, such as LiteLLM, send with the usage."""
+    # Some upstreams, such as LiteLLM, send an empty choice with the usage.
     return isinstance(choice, dict) and any(choice.get(name) for name in ("delta", "text", "finish_reason"))
 
 

@@ -30,7 +30,7 @@ from quotas.models import Hold
 from relay.catalogue import Offer, target_of
 from relay.http import HttpError
 from relay.models import Upstream
-from relay.pricing import MAX_TOKENS, Rate, Usage, bound_nanos, cost_nanos, parse_usage
+from relay.pricing import Rate, Usage, bound_nanos, cost_nanos, parse_usage, valid_count
 from relay.teller import CallOrder
 from relay.upstreams import Target, UpstreamError, Upstreams
 from usage.models import Task
@@ -107,8 +107,8 @@ def read_report(body: bytes) -> TaskReport | None:
         status=status,
         upstream_task_id=_matching(_UPSTREAM_ID, task.get("id")),
         answer=json.dumps(task),
-        progress=_percent(task.get("progress")),
-        seconds=_count(task.get("seconds")),
+        progress=_valid_progress(task.get("progress")),
+        seconds=_count_or_digits(task.get("seconds")),
         tokens=parse_usage(task) or _NO_TOKENS,
         code=_matching(_CODE, error.get("code") if isinstance(error, dict) else None) or "upstream_failed",
     )
@@ -159,7 +159,6 @@ def open_task(
 
 
 def task_order(presented: Presented, **asked: Any) -> CallOrder[tuple[Task, Hold]]:
-    """An order for the teller that calls `open_task`."""
     return CallOrder(do=lambda: open_task(presented=presented, **asked))
 
 
@@ -187,46 +186,41 @@ def apply_report(task: Task, report: TaskReport | None) -> Task:
 
 @dataclass(frozen=True)
 class Claim:
-    """A task to poll now, and its upstream; None if that was deleted or its credential cannot be decrypted."""
-
     task: Task
+    # None if it was deleted or its credential cannot be decrypted.
     target: Target | None
 
 
 def due_tasks(*, limit: int) -> list[tuple[int, UUID]]:
-    """(space id, task id) of the tasks that are due for a poll, the longest overdue first."""
     due = Task.objects.filter(next_poll_at__lte=origin.now()).order_by("next_poll_at")
     return list(due.values_list("space_id", "pk")[:limit])
 
 
 def claim_due(space_id: int, task_id: UUID) -> Claim | None:
-    """Claim a due task for this worker; None if another worker claimed it first."""
     return _claim(space_id, task_id, Q(next_poll_at__lte=origin.now()))
 
 
 def claim_for_client(task: Task) -> Claim | None:
-    """Claim a task that a client asks for; None if it was just polled, is finished or has no upstream yet."""
+    """None if the task was just polled, is finished or has no upstream yet."""
     is_interval_over = Q(polled_at=None) | Q(polled_at__lte=origin.now() - timedelta(seconds=CLIENT_POLL_INTERVAL_S))
     return _claim(task.space_id, task.pk, is_interval_over & ~Q(upstream_task_id=""))
 
 
 async def refresh(claim: Claim, upstreams: Upstreams) -> Task:
-    """Poll the upstream and write its report."""
     report = await _poll_upstream(claim, upstreams)
     return await in_database(apply_report, claim.task, report)
 
 
 def upstream_of(task: Task) -> Target | None:
-    """The upstream that the task was submitted to, even if it was disabled since."""
     if task.upstream_id is None:
         return None
+    # Also one that was disabled since.
     upstream = Upstream.objects.filter(pk=task.upstream_id).first()
     return target_of(upstream) if upstream else None
 
 
 async def in_database(work: Callable[..., T], *args: Any) -> T:
-    """Run `work` in a thread. As after a request, its connection is kept unless it broke or passed CONN_MAX_AGE."""
-
+    # As after a request, the thread's connection is kept unless it broke or passed CONN_MAX_AGE.
     def do() -> T:
         close_old_connections()
         try:
@@ -287,7 +281,6 @@ def _end(task: Task, status: Task.Status, now: datetime) -> None:
 
 
 def _schedule_next_poll(task: Task, report: TaskReport | None, now: datetime) -> None:
-    """Poll again soon; with exponential backoff while the upstream is unreachable, but no later than the deadline."""
     if report is None:
         task.misses += 1
     else:
@@ -341,7 +334,6 @@ def _claim(space_id: int, task_id: UUID, condition: Q) -> Claim | None:
 
 
 async def _poll_upstream(claim: Claim, upstreams: Upstreams) -> TaskReport | None:
-    """The upstream's report; None if it could not be reached or its answer was not a task."""
     if not claim.task.upstream_task_id:
         return _NEVER_SUBMITTED
     if claim.target is None:
@@ -365,12 +357,12 @@ def _matching(pattern: re.Pattern[str], value: object) -> str:
     return value if isinstance(value, str) and pattern.fullmatch(value) else ""
 
 
-def _percent(value: object) -> int:
+def _valid_progress(value: object) -> int:
     return round(value) if isinstance(value, int | float) and 0 <= value <= 100 else 0
 
 
-def _count(value: object) -> int | None:
-    """An integer of at least zero, also as a string of digits, as OpenAI reports `seconds`; else None."""
+def _count_or_digits(value: object) -> int | None:
+    # OpenAI reports `seconds` as a string of digits.
     if isinstance(value, str) and _DIGITS.fullmatch(value):
         value = int(value)
-    return min(value, MAX_TOKENS) if type(value) is int and value >= 0 else None
+    return valid_count(value)

@@ -122,7 +122,6 @@ class Teller:
                     _resolve(call, await self._write_alone(call))
 
     async def _write(self, pending: list[_Pending]) -> list[Any]:
-        """The outcome of each order in a set; NOT_WRITTEN for those to be written one by one."""
         orders = [one.order for one in pending]
         try:
             if connection.vendor == "postgresql":
@@ -160,7 +159,6 @@ class Teller:
         return await cursor.fetchall()
 
     async def _write_alone(self, pending: _Pending) -> Any:
-        """Write one order: a CallOrder, one that its set did not write, or one of a set that failed as a whole."""
         order = pending.order
         try:
             if isinstance(order, CallOrder):
@@ -204,7 +202,7 @@ def _resolve(pending: _Pending, outcome: Any) -> None:
 
 
 async def _connect() -> psycopg.AsyncConnection[Any]:
-    """An asynchronous autocommit connection with Django's parameters: each statement is a transaction."""
+    # With autocommit, each statement is a transaction of its own.
     wanted = connection.get_connection_params()
     known = {name: wanted[name] for name in wanted if name not in ("cursor_factory", "context", "prepare_threshold")}
     return await psycopg.AsyncConnection.connect(**known, autocommit=True)
@@ -219,7 +217,7 @@ def _in_database(work: Callable[..., T], *args: Any) -> T:
 
 
 def _close_thread_connection() -> None:
-    """Close the calling thread's connection: Django's `connection` is thread-local."""
+    # Django's `connection` is thread-local, so this is the calling thread's.
     connection.close()
 
 

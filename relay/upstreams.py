@@ -50,8 +50,6 @@ class UpstreamError(Exception):
 
 
 class Upstreams:
-    """Sends requests to all upstreams over one HttpClient and remembers which of them failed lately."""
-
     def __init__(self) -> None:
         self._client = HttpClient()
         self._backoffs: dict[int, _Backoff] = {}
@@ -60,7 +58,6 @@ class Upstreams:
         self._client.close()
 
     def in_order(self, targets: list[Target]) -> list[Target]:
-        """Sort by priority, in weighted random order within one; upstreams in backoff come last."""
         if len(targets) < 2:
             return targets
         now = time.monotonic()
@@ -126,7 +123,6 @@ class Upstreams:
         return backoff is not None and backoff.until > now
 
     def _back_off(self, target: Target) -> None:
-        """Exponential backoff: MIN_BACKOFF_S, doubled at each further failure, MAX_BACKOFF_S at most."""
         backoff = self._backoffs.setdefault(target.id, _Backoff())
         backoff.length_s = min(backoff.length_s * 2 or MIN_BACKOFF_S, MAX_BACKOFF_S)
         backoff.until = time.monotonic() + backoff.length_s

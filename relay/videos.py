@@ -66,8 +66,6 @@ _PRICED_FIELDS = ("model", "seconds", "n")
 
 @dataclass(frozen=True)
 class VideoRequest:
-    """The fields of a submission that decide its price, and the body for the upstream."""
-
     model: str
     seconds: int
     images: int
@@ -81,8 +79,8 @@ def read_video_request(raw: bytes, content_type: str) -> VideoRequest:
     fields = _form(raw, content_type) if is_form else json_object(raw)
     return VideoRequest(
         model=required_model(fields),
-        seconds=_integer(fields, "seconds", default=DEFAULT_SECONDS, maximum=MAX_SECONDS),
-        images=_integer(fields, "n", default=1, maximum=MAX_CHOICES),
+        seconds=_integer_or_digits(fields, "seconds", default=DEFAULT_SECONDS, maximum=MAX_SECONDS),
+        images=_integer_or_digits(fields, "n", default=1, maximum=MAX_CHOICES),
         # JSON is serialised again: with duplicate names, the upstream might read another value than we did.
         body=raw if is_form else json.dumps(fields).encode(),
         content_type=content_type if is_form else "application/json",
@@ -90,8 +88,6 @@ def read_video_request(raw: bytes, content_type: str) -> VideoRequest:
 
 
 class Videos:
-    """Serves all paths below /v1/videos."""
-
     def __init__(self, teller: Teller, catalogue: Catalogue, upstreams: Upstreams) -> None:
         self.teller = teller
         self.catalogue = catalogue
@@ -144,13 +140,12 @@ class Videos:
         await _answer_task(request, task, {"x-space-held-usd": format_exact(hold.amount)})
 
     async def _log_refusal(self, request: Request, presented: Presented, model: str, error: ApiError) -> None:
-        """Write an error usage record. Raises KeyRefused if the key is not valid."""
+        """Raises KeyRefused if the key is not valid."""
         await self.teller.ask(
             refusal_order(presented, request.address, model=model, status=error.status, code=error.code)
         )
 
     async def _submit_upstream(self, video_request: VideoRequest, targets: list[Target]) -> tuple[Target, TaskReport]:
-        """Try the upstreams in order. Returns the one that accepted the task and its report. Raises UpstreamError."""
         failure = UpstreamError("no upstream serves this model")
         try:
             async with asyncio.timeout(SUBMIT_TIMEOUT_S):
@@ -195,8 +190,8 @@ class Videos:
         await _answer_task(request, await self._refreshed(task))
 
     async def _content(self, request: Request, task: Task) -> None:
-        """Stream the video from the upstream. Refused unless the task succeeded, since nothing else was charged."""
         task = await self._refreshed(task)
+        # Only a task that succeeded was charged.
         if task.status != Task.Status.SUCCESS:
             message = _("This video cannot be fetched; its status is: %(status)s.")
             raise invalid(message % {"status": task.get_status_display()})
@@ -216,7 +211,6 @@ class Videos:
             await _relay_content(request, task, response)
 
     async def _refreshed(self, task: Task) -> Task:
-        """The task after a poll of its upstream, or as stored if it was polled less than CLIENT_POLL_INTERVAL_S ago."""
         if task.is_finished:
             return task
         claim = await in_database(claim_for_client, task)
@@ -230,7 +224,6 @@ class Videos:
 
 
 def video_json(task: Task) -> dict[str, Any]:
-    """The task as JSON for the client: the upstream's last report with our id, and our own failure if we ended it."""
     body = {
         "object": "video",
         "model": task.model,
@@ -247,7 +240,6 @@ def video_json(task: Task) -> dict[str, Any]:
 
 
 def _own_failure_messages() -> dict[str, str]:
-    """Messages for the codes of failures that the upstream did not report itself."""
     return {
         NOT_SUBMITTED: _("The model's provider did not take this task. Nothing was charged."),
         GONE_UPSTREAM: _("The model's provider no longer knows this task. Nothing was charged."),
@@ -266,7 +258,7 @@ def _headers(task: Task) -> dict[str, str]:
 
 
 async def _accept_with_retries(task: Task, target: Target, report: TaskReport) -> Task:
-    """Retry while the database is unavailable, because the upstream already works on the task."""
+    # Retry while the database is unavailable, because the upstream already works on the task.
     give_up_at = time.monotonic() + MAX_RETRY_S
     while True:
         try:
@@ -313,8 +305,6 @@ def _find(presented: Presented, address: str | None, name: str) -> Task:
 
 
 class _FieldNameHandler(FileUploadHandler):
-    """Collects the names of uploaded files' fields and discards their contents."""
-
     def __init__(self) -> None:
         super().__init__()
         self.names: list[str] = []
@@ -343,11 +333,11 @@ def _form(raw: bytes, content_type: str) -> dict[str, Any]:
     return dict(fields.items())
 
 
-def _integer(fields: dict[str, Any], name: str, *, default: int, maximum: int) -> int:
-    """An integer, or a string of digits, as OpenAI's clients send `seconds`."""
+def _integer_or_digits(fields: dict[str, Any], name: str, *, default: int, maximum: int) -> int:
     value = fields.get(name)
     if value is None:
         return default
+    # OpenAI's clients send `seconds` as a string of digits.
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value, re.ASCII):
         value = int(value)
     if type(value) is not int or not 1 <= value <= maximum:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from relay.http import MAX_HEAD_BYTES, HttpClient, HttpError, UpstreamResponse
+from relay.http import MAX_RESPONSE_HEAD_BYTES, HttpClient, HttpError, UpstreamResponse
 from tests.relay.conftest import run_async
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -38,7 +38,7 @@ class Server:
             writer.close()
 
     async def _play(self, writer: asyncio.StreamWriter) -> bool:
-        """Returns False if the script ends by closing the connection."""
+        """Play the next script. Returns False if it ends by closing the connection."""
         for step in self.scripts.pop(0):
             if step == b"hang up":
                 return False
@@ -179,7 +179,7 @@ def test_a_slow_reader_causes_backpressure_and_loses_no_bytes() -> None:
     "reply",
     [
         b"SMTP ready\r\n",
-        b"HTTP/1.1 200 OK\r\n" + b"x: " + b"y" * (MAX_HEAD_BYTES + 1) + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"x: " + b"y" * (MAX_RESPONSE_HEAD_BYTES + 1) + b"\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n",
     ],
 )

@@ -19,6 +19,7 @@ from core.money import NANOS_PER_USD
 from relay.models import Model, Price, validate_name
 from relay.pricing import MAX_PRICE_NANOS, Rate
 from relay.services import record_change, set_price
+from usage.models import MAX_MODEL_NAME_LENGTH
 
 # Our names of token prices → those of genai-prices, per million tokens. Its price of requests is per thousand.
 _TOKENS = {"input": "input_mtok", "cached_input": "cache_read_mtok", "output": "output_mtok"}
@@ -95,12 +96,12 @@ def _chosen(provider: Provider, names: str | None) -> Iterator[tuple[str, ModelI
 
 
 def _read(name: str, info: ModelInfo, now: datetime) -> ListedPrice:
-    """Raises UnsupportedPrice."""
+    """Raises UnsupportedPrice if the model's name is not allowed here or a Rate cannot express its price."""
     try:
         validate_name(name)
     except ValidationError:
         raise UnsupportedPrice("its name has characters that are not allowed here") from None
-    if len(name) > 100:
+    if len(name) > MAX_MODEL_NAME_LENGTH:
         raise UnsupportedPrice("its name is too long")
     if not isinstance(info.prices, ModelPrice) and any(
         isinstance(price.constraint, TimeOfDateConstraint) for price in info.prices
@@ -115,7 +116,6 @@ def _read(name: str, info: ModelInfo, now: datetime) -> ListedPrice:
 
 
 def _notes(prices: dict[str, Any]) -> Iterator[str]:
-    """Yield notes on what the provider charges for and our price leaves out."""
     if uncharged := sorted(prices.keys() & _NOT_CHARGED):
         yield f"not charged for: {', '.join(uncharged)}"
     tiers = [tier.start for price in prices.values() if isinstance(price, TieredPrices) for tier in price.tiers]
@@ -124,13 +124,13 @@ def _notes(prices: dict[str, Any]) -> Iterator[str]:
 
 
 def _figures(prices: dict[str, Any]) -> dict[str, int]:
-    figures = {ours: _nanos(prices[theirs], 1) for ours, theirs in _TOKENS.items() if theirs in prices}
+    figures = {ours: _listed_nanos(prices[theirs], 1) for ours, theirs in _TOKENS.items() if theirs in prices}
     if _REQUESTS in prices:
-        figures["per_request"] = _nanos(prices[_REQUESTS], 1000)
+        figures["per_request"] = _listed_nanos(prices[_REQUESTS], 1000)
     return {"input": 0, "cached_input": figures.get("input", 0), "output": 0} | figures
 
 
-def _nanos(price: Decimal | TieredPrices, per: int) -> int:
+def _listed_nanos(price: Decimal | TieredPrices, per: int) -> int:
     """The price in nano-dollars. Of a tiered price it is the base; `_notes` mentions the other tiers.
 
     Raises UnsupportedPrice instead of rounding.
@@ -142,8 +142,8 @@ def _nanos(price: Decimal | TieredPrices, per: int) -> int:
     return int(nanos)
 
 
-def _rate(listed: ListedPrice, price: Price | None) -> Rate:
-    """The rate with the listed prices. Prices that the list does not have (images, seconds) stay as they are."""
+def _rate_with(listed: ListedPrice, price: Price | None) -> Rate:
+    # Prices that the list does not have (images, seconds) stay as they are.
     return replace(price.rate if price else Rate(), **listed.figures)
 
 
@@ -151,7 +151,7 @@ def _describe_change(listed: ListedPrice, now: datetime) -> str:
     """Like `gpt-4o: input $5.00 → input $2.50`; empty if nothing changes."""
     model = Model.objects.filter(name=listed.name).first()
     price = model.price_at(now) if model else None
-    after = _rate(listed, price)
+    after = _rate_with(listed, price)
     if price is not None and price.rate == after:
         return ""
     before = str(price.rate) if price else ("no price" if model else "new")
@@ -164,4 +164,4 @@ def _write(listed: ListedPrice, now: datetime) -> None:
     model, is_new = Model.objects.get_or_create(name=listed.name, defaults=new)
     if is_new:
         record_change(model, before={}, actor=None)
-    set_price(model=model, rate=_rate(listed, model.price_at(now)), starts_at=now, actor=None)
+    set_price(model=model, rate=_rate_with(listed, model.price_at(now)), starts_at=now, actor=None)

@@ -43,7 +43,7 @@ class Command(RecordedCommand, BaseCommand):
     @transaction.atomic
     def handle(self, *args: Any, **options: Any) -> None:
         starts_at = _parse_start(options["from"])
-        rate = _rate(options)
+        rate = _given_rate(options)
         model = Model.objects.filter(name=options["model"]).first() or Model(name=options["model"])
         if rate is None and not model.has_price():
             raise CommandError("--input, --output or another price is required: this model has none yet")
@@ -59,7 +59,7 @@ class Command(RecordedCommand, BaseCommand):
         self.stdout.write(f"{model.name}: {rate}; {when}; at most {model.max_output_tokens} output tokens a request.")
 
 
-def _rate(options: dict[str, Any]) -> Rate | None:
+def _given_rate(options: dict[str, Any]) -> Rate | None:
     given = {name: _price(name, options[name]) for name in PRICES if options[name] is not None}
     if not given:
         return None
@@ -88,10 +88,10 @@ def _parse_start(text: str | None) -> datetime:
 
 
 def _save_limits(model: Model, options: dict[str, Any]) -> None:
-    """Set and save the given limits. A default limit above the new maximum is lowered to it, unless it was given."""
     for name in LIMITS:
         if options[name] is not None:
             setattr(model, name, options[name])
+    # A default limit above the new maximum is lowered to it, unless it was given.
     if options["default_output_tokens"] is None:
         model.default_output_tokens = min(model.default_output_tokens, model.max_output_tokens)
     try:
