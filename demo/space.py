@@ -1,10 +1,9 @@
-"""The demo space: a dozen members in every state, with two months of history made through the product's services."""
+"""Makes the demo space: a dozen members in every state and two months of history, all by the product's services."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -19,6 +18,27 @@ from core import origin
 from core.ids import new_id
 from core.money import NANOS_PER_CENT
 from core.origin import acting
+from demo.cast import (
+    CHANGE_MODEL,
+    CHANGE_PRICE,
+    CLIENT_ADDRESS,
+    DAYS,
+    KEYS,
+    LARGE_MODELS,
+    LARGE_WEIGHTS,
+    MANAGER,
+    MANAGER_SPENT,
+    MEMBERS,
+    PASSWORD,
+    SMALL_MODELS,
+    SPACE,
+    VIDEO_MODELS,
+    VIDEO_TIMEOUT_S,
+    VIDEOS,
+    DemoKey,
+    DemoMember,
+    DemoVideo,
+)
 from quotas.charging import Call, hold, release, settle
 from quotas.members import MemberChanges, create_member, delete_member, edit_member, set_enabled
 from quotas.models import Wallet
@@ -33,121 +53,8 @@ from tenants.models import Space
 from usage.models import Task
 from usage.partitions import Month, make_months, months_from
 
-# A published password is safe only because production refuses to start on a database with a demo space.
-PASSWORD = "halcyon-demo"  # noqa: S105
-SPACE = "Halcyon Labs"
-MANAGER, OPERATOR = "mira.okafor", "operator"
-DAYS = 58
-
-# Nano-dollars per token, (input, output).
-SMALL_MODELS = {"claude-sonnet-4": (3000, 15000), "gpt-4o-mini": (150, 600), "gemini-2.5-flash": (300, 2500)}
-LARGE_MODELS = {"claude-sonnet-4": (3000, 15000), "gpt-4.1": (2000, 8000), "gemini-2.5-pro": (1250, 10000)}
-# Weights of the LARGE_MODELS when one is drawn.
-LARGE_WEIGHTS = (5, 3, 2)
-CHANGE_MODEL, CHANGE_PRICE = "deepseek-v3", (270, 1100)
-
-
-@dataclass(frozen=True)
-class DemoMember:
-    """A member as of today. Money is in cents; `joined`, `disabled` and `deleted` are in days before today."""
-
-    username: str
-    display_name: str
-    total: int
-    spent: int
-    joined: int
-    key: str = ""
-    is_admin: bool = False
-    disabled: int | None = None
-    deleted: int | None = None
-    # Quota changes after joining: (days ago, cents, username of the actor).
-    changes: tuple[tuple[int, int, str], ...] = ()
-
-    @property
-    def first_total(self) -> int:
-        return self.total - sum(cents for _, cents, _ in self.changes)
-
-    @property
-    def last_day(self) -> int:
-        return self.disabled or self.deleted or 0
-
-
-@dataclass(frozen=True)
-class DemoKey:
-    """An API key. `limit` is in cents; times are in days before today, negative ones in the future."""
-
-    owner: str
-    name: str
-    made: int
-    limit: int | None = None
-    models: tuple[str, ...] = ()
-    expires: int | None = None
-    disabled: int | None = None
-
-
-MEMBERS = [
-    DemoMember("amara.diallo", "Amara Diallo", 8000, 1880, 57, "rag-prod", is_admin=True),
-    DemoMember("theo.lindqvist", "Theo Lindqvist", 6000, 2154, 57, "laptop"),
-    DemoMember("jun.sato", "Jun Sato", 500, 300, 56, "scratch"),
-    DemoMember("priya.nair", "Priya Nair", 2500, 1025, 55, "prototype", disabled=8, changes=((10, -1500, MANAGER),)),
-    DemoMember("ci-bot", "CI bot", 4000, 4000, 54, "pipeline", changes=((20, 1500, "amara.diallo"),)),
-    DemoMember("leila.haddad", "Leila Haddad", 3000, 210, 50, "default", is_admin=True),
-    DemoMember("marcus.webb", "Marcus Webb", 3500, 3088, 49, "notebook"),
-    DemoMember("sofia.reyes", "Sofía Reyes", 2000, 200, 44, "sandbox"),
-    DemoMember("eval-runner", "", 0, 0, 40),
-    DemoMember("noor.aziz", "نور عزيز", 1000, 40, 33, "study"),
-    DemoMember("kai.tanaka", "田中 海", 1500, 395, 30, "mobile"),
-    DemoMember("dana.kim", "Dana Kim", 2500, 640, 29, "thesis", deleted=9),
-    DemoMember("olu.bello", "Olu Bello", 1000, 166, 3, "default"),
-]
-MANAGER_SPENT = 4218
-# In addition to the key that each of the MEMBERS has.
-KEYS = [
-    DemoKey(MANAGER, "default", DAYS),
-    DemoKey(MANAGER, "batch-embeddings", 50, limit=2500, models=("gemini-2.5-flash", "gpt-4o-mini"), expires=-56),
-    DemoKey(MANAGER, "demo-stand", 45, limit=500, models=("gemini-2.5-flash",), disabled=20),
-    DemoKey("theo.lindqvist", "hackathon", 40, limit=1000, models=("gpt-4o-mini",), expires=12),
-]
-CLIENT_ADDRESS = "203.0.113.7"
-VIDEO_TIMEOUT_S = 3600
-# Video model → (upstream, cents per second).
-VIDEO_MODELS = {"sora-2": ("openai", 10), "veo-3-fast": ("google", 15)}
-
-
-@dataclass(frozen=True)
-class DemoVideo:
-    """A video task, submitted `ago` before now. It ended after `took`, unless that is None; with a `code` it failed."""
-
-    owner: str
-    model: str
-    seconds: int
-    ago: timedelta
-    took: timedelta | None = None
-    code: str = ""
-    progress: int = 0
-
-    @property
-    def cents(self) -> int:
-        """The cost so far."""
-        is_paid = self.took and not self.code
-        return VIDEO_MODELS[self.model][1] * self.seconds if is_paid else 0
-
-
-VIDEOS = [
-    DemoVideo("sofia.reyes", "sora-2", 4, timedelta(seconds=20)),
-    DemoVideo("theo.lindqvist", "veo-3-fast", 8, timedelta(seconds=70), progress=62),
-    DemoVideo(MANAGER, "sora-2", 8, timedelta(hours=2), timedelta(seconds=94)),
-    DemoVideo("marcus.webb", "veo-3-fast", 8, timedelta(hours=5), timedelta(seconds=125), "content_policy_violation"),
-    DemoVideo("amara.diallo", "sora-2", 12, timedelta(hours=26), timedelta(seconds=171)),
-    DemoVideo("theo.lindqvist", "veo-3-fast", 4, timedelta(hours=27), timedelta(seconds=48)),
-    DemoVideo("theo.lindqvist", "sora-2", 4, timedelta(days=3), timedelta(seconds=VIDEO_TIMEOUT_S), TIMED_OUT),
-    DemoVideo("amara.diallo", "veo-3-fast", 6, timedelta(days=4, hours=3), timedelta(seconds=77)),
-    DemoVideo("sofia.reyes", "sora-2", 4, timedelta(days=5, hours=1), timedelta(seconds=51)),
-]
-
 
 def make_demo() -> Space:
-    """Create the demo space with its history, atomically."""
     now = timezone.now()
     # Partitions are made before the rows, or the rows would go to the default partition and move later.
     make_months(months_from(Month.of(now - timedelta(days=DAYS)), Month.of(now)))
@@ -177,7 +84,7 @@ class _DemoHistory:
         yield self._at(DAYS, 8), self._create_space
         yield (
             self._at(14, 9),
-            lambda: grant(space=self.space, amount_nanos=_nanos(10000), reason="Monthly top-up", actor=None),
+            lambda: grant(space=self.space, amount_nanos=_cents_to_nanos(10000), reason="Monthly top-up", actor=None),
         )
         yield from self._spending_deeds(MANAGER, MANAGER_SPENT, DAYS - 2, 0)
         for order, member in enumerate(MEMBERS):
@@ -226,7 +133,7 @@ class _DemoHistory:
     def _spending_deeds(
         self, username: str, cents: int, first_day: int, last_day: int
     ) -> Iterator[tuple[datetime, Callable[[], object]]]:
-        left = _nanos(cents - sum(video.cents for video in VIDEOS if video.owner == username))
+        left = _cents_to_nanos(cents - sum(video.cents for video in VIDEOS if video.owner == username))
         if not left:
             return
         moments = self._moments(first_day, last_day, count=min(40, 6 + cents // 60))
@@ -280,7 +187,7 @@ class _DemoHistory:
             manager_username=MANAGER,
             manager_password=PASSWORD,
             manager_display_name="Mira Okafor",
-            grant_nanos=_nanos(40000),
+            grant_nanos=_cents_to_nanos(40000),
             is_demo=True,
         )
 
@@ -296,7 +203,7 @@ class _DemoHistory:
     def _change_quota(self, username: str, cents: int, actor: str) -> None:
         member = _user(username)
         wallet = Wallet.objects.get(space=member.space_id, user=member)
-        set_remaining(member=member, remaining_nanos=wallet.remaining + _nanos(cents), actor=_user(actor))
+        set_remaining(member=member, remaining_nanos=wallet.remaining + _cents_to_nanos(cents), actor=_user(actor))
 
     def _promote(self, username: str) -> None:
         edit_member(member=_user(username), changes=MemberChanges(is_admin=True), actor=_user(MANAGER))
@@ -310,7 +217,7 @@ class _DemoHistory:
     def _make_key(self, key: DemoKey) -> None:
         terms = KeyTerms(
             name=key.name,
-            limit_nanos=None if key.limit is None else _nanos(key.limit),
+            limit_nanos=None if key.limit is None else _cents_to_nanos(key.limit),
             models=key.models,
             expires_at=None if key.expires is None else self._now - timedelta(days=key.expires),
         )
@@ -377,7 +284,7 @@ def _call_costing(nanos: int) -> Call:
 def _offer(model: str) -> Offer:
     return Offer(
         name=model,
-        rate=Rate(per_second=_nanos(VIDEO_MODELS[model][1])),
+        rate=Rate(per_second=_cents_to_nanos(VIDEO_MODELS[model][1])),
         default_output_tokens=0,
         max_output_tokens=0,
         context_tokens=0,
@@ -389,15 +296,15 @@ def _offer(model: str) -> Offer:
 
 
 def _target(model: str) -> Target:
-    """A target without an address: the worker cannot poll it, so a demo task keeps its state until its deadline."""
+    # Without an address the worker cannot poll it, so a demo task keeps its state until its deadline.
     name = VIDEO_MODELS[model][0]
     return Target(id=0, name=name, base_url="", credential="", priority=0, weight=1, timeout_s=1)
 
 
 def _with_key(call: Call, user: User) -> Call:
-    """The call with the newest key of the user that may make it."""
     keys = ApiKey.objects.filter(space=user.space_id, user=user).select_related("user", "space").order_by("-number")
     now = origin.now()
+    # The newest key of the user that may make the call.
     key = next(key for key in keys if refusal_of(key, address=CLIENT_ADDRESS, model=call.model, moment=now) is None)
     return msgspec.structs.replace(call, key_id=key.pk, key_name=key.name)
 
@@ -406,5 +313,5 @@ def _user(username: str) -> User:
     return User.objects.get_by_natural_key(username)
 
 
-def _nanos(cents: int) -> int:
+def _cents_to_nanos(cents: int) -> int:
     return cents * NANOS_PER_CENT

@@ -235,7 +235,7 @@ class _TestSpace:
                 self._report(f"{made:,} of {self._size.rows:,} rows")
 
     def _roll_up(self) -> None:
-        """Sum the usage rows into hourly roll-ups, which settlements would have raised."""
+        # Settlements would have raised these.
         new_id = "gen_random_uuid()" if connection.vendor == "postgresql" else "lower(hex(randomblob(16)))"
         with connection.cursor() as cursor:
             for number in range(self._size.days * 24):
@@ -295,7 +295,6 @@ class _TestSpace:
 
 
 def slug(name: str) -> str:
-    """A space's name in characters that a username may have."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:MAX_SLUG_LENGTH] or "test"
 
 

@@ -43,7 +43,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from demo.upstream_answers import (
     DISCLAIMER,
-    MAX_TOKENS,
+    MAX_ANSWER_TOKENS,
     MODELS,
     DemoError,
     DemoRequest,
@@ -79,13 +79,13 @@ class DemoTask:
 
     def poll(self) -> None:
         self.polled += 1
-        if self.ended_at is None and self.polled > self.request.directives.number("polls", 3, MAX_TOKENS):
+        if self.ended_at is None and self.polled > self.request.directives.number("polls", 3, MAX_ANSWER_TOKENS):
             self.ended_at = int(time.time())
 
     def as_json(self) -> Json:
         body = self.request.body
         is_failed = "fail" in self.request.directives.values
-        polls = self.request.directives.number("polls", 3, MAX_TOKENS)
+        polls = self.request.directives.number("polls", 3, MAX_ANSWER_TOKENS)
         status = ("failed" if is_failed else "completed") if self.ended_at else "in_progress"
         return {
             "id": self.id,
@@ -124,8 +124,6 @@ def make_app(*, credential: str = "") -> web.Application:
 
 
 def _authentication(credential: str) -> Middleware:
-    """Check the credential, and convert every error to OpenAI's format."""
-
     @web.middleware
     async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:

@@ -18,7 +18,7 @@ from aiohttp import web
 
 DISCLAIMER = "This is the demo upstream of Space Manage. No language model wrote this text."
 MODELS = ["demo-chat", "demo-embedding", "demo-video"]
-MAX_TOKENS = 100_000
+MAX_ANSWER_TOKENS = 100_000
 HUGE_OUTPUT_TOKENS = 10_000_000
 
 _SAMPLE = (
@@ -47,8 +47,6 @@ class DemoError(Exception):
 
 @dataclass(frozen=True)
 class Directives:
-    """The `demo:…` directives of a request."""
-
     values: dict[str, float | None]
 
     @classmethod
@@ -65,7 +63,7 @@ class Directives:
 
     @property
     def events_before_break(self) -> int:
-        return int(self.number("break", 0, MAX_TOKENS))
+        return int(self.number("break", 0, MAX_ANSWER_TOKENS))
 
 
 @dataclass(frozen=True)
@@ -94,8 +92,8 @@ class DemoRequest:
 
     @cached_property
     def words(self) -> list[str]:
-        """The words of the answer, each one token and with the space before it."""
-        wanted = int(self.directives.number("tokens", 40 + len(self.text) % 40, MAX_TOKENS))
+        # Each is one token, with the space before it.
+        wanted = int(self.directives.number("tokens", 40 + len(self.text) % 40, MAX_ANSWER_TOKENS))
         count = wanted if self.limit is None else min(wanted, self.limit)
         words = itertools.islice(itertools.cycle(_SAMPLE), count)
         return [word if index == 0 else f" {word}" for index, word in enumerate(words)]
@@ -117,7 +115,6 @@ class DemoRequest:
 
 
 def texts_of(value: Any) -> list[str]:
-    """All texts of a prompt, or of messages and their parts, in order."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, list):

@@ -7,8 +7,9 @@ from django.core.management.base import BaseCommand, CommandError
 
 from accounts.models import User
 from audit.commands import RecordedCommand
+from demo.cast import MANAGER, OPERATOR, PASSWORD, SPACE
 from demo.offers import offer_demo_models
-from demo.space import MANAGER, OPERATOR, PASSWORD, SPACE, make_demo
+from demo.space import make_demo
 from tenants.models import Space
 
 

@@ -9,12 +9,11 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 
 from core.errors import NameTakenError
+from core.names import MIN_PASSWORD_LENGTH
 from demo.test_data import SpaceSize, make_test_space, slug
 from quotas.reconcile import reconcile
 from tenants.models import Space
 from usage.quarters import close_quarters
-
-MIN_PASSWORD_LENGTH = 8
 
 
 class Command(BaseCommand):
