@@ -76,12 +76,10 @@ def without_append_only_triggers(connection: BaseDatabaseWrapper, table: str) ->
 
 
 def guard_partition(cursor: Any, partition: str) -> None:
-    """Create the TRUNCATE trigger on a new partition, the only trigger that PostgreSQL does not clone to it."""
     cursor.execute(_no_truncate(partition))
 
 
 def partitions_of(cursor: Any, table: str) -> list[str]:
-    """Return the names of a table's partitions, sorted (PostgreSQL)."""
     cursor.execute("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = %s::regclass", [table])
     return sorted(name for (name,) in cursor.fetchall())
 
@@ -104,7 +102,7 @@ class AppendOnly(Operation):
         self.model_name = model_name
 
     def state_forwards(self, app_label: str, state: ProjectState) -> None:
-        """Models do not change."""
+        pass
 
     def database_forwards(
         self, app_label: str, schema_editor: Any, from_state: ProjectState, to_state: ProjectState

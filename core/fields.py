@@ -91,7 +91,6 @@ class AmountField(forms.CharField):
 
 
 def is_common(password: str) -> bool:
-    """Return whether the password is in Django's list of the 20,000 most common ones."""
     try:
         _common_passwords().validate(password)
     except ValidationError:
@@ -100,7 +99,6 @@ def is_common(password: str) -> bool:
 
 
 def refuse_similar(form: forms.BaseForm, field: str, username: str) -> None:
-    """Add an error to the field when the password is too similar to the username."""
     password = form.cleaned_data.get(field)
     if not password or not username:
         return

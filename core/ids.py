@@ -21,10 +21,7 @@ def id_at(moment: datetime) -> UUID:
 
 
 def hex_ids_at(moment: datetime, count: int) -> list[str]:
-    """Return `count` ids for one moment, as hexadecimal digits.
-
-    No UUID objects are created, because they would take longer than everything else.
-    """
+    # UUID objects would take longer to create than everything else, so these are hexadecimal digits.
     begin = id_at(moment).hex[:16]
     return [f"{begin}{0b10 << 62 | chance >> 2:016x}" for (chance,) in iter_unpack(">Q", os.urandom(8 * count))]
 

@@ -26,7 +26,7 @@ REGIONS = {
 
 @lru_cache(maxsize=1)
 def zone_names() -> frozenset[str]:
-    """Return UTC and every Region/City name of the IANA database, without abbreviations and old country names."""
+    # Leaves out abbreviations (EST) and old country names (Cuba, US/Pacific).
     places = {name for name in available_timezones() if name.partition("/")[0] in REGIONS and "/" in name}
     return frozenset(places | {"UTC"})
 
@@ -47,7 +47,6 @@ def zone_of(name: str) -> tzinfo:
 
 
 def offset_of(name: str, at: datetime) -> str:
-    """Return the zone's UTC offset at that moment, daylight saving time included, as `UTC+05:30`."""
     minutes = round((at.astimezone(zone_of(name)).utcoffset() or at - at).total_seconds() / 60)
     hours, rest = divmod(abs(minutes), 60)
     return f"UTC{'-' if minutes < 0 else '+'}{hours:02}:{rest:02}"

@@ -1,4 +1,4 @@
-"""Parse, format and round amounts of money. No other module does.
+"""Parse and format amounts of money.
 
 Money is an int of nano-dollars everywhere: 1 USD = 1,000,000,000 nanos.
 """
@@ -62,18 +62,17 @@ def format_exact(nanos: int) -> str:
 def format_balance(nanos: int) -> str:
     """Format a balance (`$2.00`), rounded down to cents, so that it never shows money that is not there."""
     cents = abs(nanos) // NANOS_PER_CENT if nanos >= 0 else -(nanos // NANOS_PER_CENT)
-    return _dollars(cents, negative=nanos < 0)
+    return _format_cents(cents, negative=nanos < 0)
 
 
 def format_cost(nanos: int) -> str:
     """Format a cost (`$1.24`), rounded up to cents; below one cent with every digit (`$0.000425`)."""
     if 0 < nanos < NANOS_PER_CENT:
         return f"${format_exact(nanos)}"
-    return _dollars(-(-nanos // NANOS_PER_CENT), negative=False)
+    return _format_cents(-(-nanos // NANOS_PER_CENT), negative=False)
 
 
 def format_parts(parts: int) -> str:
-    """Format millionths of a nano-dollar with every digit, never rounded (`$0.0000000001125`)."""
     whole, decimals = _split_amount(parts, 15)
     return f"{MINUS if parts < 0 else ''}${whole:,}.{decimals}"
 
@@ -90,16 +89,13 @@ def format_sum(*nanos: int) -> list[str]:
 
 
 def format_alike(*nanos: int) -> list[str]:
-    """Format the amounts with every digit, all with as many decimals as the finest needs.
-
-    Amounts that add up then also add up as displayed.
-    """
+    """Format with as many decimals as the finest amount needs, so that amounts that add up also do as displayed."""
     decimals = max((len(format_exact(value).partition(".")[2]) for value in nanos), default=2)
     return [f"{MINUS if value < 0 else ''}${_fixed(abs(value), decimals)}" for value in nanos]
 
 
 def _split_amount(amount: int, digits: int) -> tuple[int, str]:
-    """Split an amount of 1/10**digits dollars into whole dollars and its decimals, at least two."""
+    # `amount` is in units of 1/10**digits dollars.
     whole, part = divmod(abs(amount), 10**digits)
     return whole, f"{part:0{digits}d}".rstrip("0").ljust(2, "0")
 
@@ -110,6 +106,6 @@ def _fixed(nanos: int, decimals: int) -> str:
     return f"{whole:,}.{fraction}"
 
 
-def _dollars(cents: int, *, negative: bool) -> str:
+def _format_cents(cents: int, *, negative: bool) -> str:
     whole, rest = divmod(abs(cents), 100)
     return f"{MINUS if negative else ''}${whole:,}.{rest:02d}"

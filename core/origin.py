@@ -37,14 +37,12 @@ def now() -> datetime:
 
 @contextmanager
 def acting(*, address: str | None = None, request_id: str = "", moment: datetime | None = None) -> Iterator[None]:
-    """Set the origin of deeds inside the block, and keep the command of the current origin."""
     with as_origin(Origin(address=address, request_id=request_id, moment=moment, command=current().command)):
         yield
 
 
 @contextmanager
 def as_origin(origin: Origin) -> Iterator[None]:
-    """Set exactly this origin for deeds inside the block."""
     token = _current.set(origin)
     try:
         yield

@@ -22,7 +22,7 @@ class InstallFunction(Operation):
         self.replaces = replaces
 
     def state_forwards(self, app_label: str, state: ProjectState) -> None:
-        """Models do not change."""
+        pass
 
     def database_forwards(
         self, app_label: str, schema_editor: Any, from_state: ProjectState, to_state: ProjectState

@@ -24,7 +24,7 @@ def decrypt(sealed: str) -> str:
 
 
 def rotate(sealed: str) -> str:
-    """Return the secret encrypted with the newest key. Raises ImproperlyConfigured as decrypt does."""
+    # Decrypts with any of the keys and encrypts with the newest.
     try:
         return _fernet().rotate(sealed.encode()).decode("ascii")
     except InvalidToken:
