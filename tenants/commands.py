@@ -9,7 +9,6 @@ from tenants.models import Space
 
 
 def space_called(name: str) -> Space:
-    """Return the space of a --space option, by case-insensitive name. Raises CommandError."""
     space = Space.objects.filter(name__iexact=name).first()
     if space is None:
         raise CommandError(_("--space: there is no space “%(name)s”") % {"name": name})

@@ -11,8 +11,6 @@ from tenants.models import Space
 
 
 class Person(Protocol):
-    """A user: an operator, or a member of one space."""
-
     @property
     def pk(self) -> Any: ...
 

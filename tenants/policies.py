@@ -18,7 +18,7 @@ def can_manage_users(actor: Person) -> bool:
 
 
 def can_edit(actor: Person, target: Person) -> bool:
-    """Managers and admins edit every member of their space, themselves included. The manager is not a member."""
+    """Managers and admins edit every user of their space but the manager, themselves included."""
     return can_manage_users(actor) and shares_space(actor, target) and target.role != Role.MANAGER
 
 
