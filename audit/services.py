@@ -33,7 +33,7 @@ AuditTarget = Model
 MAX_REFUSALS_PER_HOUR = 30
 # Refusals without actor and target, over all client addresses: a botnet that guesses usernames.
 MAX_UNKNOWN_NAME_REFUSALS_PER_HOUR = 1000
-HOUR = timedelta(hours=1)
+REFUSAL_WINDOW = timedelta(hours=1)
 # Key in `after` of the last recorded refusal of an hour: further attempts are not recorded.
 REFUSALS_OMITTED = "and_more"
 
@@ -128,10 +128,10 @@ def record_refused_deed(
 
 
 def refusal_code(error: Exception) -> str:
-    """Return `insufficient_pool` for InsufficientPool, `not_allowed` for PermissionDenied, `""` for other errors."""
     if isinstance(error, PermissionDenied):
         return NOT_ALLOWED
     if isinstance(error, Refused):
+        # InsufficientPool gives insufficient_pool.
         return _CAPITALS.sub("_", type(error).__name__.removesuffix("Error")).lower()
     return ""
 
@@ -149,8 +149,8 @@ def _refusal_details(error: Exception, asked: Mapping[str, Any]) -> dict[str, An
 def _recent_refusals(
     kind: str, why: str, space: Space | None, actor: Person | None, target: AuditTarget | None
 ) -> QuerySet[AuditEvent]:
-    """Return the last hour's refusals with this reason, so that many of another reason do not use up the limit."""
-    since = id_at(timezone.now() - HOUR)
+    # Counted by reason, so that many refusals for one reason do not use up the limit of another.
+    since = id_at(timezone.now() - REFUSAL_WINDOW)
     refused = AuditEvent.objects.filter(space=space, kind=kind, refusal=why, id__gte=since).order_by()
     if actor is not None:
         return refused.filter(actor_id=actor.pk)
@@ -203,10 +203,6 @@ def _target_fields(target: AuditTarget | None) -> dict[str, Any]:
 
 
 def _without_secrets(value: Any) -> Any:
-    """Mask texts that look like a secret. Raises SecretInTrailError for a field named like one.
-
-    Booleans, numbers and None are allowed in such a field: they can only say whether or how many.
-    """
     if isinstance(value, str):
         return _SECRET_TEXTS.sub(lambda found: "".join(part or "" for part in found.groups()) + "…", value)
     if isinstance(value, list | tuple):
@@ -214,6 +210,7 @@ def _without_secrets(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     for name, content in value.items():
+        # Booleans, numbers and None only say whether there is a secret, or how many.
         if not isinstance(content, bool | int | None) and _SECRET_NAMES & set(_WORDS.findall(str(name).lower())):
             raise SecretInTrailError(str(name))
     return {name: _without_secrets(content) for name, content in value.items()}
