@@ -27,6 +27,6 @@ class LivingUserBackend(ModelBackend):
         return isinstance(user, User) and user.may_sign_in
 
     def get_user(self, user_id: Any) -> User | None:
-        """Load the session's user at every request, in one query with their space (select_related)."""
+        # Called at every request, so the space is loaded in the same query.
         user = User.objects.select_related("space").filter(pk=user_id).first()
         return user if user and user.may_sign_in else None

@@ -41,7 +41,7 @@ class Device:
 
     @property
     def names(self) -> str:
-        """Return the names untranslated, for the audit trail, which people with other languages read."""
+        # Not translated, because people with other languages read the audit trail.
         return ", ".join(name for name in (self.browser, self.system) if name)
 
     @property

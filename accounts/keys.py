@@ -1,4 +1,6 @@
-"""API keys: create, rotate, revoke and look up. No other module sees a key in plain text.
+"""API keys: create, rotate, revoke and look up.
+
+Only this module makes, parses and hashes API keys. Their text is returned once, when it is made, and never stored.
 
 A key is `sk-<space>-` and 43 random characters (256 bits). The database stores its SHA-256 hash, its prefix and its
 last four characters. A slow password hash would add no security, because the secret is random.
@@ -50,23 +52,18 @@ class Presented(msgspec.Struct, frozen=True):
 
 
 def parse_key(text: str) -> Presented | None:
-    """Parse the text of a key. Return None when it does not have the form of one."""
     match = _KEY.fullmatch(text)
     return Presented(int(match[1]), _digest(text)) if match else None
 
 
 def find_key(presented: Presented) -> ApiKey | None:
-    """Return the key with this secret, or with this as its old secret during the grace after a rotation, or None.
-
-    Deleted keys are not found. The user and space are joined.
-    """
+    """Find a key by its secret, or by its old secret during the grace after a rotation. Deleted keys are not found."""
     keys = ApiKey.objects.select_related("user", "space").filter(space=presented.space_id)
     in_grace = Q(old_hash=presented.hash, old_until__gt=origin.now())
     return keys.filter(Q(hash=presented.hash) | in_grace).first()
 
 
 def usable_key(presented: Presented, *, address: str | None, model: str | None = None) -> ApiKey:
-    """Return the key, with user and space, if accounts/spending.py allows its use now. Raises KeyRefused."""
     key = find_key(presented)
     if code := refusal_of(key, address=address, model=model, moment=origin.now()):
         raise KeyRefused(code)
@@ -75,7 +72,6 @@ def usable_key(presented: Presented, *, address: str | None, model: str | None =
 
 
 def create_key(*, owner: User, terms: KeyTerms) -> tuple[ApiKey, str]:
-    """Create a key and return it with its text, which is shown once and stored nowhere."""
     assert owner.space is not None
     text = _generate_key(owner)
     with transaction.atomic():
@@ -101,7 +97,8 @@ def create_key(*, owner: User, terms: KeyTerms) -> tuple[ApiKey, str]:
 def edit_key(*, key: ApiKey, terms: KeyTerms, actor: User) -> ApiKey:
     """Replace the restrictions of a key. A limit below what was spent is allowed: the key is then exhausted.
 
-    Raises PermissionDenied, and ApiKey.DoesNotExist when the key was deleted during the request.
+    Raises PermissionDenied, and ApiKey.DoesNotExist when the key was deleted during the request, as do set_key_enabled,
+    rotate_key and delete_key.
     """
     key = _lock_own_key(key, actor)
     before = _audited_terms(key)
@@ -116,10 +113,6 @@ def edit_key(*, key: ApiKey, terms: KeyTerms, actor: User) -> ApiKey:
 
 @transaction.atomic
 def set_key_enabled(*, key: ApiKey, is_enabled: bool, actor: User) -> ApiKey:
-    """Enable or disable a key. Idempotent, because it takes the new state and does not toggle.
-
-    Raises PermissionDenied, and ApiKey.DoesNotExist when the key was deleted during the request.
-    """
     key = _lock_own_key(key, actor)
     if key.is_enabled != is_enabled:
         key.is_enabled = is_enabled
@@ -130,10 +123,7 @@ def set_key_enabled(*, key: ApiKey, is_enabled: bool, actor: User) -> ApiKey:
 
 
 def rotate_key(*, key: ApiKey, grace: timedelta, actor: User) -> tuple[ApiKey, str]:
-    """Give the key a new secret and return its text. The old secret works until `grace` is over.
-
-    Limits and history stay, because the row stays. Raises PermissionDenied and ApiKey.DoesNotExist as edit_key does.
-    """
+    """Give the key a new secret; limits and history stay. The old secret works until `grace` is over."""
     text = _generate_key(key.user)
     with transaction.atomic():
         key = _lock_own_key(key, actor)
@@ -151,10 +141,7 @@ def rotate_key(*, key: ApiKey, grace: timedelta, actor: User) -> tuple[ApiKey, s
 
 @transaction.atomic
 def delete_key(*, key: ApiKey, actor: User) -> None:
-    """Delete a key: its secrets, also the old one during its grace, stop working immediately. Open holds still settle.
-
-    Raises PermissionDenied and ApiKey.DoesNotExist as edit_key does.
-    """
+    """Stop the key's secrets immediately, also the old one during its grace. Open holds still settle."""
     key = _lock_key(key)
     if not (can_use_key(actor, key.user) or can_revoke_key(actor, key.user)):
         raise PermissionDenied
@@ -162,7 +149,7 @@ def delete_key(*, key: ApiKey, actor: User) -> None:
 
 
 def revoke_keys(*, owner: User, actor: User) -> int:
-    """Delete all keys of a user, in the transaction that deletes the user. Return how many there were."""
+    """Delete all keys of a user. Call it in the transaction that deletes the user."""
     keys = list(ApiKey.objects.select_for_update(no_key=True).filter(space=owner.space_id, user=owner).order_by("pk"))
     for key in keys:
         _soft_delete(key, actor)
@@ -178,7 +165,6 @@ def _soft_delete(key: ApiKey, actor: User) -> None:
 
 
 def _lock_key(key: ApiKey) -> ApiKey:
-    """Raises ApiKey.DoesNotExist when the key was deleted during the request."""
     return (
         ApiKey.objects.select_for_update(no_key=True, of=("self",))
         .select_related("user", "space")
@@ -217,7 +203,7 @@ def _term_fields(terms: KeyTerms) -> dict[str, object]:
 
 
 def _audited_terms(key: ApiKey) -> dict[str, object]:
-    """Return what the audit trail stores of a key, which never includes its secret."""
+    # Never includes the secret.
     return {
         "key": key.shown,
         "name": key.name,

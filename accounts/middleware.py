@@ -51,11 +51,10 @@ def _keep_locale(response: StreamingHttpResponse) -> None:
 
 
 def own_locale(get_response: Handler) -> Handler:
-    """Activate the language and time zone that the user chose; browser_locale, which runs around it, resets them."""
-
     def middleware(request: HttpRequest) -> HttpResponseBase:
         user = request.user
         if user.is_authenticated:
+            # browser_locale, which runs around this middleware, resets both.
             if user.time_zone:
                 timezone.activate(zone_of(user.time_zone))
             if user.language in dict(settings.LANGUAGES):
@@ -82,7 +81,6 @@ class SignInRequiredMiddleware(LoginRequiredMiddleware):
         return HttpResponseClientRedirect(f"{settings.LOGIN_URL}?{urlencode({'next': came_from})}")
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponseBase | None:
-        """Redirect to sign-in when the user was signed out while their request was served."""
         if not isinstance(error, SignedOutError):
             return None
         match = request.resolver_match
@@ -95,11 +93,6 @@ PATHS_ALLOWED_BEFORE_SETUP = (SECOND_FACTOR_SETUP_PATH, "/me/confirm/", "/login/
 
 
 def second_factor_required(get_response: Handler) -> Handler:
-    """Redirect users who must set up a second factor to the page for it.
-
-    Admins must if their space requires it, operators if OPERATORS_NEED_2FA is set.
-    """
-
     def middleware(request: HttpRequest) -> HttpResponseBase:
         if request.path.startswith(PATHS_ALLOWED_BEFORE_SETUP) or not _must_set_up_second_factor(request):
             return get_response(request)
@@ -113,8 +106,6 @@ def second_factor_required(get_response: Handler) -> Handler:
 
 
 def session_seen(get_response: Handler) -> Handler:
-    """Store when the session was last used, for the list of sessions in Personal Settings."""
-
     def middleware(request: HttpRequest) -> HttpResponseBase:
         if request.user.is_authenticated:
             note_seen(request, request.user)

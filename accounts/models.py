@@ -32,11 +32,10 @@ class UndeletedUsers(BaseUserManager["User"]):
         return super().get_queryset().filter(deleted_at__isnull=True)
 
     def get_by_natural_key(self, username: str | None) -> User:
-        """Find a user by username, case-insensitively. Raises User.DoesNotExist."""
         return self.alias(folded=Lower("username")).get(folded=(username or "").lower())
 
     def create_superuser(self, username: str, password: str | None = None, **_fields: Any) -> User:
-        """Create an operator. Django's createsuperuser command calls this method by its name."""
+        # Django's createsuperuser command calls this method by its name.
         user = User(username=username, role=Role.OPERATOR)
         user.set_password(password)
         with transaction.atomic(using=self._db):
@@ -121,7 +120,6 @@ class User(AbstractBaseUser):
         return self.is_active and self.deleted_at is None and (self.space is None or self.space.suspended_at is None)
 
     def get_session_auth_hash(self) -> str:
-        """Bind sessions to the password and the epoch: a change of either ends all sessions of the user."""
         return self._session_hash()
 
     def get_session_auth_fallback_hash(self) -> Any:
@@ -129,6 +127,7 @@ class User(AbstractBaseUser):
             yield self._session_hash(secret=secret)
 
     def _session_hash(self, secret: str | bytes | None = None) -> str:
+        # A change of the password or of the epoch ends all sessions of the user.
         bound = f"{self.password}:{self.session_epoch}"
         return salted_hmac("accounts.session", bound, secret=secret, algorithm="sha256").hexdigest()
 
@@ -217,7 +216,6 @@ class ApiKey(models.Model):
 
     @property
     def shown(self) -> str:
-        """Return the public part of the key: its prefix and its last four characters."""
         return f"{self.prefix}…{self.last_four}"
 
     @property

@@ -61,7 +61,7 @@ class SecondFactorMethods:
 
 
 def is_possible() -> bool:
-    """Return whether CREDENTIAL_KEYS is set: secrets of authenticator apps are stored encrypted."""
+    # Secrets of authenticator apps are stored encrypted with these.
     return bool(settings.CREDENTIAL_KEYS)
 
 
@@ -72,7 +72,6 @@ def has_second_factor(user: User) -> bool:
 
 
 def is_required_of(user: User) -> bool:
-    """Return whether the space requires it of this admin, or OPERATORS_NEED_2FA of this operator."""
     if user.is_operator:
         return bool(settings.OPERATORS_NEED_2FA)
     return bool(user.is_admin and user.space and user.space.requires_second_factor)
@@ -116,16 +115,13 @@ def enable_app(*, user: User, sealed_secret: str, code: str) -> list[str]:
 
 
 def begin_passkey(request: HttpRequest, user: User) -> str:
-    """Return the WebAuthn registration challenge as JSON; only this session can answer it."""
+    # Only the session that asked can answer the challenge.
     with request_context(request):
         return json.dumps(webauthn.begin_registration(user, passwordless=False))
 
 
 def add_passkey(request: HttpRequest, *, user: User, name: str, answer: str) -> list[str]:
-    """Return recovery codes if this is the user's first factor, else an empty list.
-
-    Raises PasskeyRefusedError and PasskeyUnusableError.
-    """
+    """Return recovery codes as enable_app does. Raises PasskeyRefusedError and PasskeyUnusableError."""
     credential = _parse_answer(answer)
     try:
         with request_context(request):
@@ -162,7 +158,6 @@ def remove_passkey(*, user: User, passkey: Any) -> None:
 
 @transaction.atomic
 def renew_codes(*, user: User) -> list[str]:
-    """Replace the recovery codes and return the new ones; an empty list if the user has no second factor."""
     lock_user(user)
     if not has_second_factor(user):
         return []
@@ -189,7 +184,6 @@ def reset_second_factor(*, target: User, actor: User | None) -> bool:
 
 
 def forget_second_factor(user: User) -> bool:
-    """Delete apps, passkeys and recovery codes, within the caller's transaction; return whether there were any."""
     return bool(Authenticator.objects.filter(user=user).delete()[0])
 
 
@@ -198,7 +192,6 @@ def forget_second_factor(user: User) -> bool:
 
 @transaction.atomic
 def use_code(*, user: User, code: str) -> bool:
-    """Return whether the code is right, of the app or a recovery code. A right code cannot be used again."""
     code = re.sub(r"[\s-]", "", code)
     if not _DIGITS.fullmatch(code):
         return False
@@ -212,7 +205,7 @@ def use_code(*, user: User, code: str) -> bool:
 
 
 def ask_for_passkey(request: HttpRequest, user: User) -> str:
-    """Return the WebAuthn authentication challenge as JSON; only this session can answer it, and only once."""
+    # Only the session that asked can answer the challenge, and only once.
     with request_context(request):
         return json.dumps(webauthn.begin_authentication(user))
 
@@ -230,10 +223,8 @@ def use_passkey(request: HttpRequest, *, user: User, answer: str) -> bool:
 
 
 def _can_verify(key: Any) -> bool:
-    """Return whether signatures of this public key can be verified here, by verifying an empty one.
-
-    InvalidSignature means yes; any other error means an unsupported algorithm or curve, or a malformed key.
-    """
+    # Verifies an empty signature: InvalidSignature means that the key can be used. Any other error means an unsupported
+    # algorithm or curve, or a malformed key.
     try:
         key.verify(b"", b"")
     except InvalidSignature:
@@ -265,8 +256,8 @@ def _use_recovery_code(codes: Any, code: str) -> bool:
 
 
 def _counter_of(secret: str, code: str) -> int | None:
-    """Return the TOTP time step (30 s) of the code: the current one or a neighbour, which tolerates clock drift."""
     code = re.sub(r"[\s-]", "", code)
+    # Time steps of 30 s: the current one and its neighbours, which tolerates clock drift.
     fits = [step for step in totp.yield_hotp_counters_from_time() if _code_at(secret, step) == code]
     return max(fits, default=None)
 
@@ -292,10 +283,10 @@ def _authenticators(user: User, kind: str) -> QuerySet[Any]:
 
 
 def _codes_with_first_factor(user: User) -> list[str]:
-    """Create recovery codes with the first factor, and end the sessions that signed in with the password alone."""
     if has_second_factor(user):
         return []
     _authenticators(user, AuthenticatorType.RECOVERY_CODES).delete()
+    # These sessions were signed in with the password alone.
     _end_sessions(user, lock_user(user))
     return _formatted(RecoveryCodes.activate(user).generate_codes())
 

@@ -25,7 +25,7 @@ class SecondFactorAdapter(DefaultMFAAdapter):
         return NAME
 
     def get_public_key_credential_rp_entity(self) -> dict[str, str]:
-        """Use the host name of the request as relying party: a passkey works only at the host where it was made."""
+        # The relying party is the host of the request: a passkey works only at the host where it was made.
         return {"id": context.request.get_host().partition(":")[0], "name": NAME}
 
     def get_public_key_credential_user_entity(self, user: User) -> dict[str, str | bytes]:

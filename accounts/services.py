@@ -51,8 +51,8 @@ def record_sign_out(user: User) -> None:
 
 
 def record_refused_sign_in(*, username: str, is_locked: bool) -> None:
-    """Record a refused sign-in. An unknown username is not stored: it may be a password typed into the wrong field."""
     user = User.objects.select_related("space").alias(folded=Lower("username")).filter(folded=username.lower()).first()
+    # An unknown username is not stored: it may be a password that was typed into the wrong field.
     space = user.space if user else None
     why = "locked" if is_locked else _why_refused(user)
     # Timing: one row an hour while locked, for known and unknown names alike, or the time of the INSERT would

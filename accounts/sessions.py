@@ -47,8 +47,8 @@ class OwnSession:
 
 
 def note_seen(request: HttpRequest, user: User) -> None:
-    """Store when and from where the session was last used: at most once a minute per process, in one statement."""
     key = request.session.session_key
+    # The cache is the process's own: at most one write a minute per process.
     if not key or not cache.add(f"seen:{key}", True, LAST_SEEN_INTERVAL_S):
         return
     seen = UserSession(
@@ -62,13 +62,11 @@ def note_seen(request: HttpRequest, user: User) -> None:
 
 
 def forget_old_sessions(user: User) -> None:
-    """Delete the UserSession rows whose Django session has expired."""
     expired_before = timezone.now() - timedelta(seconds=settings.SESSION_COOKIE_AGE)
     UserSession.objects.filter(user=user, last_seen_at__lt=expired_before).delete()
 
 
 def sessions_of(user: User, *, this_key: str | None) -> list[OwnSession]:
-    """Return the valid sessions: this one first, then the most recently used."""
     rows = list(UserSession.objects.filter(user=user))
     live = _live_keys(user, [row.session_key for row in rows])
     rows = [row for row in rows if row.session_key in live]
@@ -111,7 +109,7 @@ def end_other_sessions(*, user: User) -> None:
 
 
 def _live_keys(user: User, keys: list[str]) -> set[str]:
-    """Return the keys that Django would accept: not expired, and bound to the current password and epoch."""
+    # Django accepts a session that has not expired and is bound to the current password and epoch.
     stored = Session.objects.filter(session_key__in=keys, expire_date__gt=timezone.now())
     right = user.get_session_auth_hash()
     bound = {one.session_key: one.get_decoded().get(HASH_SESSION_KEY, "") for one in stored}

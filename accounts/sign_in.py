@@ -17,6 +17,7 @@ from accounts.models import User
 from accounts.sessions import forget_old_sessions
 
 SECOND_STEP_TIMEOUT_S = 600
+# How long password and second factor can be changed after the current password was given.
 CONFIRMATION_TIMEOUT_S = 600
 BACKEND = "accounts.backends.LivingUserBackend"
 _PENDING = "second_step"
@@ -24,7 +25,6 @@ _CONFIRMED = "password_confirmed_at"
 
 
 def begin_second_step(request: HttpRequest, user: User, *, next_page: str) -> None:
-    """Remember in the session whose password was right, without signing them in."""
     request.session.cycle_key()
     request.session[_PENDING] = {
         "user": user.pk,
@@ -51,7 +51,6 @@ def pending_user(request: HttpRequest) -> User | None:
 
 
 def finish_second_step(request: HttpRequest, user: User) -> str:
-    """Sign the user in and return the URL that they asked for before signing in."""
     pending = request.session.pop(_PENDING)
     sign_in(request, user)
     return str(pending["next"])
@@ -64,7 +63,6 @@ def sign_in(request: HttpRequest, user: User) -> None:
 
 
 def confirm(request: HttpRequest) -> None:
-    """Allow changes of password and second factor for CONFIRMATION_TIMEOUT_S: the current password was just given."""
     request.session[_CONFIRMED] = time.time()
 
 

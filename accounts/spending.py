@@ -24,8 +24,9 @@ class Rule(Generic[T]):
     """One reason to refuse a request. `sql` is the same condition as `refuses`; it must not be true for a NULL value.
 
     The SQL can use `a`, the request (address, model); `k`, its key; `u` and `s`, the user and space of the key; `w`,
-    the wallet that the user spends from; `moment`, now; `granted`, the amount to hold; `free` and `key_free`, what
-    the wallet and the key's limit have left. Amounts are nanos.
+    the wallet that the user spends from; `moment`, now; `granted`, the amount to hold (a name that released
+    versions of the function fix); `free` and `key_free`, what the wallet and the key's limit have left. Amounts are
+    nanos.
     """
 
     code: str

@@ -101,14 +101,11 @@ class Throttle(AxesDatabaseHandler):
 
 
 def _lock_counters(name: str, address: str | None = None) -> None:
-    """Serialise counting for this name and address until the transaction ends, with advisory locks.
-
-    SQLite needs none: it allows one writer at a time.
-    """
     if connection.vendor != "postgresql":
+        # SQLite allows one writer at a time.
         return
     with connection.cursor() as cursor:
-        # Lock names before addresses in every transaction, which prevents deadlocks.
+        # Held until the transaction ends. Lock names before addresses in every transaction, which prevents deadlocks.
         for kind, who in ((_NAME_LOCK, name), (_ADDRESS_LOCK, address)):
             if who is not None:
                 cursor.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [kind, who])
@@ -124,7 +121,6 @@ def _attempt_row(request: Any, credentials: dict[str, Any] | None) -> QuerySet[A
 
 @transaction.atomic
 def uncount_failure(request: HttpRequest, credentials: dict[str, Any]) -> None:
-    """Take back the failure that `is_allowed` counted in advance: the password or code was right."""
     _lock_counters(throttled_name(request, credentials))
     row = _attempt_row(request, credentials)
     row.update(failures_since_start=F("failures_since_start") - 1)
@@ -132,7 +128,7 @@ def uncount_failure(request: HttpRequest, credentials: dict[str, Any]) -> None:
 
 
 def _mark_locked_out(request: Any, credentials: dict[str, Any], is_locked: bool = True) -> None:
-    """Set the attributes of the request that axes' middleware turns into the lock-out response."""
+    # Axes' middleware turns these attributes into the lock-out response.
     request.axes_locked_out, request.axes_credentials = is_locked, credentials
 
 
@@ -149,13 +145,13 @@ def cool_off(request: HttpRequest | None) -> timedelta:
 
 
 def throttled_name(request: HttpRequest, credentials: dict[str, Any] | None = None) -> str:
-    """Return the username in lower case, so that another spelling does not start a new count."""
+    # In lower case, so that another spelling does not start a new count.
     source = credentials or request.POST
     return str(source.get("username", "")).lower().replace("\0", "")[:150]
 
 
 def client_address(request: HttpRequest) -> str | None:
-    """Return the client address that core.middleware.origin put into REMOTE_ADDR; None if the server gives none."""
+    # core.middleware.origin put the client address there; it is empty if the server gives none.
     return request.META.get("REMOTE_ADDR") or None
 
 
@@ -183,10 +179,7 @@ def check_secret(
 
 @transaction.atomic
 def unlock(*, user: User, actor: User | None) -> bool:
-    """Reset the failures of the user's name. Return False when there were none.
-
-    `actor` is None for a management command. Raises PermissionDenied.
-    """
+    """`actor` is None for a management command. False when there were no failures. Raises PermissionDenied."""
     if actor is not None and not can_unlock(actor):
         raise PermissionDenied
     forgotten = AxesProxyHandler.reset_attempts(username=throttled_name(HttpRequest(), {"username": user.username}))
@@ -196,7 +189,6 @@ def unlock(*, user: User, actor: User | None) -> bool:
 
 
 def minutes_left(request: HttpRequest, credentials: Any) -> int:
-    """Return how long sign-in stays refused, in whole minutes, rounded up and at least one."""
     kept = AxesProxyHandler.get_implementation().get_user_attempts(request, credentials)
     ends = map(_end_of_lock, kept, (MAX_FAILURES_PER_NAME, MAX_FAILURES_PER_ADDRESS))
     left = max((end - timezone.now() for end in ends if end), default=timedelta())
@@ -204,10 +196,7 @@ def minutes_left(request: HttpRequest, credentials: Any) -> int:
 
 
 def _end_of_lock(attempts: QuerySet[AccessAttempt], limit: int) -> datetime | None:
-    """Return when the failures fall below the limit, or None if they do not reach it.
-
-    That is COOL_OFF after the attempt at which the sum of failures, counted from the newest, reaches the limit.
-    """
+    # COOL_OFF after the attempt at which the sum of failures, counted from the newest, reaches the limit.
     counted = 0
     at: datetime
     for at, failures in attempts.order_by("-attempt_time").values_list("attempt_time", "failures_since_start"):
