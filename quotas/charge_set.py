@@ -68,7 +68,6 @@ class ParameterGroup:
         return [(name, column.encode) for name, column in zip(self.types, self.columns, strict=True)]
 
     def arrays(self, entries: Sequence[SetEntry]) -> dict[str, str]:
-        """The parameters as array literals in PostgreSQL's text format."""
         if not entries:
             return dict.fromkeys(self.types, "{}")
         columns = zip(*map(self._read, entries), strict=True)
@@ -79,7 +78,7 @@ class ParameterGroup:
 
 
 def _without_zone(address: str | None) -> str | None:
-    """Strip the zone of an IPv6 address (fe80::1%eth0), which the type inet does not accept."""
+    # The type inet does not accept the zone of an IPv6 address (fe80::1%eth0).
     return address.partition("%")[0] if address else None
 
 
@@ -191,7 +190,7 @@ def values_of(
 
 
 def array_text(column: tuple[str | int | None, ...]) -> str:
-    """An array literal in PostgreSQL's text format. All values must be of one type, apart from None.
+    """Return an array literal in PostgreSQL's text format. All values must be of one type, apart from None.
 
     Without None and special characters it avoids a Python call per value, because this runs for every set.
     """
@@ -226,7 +225,6 @@ class _SqlTemplate(Template):
 
 
 def render() -> str:
-    """Render the SQL of the newest version from these declarations and the rules of accounts/spending.py."""
     kinds = (SETTLED, ASKED, RENEWED)
     fixed = {name: type_ for name, type_ in PARAMETERS.items() if not any(name in orders.types for orders in kinds)}
     answer = get_type_hints(ChargeSetRow, include_extras=True)
@@ -244,7 +242,7 @@ def render() -> str:
 
 
 def _indented(line: str, parts: Mapping[str, str]) -> str:
-    """Substitute the placeholders of a line and indent every line of a multi-line part like it."""
+    # Every line of a multi-line part is indented like its placeholder.
     indent = line[: len(line) - len(line.lstrip())]
     return _SqlTemplate(line).substitute(parts).replace("\n", f"\n{indent}").replace(f"\n{indent}\n", "\n\n")
 
@@ -259,7 +257,7 @@ def _typed(types: Mapping[str, str]) -> str:
 
 
 def _refusals(rules: Sequence[Rule[Any]]) -> str:
-    """WHEN branches in the order of the rules, because SQL takes the first that is true."""
+    # In the order of the rules, because CASE takes the first branch that is true.
     return "\n".join(_wrapped(f"WHEN {rule.sql} THEN '{rule.code}'").replace("\n", "\n    ") for rule in rules)
 
 

@@ -1,5 +1,7 @@
 """Hold, renew, settle, release and sweep: how a request changes wallets. Transfers are in services.py.
 
+On PostgreSQL the relay's sets are written by the SQL function rendered in charge_set.py.
+
 A hold's id is the request's id and the idempotency key of every step, so a repeat moves no money. Each step is one
 transaction that locks the wallet first and decides under that lock.
 """
@@ -180,9 +182,9 @@ def release(*, space_id: int, request_id: UUID, call: Call | None = None) -> boo
 
 @transaction.atomic
 def log_refusal(*, request_id: UUID, user: User, call: Call) -> None:
-    """Log an Error record for a request that was refused before it had a hold. A repeat writes nothing."""
     wallet = Wallet.objects.select_for_update(no_key=True).get(_wallet_of(user))
     if not UsageRecord.objects.filter(space=wallet.space_id, request_id=request_id).exists():
+        # Stands for the hold that a refused request never had.
         none = Hold(
             id=request_id, user_id=user.pk, key_id=call.key_id, key_name=call.key_name, model=call.model, amount=0
         )
@@ -230,7 +232,6 @@ def _wallet_of(user: User) -> Q:
 
 
 def _spending_wallet(user: User) -> Wallet:
-    """Lock the wallet that this user spends from; the manager spends from the pool. Raises NotSpending."""
     wallet = Wallet.objects.select_for_update(no_key=True).filter(_wallet_of(user)).first()
     if wallet is None:
         raise NotSpending
@@ -242,11 +243,11 @@ def _spending_wallet(user: User) -> Wallet:
 
 
 def _lock_hold(space_id: int, request_id: UUID) -> _LockedHold | None:
-    """Lock the hold's wallet, then read the hold. None when it has been settled, released or swept."""
     wallet_id = Hold.objects.filter(space=space_id, pk=request_id).values_list("wallet_id", flat=True).first()
     if wallet_id is None:
         return None
     wallet, pool = _lock_wallet(space_id, wallet_id)
+    # Read under the wallet's lock: it may have been settled, released or swept meanwhile.
     held = Hold.objects.filter(space=space_id, pk=request_id).first()
     return _LockedHold(held, wallet, pool) if held else None
 
@@ -287,7 +288,7 @@ def _return_rest(locked: _LockedHold) -> None:
 
 
 def _may_be_pruned(request_id: UUID) -> bool:
-    """Whether a usage record of this request may have been pruned. The id, a UUIDv7, tells the request's age."""
+    # A request id of version 7 tells the request's age.
     return request_id.version == 7 and moment_of(request_id) < origin.now() - timedelta(days=MIN_KEPT_DAYS)
 
 
@@ -323,14 +324,13 @@ def _settle_late(space_id: int, request_id: UUID, cost_nanos: int, call: Call) -
 
 
 def _shift_wallet(wallet: Wallet, *, held: int, spent: int) -> None:
-    """Add to a locked wallet's held and spent with F() expressions, and to the instance."""
     Wallet.objects.filter(space=wallet.space_id, pk=wallet.pk).update(held=F("held") + held, spent=F("spent") + spent)
     wallet.held += held
     wallet.spent += spent
 
 
 def _check_funds(wallet: Wallet, key_id: UUID, amount_nanos: int) -> None:
-    """Raise InsufficientQuota or KeyLimitReached. The wallet's lock also serialises the limits of its owner's keys."""
+    # The wallet's lock also serialises the limits of its owner's keys.
     key = None if key_id == NIL else ApiKey.with_deleted.get(space=wallet.space_id, pk=key_id)
     key_free = None if key is None else _key_free(key)
     code = first_refusal(FUNDS_RULES, Funds(amount_nanos, wallet.available, key_free))
@@ -342,7 +342,6 @@ def _check_funds(wallet: Wallet, key_id: UUID, amount_nanos: int) -> None:
 
 
 def _key_free(key: ApiKey) -> int | None:
-    """What the key may still spend, in nanos; None when it has no limit."""
     return None if key.limit is None else key.limit - key.spent - key.held
 
 
@@ -354,7 +353,7 @@ def _shift_key(wallet: Wallet, key_id: UUID, *, held: int, spent: int) -> None:
 
 
 def _write_record(wallet: Wallet, held: Hold, charged: int, shortfall: int, call: Call) -> UsageRecord:
-    """Write the usage record and its roll-up in the transaction that charges, so that log and wallets always agree."""
+    # Runs in the transaction that charges, so that log and wallets always agree.
     at = origin.now()
     record = UsageRecord.objects.create(
         id=id_at(at),
@@ -378,7 +377,6 @@ def _write_record(wallet: Wallet, held: Hold, charged: int, shortfall: int, call
 
 
 def _roll_up(record: UsageRecord, hour: datetime) -> None:
-    """Add the record to its hour's row. The wallet's lock keeps a concurrent charge from inserting the same row."""
     place = {
         "space_id": record.space_id,
         "user_id": record.user_id,
@@ -389,4 +387,5 @@ def _roll_up(record: UsageRecord, hour: datetime) -> None:
     figures = of_record(record)
     raised = {name: F(name) + value for name, value in figures.items()}
     if not HourlyUsage.objects.filter(**place).update(**raised):
+        # The wallet's lock keeps a concurrent charge from inserting the same row.
         HourlyUsage.objects.create(**place, **figures)

@@ -1,6 +1,7 @@
 """Create, edit, enable, disable and delete members. Each deed is one transaction with its audit event.
 
 Every deed locks the member's row before wallets, so concurrent deeds on one member wait and cannot deadlock.
+They raise PermissionDenied, NameTakenError for a username, and MemberGoneError when the member was deleted meanwhile.
 """
 
 from __future__ import annotations
@@ -47,7 +48,6 @@ class MemberChanges:
 
 
 def create_member(*, space: Space, username: str, display_name: str, password: str, actor: User) -> User:
-    """Create an enabled Normal user with an empty wallet. Raises NameTakenError, PermissionDenied."""
     if not can_manage_users(actor) or actor.space_id != space.pk:
         raise PermissionDenied
     # Hash outside the transaction, here and below: hashing is slow by design and would hold locks meanwhile.
@@ -72,10 +72,7 @@ class MemberEdited(NamedTuple):
 
 
 def edit_member(*, member: User, changes: MemberChanges, actor: User) -> MemberEdited:
-    """Apply all changes in one transaction.
-
-    Raises NameTakenError, MemberGoneError, PermissionDenied, and whatever set_remaining raises.
-    """
+    """Apply all changes in one transaction. Also raises whatever set_remaining raises."""
     if not can_edit(actor, member) or (changes.is_admin is False and member.is_admin and not can_demote(actor, member)):
         raise PermissionDenied
     if changes.password and not can_set_password(actor, member):
@@ -98,10 +95,6 @@ def edit_member(*, member: User, changes: MemberChanges, actor: User) -> MemberE
 
 
 def reset_manager(*, manager: User, changes: MemberChanges, actor: User) -> User:
-    """Let an operator change a manager's username, display name or password.
-
-    Raises NameTakenError, MemberGoneError, PermissionDenied.
-    """
     if not (actor.is_operator and manager.is_manager):
         raise PermissionDenied
     hashed = make_password(changes.password) if changes.password else None
@@ -113,7 +106,7 @@ def reset_manager(*, manager: User, changes: MemberChanges, actor: User) -> User
 
 @transaction.atomic
 def set_enabled(*, member: User, is_enabled: bool, actor: User) -> User:
-    """Enable or disable a member; idempotent. Disabling ends the member's sessions and moves no money."""
+    """Disabling ends the member's sessions and moves no money."""
     if not can_set_enabled(actor, member):
         raise PermissionDenied
     member = _lock_member(member)
@@ -136,10 +129,6 @@ def set_enabled(*, member: User, is_enabled: bool, actor: User) -> User:
 
 @transaction.atomic
 def delete_member(*, member: User, actor: User) -> Transfer | None:
-    """Delete a member permanently and return their available money to the pool.
-
-    Raises PermissionDenied, and MemberGoneError when the member was deleted concurrently.
-    """
     if not can_delete(actor, member):
         raise PermissionDenied
     member = _lock_member(member)
@@ -164,7 +153,6 @@ def delete_member(*, member: User, actor: User) -> Transfer | None:
 
 
 def enrol(person: User, actor: User | None) -> None:
-    """Give a new user the space's next number, save them and record the deed. Raises NameTakenError."""
     assert person.space_id is not None
     # The update's row lock serialises enrolments, so numbers are unique; a rollback frees the number again.
     space = Space.objects.filter(pk=person.space_id)
@@ -195,7 +183,6 @@ def _lock_member(member: User) -> User:
 
 
 def _change_person(person: User, changes: MemberChanges, hashed_password: str | None, actor: User) -> None:
-    """Save names, role and password of a locked user, and record only the fields that differ."""
     wanted = {"username": changes.username, "display_name": changes.display_name, "role": _role(person, changes)}
     changed = {name: value for name, value in wanted.items() if value not in (None, getattr(person, name))}
     before = {name: getattr(person, name) for name in changed}
@@ -217,7 +204,7 @@ def _role(person: User, changes: MemberChanges) -> str | None:
 
 
 def _save_unique_name(person: User, fields: list[str] | None = None) -> None:
-    """Save, and raise NameTakenError on a duplicate username. The savepoint keeps the outer transaction usable."""
+    # The savepoint keeps the caller's transaction usable.
     try:
         with transaction.atomic():
             person.save(update_fields=fields)

@@ -57,7 +57,6 @@ class Wallet(models.Model):
 
     @property
     def available(self) -> int:
-        """What can be allocated or spent now."""
         return self.total - self.allocated - self.spent - self.held
 
     @property

@@ -43,7 +43,6 @@ def members_share(space: Space) -> MembersShare:
 
 
 def richest_of(space: Space) -> list[Wallet]:
-    """The wallets with the highest remaining, deleted members' excluded, the highest first."""
     wallets = Wallet.objects.filter(space=space, kind=Wallet.Kind.MEMBER, is_closed=False)
     # Sort ids only, then fetch the few rows: the sort has to visit every wallet of the space.
     most = list(wallets.order_by(F("spent") - F("total"), "user_id").values_list("pk", flat=True)[:MAX_RICHEST])

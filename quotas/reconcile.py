@@ -141,7 +141,7 @@ def reconcile(space: Space) -> list[Difference]:
 
 
 def _compare_roll_ups(space: Space) -> Iterator[Difference]:
-    """Lock the quarter mark, so that nothing closes, reopens or prunes between reading the bounds and the sums."""
+    # The lock: nothing must close, reopen or prune between reading the bounds and the sums.
     mark = QuarterMark.objects.select_for_update().filter(space=space).first()
     kept = pruned_through(space.pk) or EPOCH
     bounds = {"kept": _db_moment(kept), "kept_id": _db_first_id(kept)}
@@ -153,7 +153,7 @@ def _compare_roll_ups(space: Space) -> Iterator[Difference]:
 
 
 def _db_moment(moment: datetime) -> Any:
-    """The moment as a raw SQL parameter; SQLite stores and compares datetimes as text."""
+    # SQLite stores and compares datetimes as text.
     return connection.ops.adapt_datetimefield_value(moment)
 
 
@@ -177,5 +177,5 @@ def _compare(
 
 
 def _uuid(value: UUID | str) -> str:
-    """Format with dashes; SQLite stores UUIDs without them."""
+    # SQLite stores UUIDs without dashes.
     return str(UUID(str(value)))

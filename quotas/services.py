@@ -127,7 +127,7 @@ def close_wallet(*, member: User, actor: User) -> Transfer | None:
 
 
 def return_free(*, pool: Wallet, wallet: Wallet, member: User, actor: User | None, key: str) -> Transfer | None:
-    """Move everything available in a closed wallet to the pool. The caller must have locked both wallets."""
+    """Move what a closed wallet has available to the pool. The caller must have locked both wallets."""
     if wallet.available == 0:
         return None
     return _move(
@@ -142,7 +142,7 @@ def return_free(*, pool: Wallet, wallet: Wallet, member: User, actor: User | Non
 
 
 def lock(space_id: int, *wallet_ids: UUID) -> dict[UUID, Wallet]:
-    """Lock wallets of one space in id order, so that opposite transfers cannot deadlock."""
+    # In id order, so that opposite transfers cannot deadlock.
     wallets = Wallet.objects.select_for_update(no_key=True).filter(space=space_id, pk__in=wallet_ids).order_by("pk")
     return {wallet.pk: wallet for wallet in wallets}
 
@@ -179,7 +179,6 @@ def _lock_pool(space: Space) -> Wallet:
 
 
 def _lock_pair(member: User) -> tuple[Wallet, Wallet]:
-    """Lock the pool and the member's wallet in id order, in one query. Raises WalletClosed for a deleted member."""
     locked = (
         Wallet.objects.select_for_update(no_key=True)
         .filter(Q(kind=Wallet.Kind.POOL) | Q(user=member), space=member.space_id)
@@ -196,7 +195,6 @@ def _earlier_transfer(space_id: int | None, key: str) -> Transfer | None:
 
 
 def _apply_effect(wallet: Wallet, effect: dict[str, int], amount_nanos: int) -> None:
-    """Add to the fields of a locked wallet with F() expressions, and to the instance."""
     signed = {field: sign * amount_nanos for field, sign in effect.items()}
     Wallet.objects.filter(space=wallet.space_id, pk=wallet.pk).update(
         **{field: F(field) + change for field, change in signed.items()}

@@ -194,7 +194,7 @@ def _check(order: CheckOrder) -> list[str]:
 
 
 def _log_refusal(order: HoldOrder | CheckOrder, code: str, status: int) -> None:
-    """Log the refusal. An unknown key belongs to no space, so there is no log to write it to."""
+    # An unknown key belongs to no space, so there is no log to write its refusal to.
     if key := find_key(order.presented):
         call = Call(model=order.model, key_id=key.pk, key_name=key.name, status=status, code=code)
         charging.log_refusal(request_id=order.request_id, user=key.user, call=call)
@@ -232,7 +232,6 @@ class ChargeSet:
         )
 
     def outcomes(self, rows: Iterable[tuple[Any, ...]]) -> list[Any]:
-        """The outcome of each order, as from write_set, or NOT_WRITTEN."""
         answers = {answer.place: answer for answer in map(ChargeSetRow._make, rows)}
         for place, order in enumerate(self.orders):
             if isinstance(order, HoldOrder | CheckOrder):
@@ -248,7 +247,6 @@ class ChargeSet:
             self._wallets[presented] = answer.spent_from
 
     def _entries(self, records: Sequence[str]) -> tuple[list[SetEntry], list[SetEntry], list[SetEntry]]:
-        """Settlements and releases, holds and checks, renewals."""
         settled: dict[UUID, SetEntry] = {}
         asked: list[SetEntry] = []
         renewed: dict[UUID, SetEntry] = {}

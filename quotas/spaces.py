@@ -1,4 +1,7 @@
-"""Create, rename, suspend and resume spaces. Each deed is one transaction with its audit event."""
+"""Create, rename, suspend and resume spaces. Each deed is one transaction with its audit event.
+
+set_suspended and require_second_factor return whether anything changed.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ def create_space(
     actor: User | None = None,
     is_demo: bool = False,
 ) -> Space:
-    """Create a space with its manager, its pool and, unless zero, a first grant. Raises NameTakenError, QuotaError."""
+    """Raises NameTakenError, with "name" or "username" as its text, and QuotaError when the grant is refused."""
     manager = User(
         username=manager_username,
         display_name=manager_display_name,
@@ -50,7 +53,6 @@ def create_space(
 
 @transaction.atomic
 def set_suspended(*, space: Space, is_suspended: bool, actor: User | None) -> bool:
-    """Suspend or resume a space. While suspended, its users can neither sign in nor spend. False when unchanged."""
     change = Space.objects.filter(pk=space.pk, suspended_at__isnull=is_suspended).update(
         suspended_at=origin.now() if is_suspended else None
     )
@@ -62,10 +64,6 @@ def set_suspended(*, space: Space, is_suspended: bool, actor: User | None) -> bo
 
 @transaction.atomic
 def require_second_factor(*, space: Space, is_required: bool, actor: User) -> bool:
-    """Require a second factor of the space's admins, or stop requiring it. False when unchanged.
-
-    Raises PermissionDenied.
-    """
     if not can_require_second_factor(actor) or actor.space_id != space.pk:
         raise PermissionDenied
     unlike = Space.objects.filter(pk=space.pk).exclude(requires_second_factor=is_required)
@@ -78,7 +76,7 @@ def require_second_factor(*, space: Space, is_required: bool, actor: User) -> bo
 
 @transaction.atomic
 def rename_space(*, space: Space, name: str, actor: User | None) -> None:
-    """Raises NameTakenError."""
+    """Raises NameTakenError when another space has this name, in whichever case."""
     before = space.name
     if name == before:
         return

@@ -58,7 +58,7 @@ class MemberLine(NamedTuple):
 
 
 def member_lines(space: Space, people: list[User], month: StatementMonth) -> list[MemberLine]:
-    """The balances of these members; the number of queries does not depend on the number of members."""
+    # The number of queries does not depend on the number of members.
     reader = StatementReader(space, people)
     wallets = {wallet.user_id: wallet for wallet in Wallet.objects.filter(space=space, user__in=people)}
     moved = [reader.moved(month.start), reader.moved(month.end), reader.moved(month.start, month.end)]
@@ -104,7 +104,6 @@ class MemberStatement:
 
     @property
     def is_grouped(self) -> bool:
-        """Whether there are too many transfers to list, so that only their sums by kind are shown."""
         return self.transfer_count > len(self.transfers)
 
     @property
@@ -143,7 +142,7 @@ def member_statement(
 
 
 def _grouped(charges: list[StatementCharge], name: Callable[[StatementCharge], str]) -> list[tuple[str, int, int]]:
-    """(name, requests, cost), the highest cost first."""
+    """Return rows of (name, requests, cost), the highest cost first."""
     sums: dict[str, tuple[int, int]] = {}
     for charge in charges:
         requests, cost = sums.get(name(charge), (0, 0))
@@ -233,7 +232,7 @@ def _pool_at(wallet: Wallet, own: StatementReader, moment: datetime) -> PoolFigu
 
 
 def _members_balance(space: Space, month: StatementMonth) -> Balance:
-    """The combined balance of all members, including deleted ones."""
+    # Includes deleted members.
     everybody = StatementReader(space)
     own = StatementReader(space, list(User.everyone.filter(space=space, number=1)))
     periods = [(month.start, None), (month.end, None), (month.start, month.end)]
@@ -254,7 +253,7 @@ def _members_balance(space: Space, month: StatementMonth) -> Balance:
 def _member_page(
     space: Space, month: StatementMonth, after: int, max_members: int | None
 ) -> tuple[list[MemberLine], int | None]:
-    """The lines, and the number to continue after, None on the last page."""
+    """Return the lines, and the number to continue after (None on the last page)."""
     people = _people_in(space, month).order_by("number")
     if max_members is not None:
         found = list(people.filter(number__gt=after)[: max_members + 1])

@@ -20,6 +20,7 @@ from quotas.models import Transfer
 from tenants.models import Space
 from usage.figures import first_id
 from usage.models import HourlyUsage, UsageRecord
+from usage.partitions import TABLE
 
 _MONTH = re.compile(r"(?P<year>[0-9]{4})-(?P<month>[0-9]{2})", re.ASCII)
 MIN_YEAR, MAX_YEAR = 1971, 9998
@@ -61,7 +62,7 @@ class StatementMonth(NamedTuple):
 
     @property
     def end(self) -> datetime:
-        """The exclusive end, in UTC."""
+        # Exclusive.
         return self.next.start
 
     @property
@@ -106,6 +107,9 @@ def snapshot() -> Iterator[None]:
             if is_outermost and connection.vendor == "postgresql":
                 with connection.cursor() as cursor:
                     cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                    # Before the first query, which takes the snapshot: rows that move to a new month's partition after
+                    # the snapshot are visible to it in neither partition. LOCK TABLE itself takes no snapshot.
+                    cursor.execute(f"LOCK TABLE {TABLE} IN ACCESS SHARE MODE")
             yield
     finally:
         if usual:
@@ -113,7 +117,7 @@ def snapshot() -> Iterator[None]:
 
 
 def charge_cutoff(space: Space, moment: datetime) -> datetime:
-    """The moment at which charges are cut: `moment`, or the start of its UTC hour when that hour's rows are pruned.
+    """Return `moment`, or the start of its UTC hour when that hour's usage records are pruned.
 
     A month can begin within a UTC hour (UTC+05:30), and only usage records can split an hour.
     """
@@ -137,7 +141,7 @@ class StatementReader:
         return moves.filter(member_number__in=[person.number for person in self._people])
 
     def moved(self, start: datetime, end: datetime | None = None) -> dict[int | None, Counter[str]]:
-        """Transferred nanos by member number, then kind. Transfers of the pool alone have the number None."""
+        """Return nanos by member number, then kind. Transfers of the pool alone have the number None."""
         found: dict[int | None, Counter[str]] = defaultdict(Counter)
         moves = self.transfers(start, end).order_by().values("member_number", "kind").annotate(sum=Sum("amount"))
         for number, kind, amount in moves.values_list("member_number", "kind", "sum"):
@@ -154,7 +158,7 @@ class StatementReader:
         return sorted(charges, key=lambda charge: (-charge.cost_nanos, charge.model, charge.key_id))
 
     def by_model(self, start: datetime, end: datetime) -> list[tuple[str, int, int]]:
-        """(model, requests, cost), the highest cost first."""
+        # Rows of (model, requests, cost), the highest cost first.
         found = self._charges(("model",), start, end)
         return sorted(((model, *sums) for (model,), sums in found.items()), key=lambda row: (-row[2], row[0]))
 
@@ -168,7 +172,7 @@ class StatementReader:
     def _charges(
         self, by: tuple[str, ...], start: datetime, end: datetime | None
     ) -> dict[tuple[Any, ...], tuple[int, int]]:
-        """(requests, cost) by the columns in `by`.
+        """Return (requests, cost) by the columns in `by`.
 
         Full UTC hours are read from HourlyUsage. When `start` or `end` lies within an hour, that part of the hour is
         read from usage records.
