@@ -72,13 +72,14 @@ class RequestLog(TableLog[Row, Filters]):
 
     @property
     def tokens(self) -> list[Choice]:
-        """Options of the token filter, including the current one; empty when there are too many keys for a <select>."""
         asked: str = self.filters.token
         labels = self._key_labels(self._visible_keys.filter(deleted_at=None))
         if len(labels) > MAX_SUGGESTIONS:
-            return []
+            return []  # Too many for a <select>: the page shows a text field with suggestions.
+        identifier = uuid_of(asked)
+        # An id may be written in capitals or without dashes.
+        asked = str(identifier) if identifier else asked
         if asked and asked not in labels:
-            identifier = uuid_of(asked)
             deleted = self._key_labels(self._visible_keys.filter(pk=identifier)) if identifier else {}
             labels[asked] = next(iter(deleted.values()), asked)
         listed: list[tuple[str, str]] = sorted(labels.items(), key=lambda item: item[1].lower())
@@ -87,7 +88,7 @@ class RequestLog(TableLog[Row, Filters]):
 
     @property
     def token_names(self) -> list[str]:
-        """Suggestions for the token filter. LIMIT without ORDER BY: sorting by name would read every key."""
+        # LIMIT without ORDER BY: sorting by name would read every key.
         keys = self._visible_keys.filter(deleted_at=None)
         return sorted(set(keys.order_by().values_list("name", flat=True)[:MAX_SUGGESTIONS]))
 

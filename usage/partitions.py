@@ -9,6 +9,9 @@ that table when it parses a statement, before it plans it, and keeps the lock un
 statement is planned with the old partitions and executed after the move. A lock on the DEFAULT partition alone is not
 enough: a statement that was planned before the move and then waited for that lock would see the moved rows neither
 there nor in the new partition, which its plan does not include.
+
+A REPEATABLE READ transaction keeps the snapshot of its first query, so it locks the table (ACCESS SHARE) before that
+query: quotas.statement_reader.snapshot does.
 """
 
 from __future__ import annotations

@@ -22,7 +22,9 @@ from console.usage.log import UsageLog
 from core import append_only
 from core.ids import id_at, moment_of
 from core.origin import acting
+from quotas.models import Wallet
 from quotas.reconcile import reconcile
+from quotas.statement_reader import snapshot
 from tenants.models import Space
 from tests.factories import charge
 from tests.quotas.test_concurrency import together
@@ -300,6 +302,23 @@ def test_books_balance_while_rows_move(member: User, drops_old_month: None) -> N
     assert space is not None
 
     assert found_while_rows_move(lambda: reconcile(space)) == []
+
+
+@on_postgresql
+def test_a_statements_snapshot_finds_rows_whose_month_is_due(
+    monkeypatch: pytest.MonkeyPatch, member: User, drops_old_month: None
+) -> None:
+    monkeypatch.setattr(months, "LOCK_TIMEOUT", "20ms")
+    monkeypatch.setattr(months, "LOCK_PAUSE_S", 0)
+    old = charge_at(member, LONG_AGO)
+
+    with snapshot():
+        # This query takes the snapshot, and would see neither the old partition's row nor the new one's.
+        assert Wallet.objects.filter(user=member).exists()
+        OtherConnection(make_ahead).found()
+        assert UsageRecord.objects.get() == old
+
+    assert make_ahead() == [Month(2021, 2)]
 
 
 @on_postgresql

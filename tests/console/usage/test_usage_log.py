@@ -158,6 +158,8 @@ def test_the_token_filter_lists_only_visible_keys(client: Client, manager: User,
         (str(managers.pk), f"laptop · mira · …{managers.last_four}", False),
     ]
     assert costs(page(client, manager, {"token": str(own.pk)})[0]) == [1]
+    for spelling in (own.pk.hex, str(own.pk).upper()):
+        assert choices(manager, spelling) == choices(manager, str(own.pk))
     for unseen in (managers, theirs):
         assert (str(unseen.pk), str(unseen.pk), True) in choices(member, str(unseen.pk))
 
