@@ -11,18 +11,18 @@ from django import forms
 from django.contrib import admin, messages
 from django.contrib.auth.models import Group
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponseRedirect
+from django.http import HttpRequest
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from accounts.models import ApiKey, User
 from accounts.second_factor import reset_second_factor
 from accounts.throttle import unlock
-from audit.services import record_refused_deed
 from core.errors import NameTakenError
 from core.fields import DisplayNameField, NewPasswordField, UsernameField, refuse_similar
 from core.money import format_cost
 from operators.browse import BrowseOnly
+from operators.deeds import acting_operator, name_taken
 from quotas.members import MemberChanges, reset_manager
 
 # Groups are unused, since roles belong to spaces. The other tables hold credentials, which nobody may read.
@@ -69,16 +69,15 @@ class PeopleAdmin(admin.ModelAdmin[User]):
 
     @admin.action(description=gettext_lazy("Unlock sign-in after too many tries"))
     def let_in_again(self, request: HttpRequest, people: QuerySet[User]) -> None:
-        assert isinstance(request.user, User)
-        unlocked = [person.username for person in people if unlock(user=person, actor=request.user)]
+        actor = acting_operator(request)
+        unlocked = [person.username for person in people if unlock(user=person, actor=actor)]
         self._report(
             request, unlocked, done=_("Unlocked: %(names)s."), nothing=_("None of these users was locked out.")
         )
 
     @admin.action(description=gettext_lazy("Reset two-factor sign-in"))
     def reset_two_factor(self, request: HttpRequest, people: QuerySet[User]) -> None:
-        actor = request.user
-        assert isinstance(actor, User)
+        actor = acting_operator(request)
         others = people.exclude(pk=actor.pk).select_related("space")
         reset = [person.username for person in others if reset_second_factor(target=person, actor=actor)]
         nothing = _("None of these users has two-factor sign-in; your own cannot be reset here.")
@@ -110,12 +109,11 @@ class PeopleAdmin(admin.ModelAdmin[User]):
         return super().has_change_permission(request, obj) and (obj is None or obj.is_manager)
 
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
-        assert isinstance(request.user, User)
         given = form.cleaned_data
         changes = MemberChanges(
             username=given["username"], display_name=given["display_name"], password=given["new_password"]
         )
-        reset_manager(manager=obj, changes=changes, actor=request.user)
+        reset_manager(manager=obj, changes=changes, actor=acting_operator(request))
 
     def changeform_view(
         self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: Any = None
@@ -123,12 +121,8 @@ class PeopleAdmin(admin.ModelAdmin[User]):
         try:
             return super().changeform_view(request, object_id, form_url, extra_context)
         except NameTakenError as error:
-            assert isinstance(request.user, User)
             manager = User.objects.filter(pk=object_id or 0).first()
-            asked = {"username": request.POST.get("username")}
-            record_refused_deed("manager.reset", error, actor=request.user, target=manager, asked=asked)
-            messages.error(request, _("This name was taken meanwhile. Choose another one."))
-            return HttpResponseRedirect(request.get_full_path())
+            return name_taken(request, error, deed="manager.reset", target=manager, fields=("username",))
 
     def log_change(self, *args: Any, **kwargs: Any) -> Any:
         """Skip Django's admin log: the service records the event in the trail."""

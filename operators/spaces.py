@@ -19,6 +19,7 @@ from audit.services import record_refused_deed
 from core.errors import InsufficientPool, KeyReused, NameTakenError, PoolLimit, QuotaError
 from core.fields import AmountField, DisplayNameField, NewPasswordField, UsernameField, refuse_similar
 from core.money import format_balance
+from operators.deeds import acting_operator, name_taken
 from quotas.models import Wallet
 from quotas.pool import pool_of
 from quotas.services import grant, revoke
@@ -79,7 +80,6 @@ class MoveForm(forms.Form):
         return nanos
 
     def move(self, space: Space, actor: User) -> None:
-        """Grant or take back; raise QuotaError where the service does."""
         deed = grant if self.cleaned_data["deed"] == "grant" else revoke
         deed(
             space=space,
@@ -126,7 +126,7 @@ class SpaceAdmin(admin.ModelAdmin[Space]):
         return False
 
     def save_model(self, request: HttpRequest, obj: Space, form: Any, change: bool) -> None:
-        actor = _operator(request)
+        actor = acting_operator(request)
         if change:
             stored = Space.objects.get(pk=obj.pk)
             rename_space(space=stored, name=obj.name, actor=actor)
@@ -148,13 +148,9 @@ class SpaceAdmin(admin.ModelAdmin[Space]):
         try:
             return super().changeform_view(request, object_id, form_url, extra_context)
         except NameTakenError as error:
-            # A race: somebody else took the name between the form's check and the save. Nothing was written.
-            taken = "space.renamed" if object_id else "space.created"
-            asked = {"name": request.POST.get("name"), "manager_username": request.POST.get("manager_username")}
+            deed = "space.renamed" if object_id else "space.created"
             target = Space.objects.filter(pk=object_id).first() if object_id else None
-            record_refused_deed(taken, error, actor=_operator(request), target=target, asked=asked)
-            messages.error(request, _("This name was taken meanwhile. Choose another one."))
-            return HttpResponseRedirect(request.get_full_path())
+            return name_taken(request, error, deed=deed, target=target, fields=("name", "manager_username"))
 
     # Django's admin log is skipped, because the services record the event in the trail.
     def log_addition(self, *args: Any, **kwargs: Any) -> Any:
@@ -172,15 +168,14 @@ class SpaceAdmin(admin.ModelAdmin[Space]):
         ]
 
     def move_view(self, request: HttpRequest, pk: int) -> HttpResponse:
-        """Grant to the pool or take back from it, with a reason."""
         space = get_object_or_404(Space, pk=pk)
         form = MoveForm(request.POST if request.method == "POST" else None)
         if form.is_valid():
             try:
-                form.move(space, _operator(request))
+                form.move(space, acting_operator(request))
             except QuotaError as error:
                 kind = f"pool.{form.cleaned_data['deed']}"
-                record_refused_deed(kind, error, actor=_operator(request), target=space)
+                record_refused_deed(kind, error, actor=acting_operator(request), target=space)
                 form.add_error("amount", move_message(error))
             else:
                 messages.success(request, _("Done. %(total)s in total now.") % {"total": self.pool_total(space)})
@@ -202,7 +197,7 @@ class SpaceAdmin(admin.ModelAdmin[Space]):
             return HttpResponse(status=405, headers={"Allow": "POST"})
         space = get_object_or_404(Space, pk=pk)
         is_suspended = request.POST.get("suspended") == "true"
-        set_suspended(space=space, is_suspended=is_suspended, actor=_operator(request))
+        set_suspended(space=space, is_suspended=is_suspended, actor=acting_operator(request))
         text = _("Suspended: nobody in this space can sign in or spend.") if is_suspended else _("Resumed.")
         messages.success(request, text)
         return HttpResponseRedirect(_change_url(space))
@@ -226,11 +221,6 @@ class SpaceAdmin(admin.ModelAdmin[Space]):
 
 def _pool(space: Space) -> Wallet:
     return pool_of(space)
-
-
-def _operator(request: HttpRequest) -> User:
-    assert isinstance(request.user, User)
-    return request.user
 
 
 def _change_url(space: Space) -> str:

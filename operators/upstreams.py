@@ -17,11 +17,11 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_post_parameters
 
-from accounts.models import User
 from audit.services import record
 from core import vault
 from core.fields import AmountField
 from core.money import format_balance, format_exact
+from operators.deeds import acting_operator
 from relay.models import Model, Price, PriceStarted, Upstream, validate_credential
 from relay.pricing import MAX_PRICE_NANOS, Rate
 from relay.services import audit_values, record_change, set_price
@@ -42,11 +42,6 @@ class UsdField(AmountField):
             most = format_balance(MAX_PRICE_NANOS)
             raise forms.ValidationError(_("Enter at most %(most)s.") % {"most": most}, "too_large")
         return nanos
-
-
-def acting_operator(request: HttpRequest) -> User:
-    assert isinstance(request.user, User)
-    return request.user
 
 
 class ModelForm(forms.ModelForm[Model]):
