@@ -36,7 +36,7 @@ sys.setswitchinterval(0.001)
 
 
 def pages_until_disconnect(environ: Any, start_response: Any) -> Iterator[bytes]:
-    """Django's pages; a streamed response, such as an export, stops when its client has disconnected."""
+    # A streamed response, such as an export, stops when its client has disconnected.
     response = django_pages(environ, start_response)
     try:
         for chunk in response:
@@ -53,7 +53,7 @@ worker = Worker(relay.upstreams)
 
 
 def application(scope: Message, receive: Receive, send: Send) -> Awaitable[None]:
-    """Return the handler's coroutine, which the server awaits: awaiting it here would cost one more per request."""
+    # The server awaits the handler's coroutine: awaiting it here would cost one more per request.
     if scope["type"] == "lifespan":
         return _lifespan(receive, send)
     if scope["path"] == "/v1" or scope["path"].startswith("/v1/"):
@@ -85,7 +85,6 @@ async def _pages(scope: Message, receive: Receive, send: Send) -> None:
 
 
 async def _body(receive: Receive) -> bytes | None:
-    """Return the body, or None when the client disconnects before its end. Stop reading once it exceeds the limit."""
     body = bytearray()
     while len(body) <= settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
         message = await receive()
@@ -119,7 +118,6 @@ def _check_database() -> None:
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:
-    """Start the relay and the worker before the first request; stop and drain them after the last."""
     await receive()
     try:
         await asyncio.to_thread(_check_database)

@@ -17,7 +17,7 @@ import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-MAX_HEAD_BYTES = 64 * 1024
+MAX_REQUEST_HEAD_BYTES = 64 * 1024
 # Ignoring an Upgrade header parses the rest of the buffer again; without a bound that is quadratic.
 MAX_UPGRADES_PER_READ = 8
 # Requests that wait behind the one that is being answered.
@@ -27,8 +27,6 @@ MAX_COALESCED_BYTES = 16 * 1024
 
 
 class Owed(Enum):
-    """The part of a request that the client has yet to send."""
-
     HEAD = auto()
     BODY = auto()
 
@@ -91,8 +89,8 @@ class Connection(HttpToolsProtocol):
         self._data = b""
         if self._owes is not None:
             self._head_bytes = 0 if self._has_body else self._head_bytes + len(data)
-            if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-                self.send_400_response(f"The head of the request is longer than {MAX_HEAD_BYTES} bytes.")
+            if self._head_bytes > MAX_REQUEST_HEAD_BYTES and not self.transport.is_closing():
+                self.send_400_response(f"The head of the request is longer than {MAX_REQUEST_HEAD_BYTES} bytes.")
 
     def send_400_response(self, msg: str) -> None:
         # While a response is being sent or is due, the client would take the 400 for a part of it.
@@ -102,7 +100,7 @@ class Connection(HttpToolsProtocol):
             super().send_400_response(msg)
 
     def _should_upgrade(self) -> bool:
-        """Make uvicorn call handle_websocket_upgrade for every Upgrade header, not only for WebSocket."""
+        # Makes uvicorn call handle_websocket_upgrade for every Upgrade header, not only for WebSocket.
         return True
 
     def handle_websocket_upgrade(self) -> None:

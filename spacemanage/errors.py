@@ -13,14 +13,13 @@ from spacemanage.logs import DATABASE_AWAY
 
 
 def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Answer 403 with the refusal's own explanation, and record the refused deed in the trail."""
     record_refused_request(request)
     reason = {"reason_title": exception.title, "reason_text": exception.text} if isinstance(exception, Refusal) else {}
     return render(request, "403.html", reason, status=403)
 
 
 def csrf_failed(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """Answer 403 and advise a reload: most often the form is stale because the user signed in again elsewhere."""
+    # Most often the form is stale because the user signed in again elsewhere.
     return render(request, "403_csrf.html", status=403)
 
 

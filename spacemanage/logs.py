@@ -26,7 +26,7 @@ structlog.configure(
 
 
 def formatter() -> structlog.stdlib.ProcessorFormatter:
-    """The formatter that LOGGING names: it renders records of the standard library and of structlog alike."""
+    # LOGGING names it. It renders records of the standard library and of structlog alike.
     render = structlog.processors.LogfmtRenderer(
         key_order=["timestamp", "level", "logger", "event"], bool_as_flag=False
     )

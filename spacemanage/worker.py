@@ -37,7 +37,7 @@ class Worker:
         self._poll_slots = asyncio.Semaphore(MAX_CONCURRENT_POLLS)
 
     async def run(self) -> None:
-        """Run until cancelled. Another worker repeats a poll that the cancellation interrupts."""
+        # Another worker repeats a poll that the cancellation of this one interrupts.
         await asyncio.gather(
             _repeat(self.sweep, SWEEP_INTERVAL_S),
             _repeat(self.poll, POLL_INTERVAL_S),

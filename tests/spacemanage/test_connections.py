@@ -15,8 +15,8 @@ import uvicorn
 
 from spacemanage.connections import (
     MAX_COALESCED_BYTES,
-    MAX_HEAD_BYTES,
     MAX_PIPELINED_REQUESTS,
+    MAX_REQUEST_HEAD_BYTES,
     MAX_UPGRADES_PER_READ,
     Connection,
 )
@@ -203,7 +203,7 @@ def test_a_client_that_trickles_its_body_is_disconnected(client: socket.socket, 
 
 
 def test_a_client_is_not_disconnected_while_the_application_does_not_read_its_body(client: socket.socket) -> None:
-    size = 20 * MAX_HEAD_BYTES
+    size = 20 * MAX_REQUEST_HEAD_BYTES
     client.sendall(b"POST /0.7?late HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size)
     client.sendall(b"x" * size)
 
@@ -219,7 +219,7 @@ def test_neither_a_slow_response_nor_an_idle_keep_alive_connection_times_out(cli
 
 
 def test_a_head_that_is_too_long_is_answered_400(client: socket.socket, seen: list[str]) -> None:
-    client.sendall(b"GET / HTTP/1.1\r\nX: " + b"x" * MAX_HEAD_BYTES)
+    client.sendall(b"GET / HTTP/1.1\r\nX: " + b"x" * MAX_REQUEST_HEAD_BYTES)
     answer = client.recv(1000)
 
     assert answer.startswith(b"HTTP/1.1 400 ") and b"longer than 65536 bytes" in answer
@@ -231,7 +231,7 @@ def test_a_head_that_is_too_long_is_answered_400(client: socket.socket, seen: li
 def test_endless_chunk_extensions_and_trailers_are_refused(client: socket.socket, path: bytes, around: bytes) -> None:
     client.sendall(b"POST %s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n%s" % (path, around))
 
-    assert is_refused_within(client, 5, b"x" * MAX_HEAD_BYTES)
+    assert is_refused_within(client, 5, b"x" * MAX_REQUEST_HEAD_BYTES)
 
 
 @pytest.mark.parametrize("name", [b"X_Forwarded_For", b"X-Forwarded_For"])
@@ -250,7 +250,7 @@ def test_trailers_are_not_taken_for_headers(client: socket.socket) -> None:
 
 
 def test_a_long_body_sent_together_with_its_head_is_not_counted_as_head(client: socket.socket) -> None:
-    size = 3 * MAX_HEAD_BYTES
+    size = 3 * MAX_REQUEST_HEAD_BYTES
     client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (size, b"x" * size))
 
     assert client.recv(1000).endswith(b"read %d" % size)
@@ -353,7 +353,7 @@ def test_a_client_that_waits_for_a_response_does_not_time_out_on_its_next_reques
 
 
 @pytest.mark.parametrize(
-    "bad", [b"\0\0\0\r\n\r\n", b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n", b"X: " + b"x" * 2 * MAX_HEAD_BYTES]
+    "bad", [b"\0\0\0\r\n\r\n", b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n", b"X: " + b"x" * 2 * MAX_REQUEST_HEAD_BYTES]
 )
 def test_an_invalid_pipelined_request_puts_no_400_into_the_response_under_way(
     client: socket.socket, bad: bytes
