@@ -26,7 +26,7 @@ class Toast:
 
 
 def is_htmx(request: SpaceRequest) -> bool:
-    """Return whether htmx requests a piece. A history restore request needs the whole page."""
+    # A history restore request needs the whole page.
     return bool(request.htmx) and not request.htmx.history_restore_request
 
 
@@ -97,7 +97,6 @@ def see_other(address: str) -> HttpResponse:
 
 
 def back_to_list(request: HttpRequest, address: str) -> HttpResponse:
-    """Redirect (303) to the list, with the query string of the Referer if that was the same list."""
     came_from = _split(request.headers.get("Referer", ""))
     query = f"?{came_from.query}" if came_from.path == address and came_from.query else ""
     return see_other(address + query)

@@ -19,6 +19,8 @@ from django.utils.http import content_disposition_header
 from django.utils.text import slugify
 from django.utils.translation import gettext as _
 
+from console.guards import SpaceRequest
+from console.logs import Log
 from core import origin
 from core.ids import id_at
 from core.money import format_exact
@@ -76,12 +78,12 @@ def count(head: str, value: Callable[[Row], int | None], *, is_summed: bool = Fa
 
 
 def money(head: str, value: Callable[[Row], int | None], *, is_summed: bool = False) -> CsvColumn[Row]:
-    """Dollars with every digit and without a currency sign, so that any program reads a number."""
+    # format_exact writes every digit and no currency sign, so that any program reads a number.
     return CsvColumn(head, value, format_exact, is_summed)
 
 
 def moment(head: str, value: Callable[[Row], datetime | None]) -> CsvColumn[Row]:
-    """Times in the time zone that is active now, while the request is handled."""
+    # Read now: the file is written after the request, when the active time zone has been reset.
     zone = timezone.get_current_timezone()
     return CsvColumn(
         head,
@@ -97,7 +99,7 @@ def iso_of(at: datetime, zone: tzinfo) -> str:
 
 
 def date_cell(at: datetime, zone: tzinfo) -> str:
-    """Local time without a UTC offset: spreadsheet programs read it as a date, and one with an offset as text."""
+    # Spreadsheet programs read a time with a UTC offset as text.
     return at.astimezone(zone).replace(tzinfo=None).isoformat(" ", "seconds")
 
 
@@ -183,7 +185,6 @@ class ExportSlot:
 
     @classmethod
     def take(cls, pieces: Iterator[str]) -> ExportSlot | None:
-        """Return None when all permits are taken."""
         return cls(pieces, cls._FREE) if cls._FREE.acquire(blocking=False) else None
 
     def __iter__(self) -> Iterator[str]:
@@ -193,13 +194,20 @@ class ExportSlot:
         return next(self._pieces)
 
     def close(self) -> None:
-        """Release the permit. Django calls this when the response ends, completely downloaded or not."""
+        # Django calls this when the response ends, completely downloaded or not.
         if self._is_taken:
             self._is_taken = False
             self._taken_of.release()
 
     # Releases the permit of a response that was never sent, and therefore never closed.
     __del__ = close
+
+
+def log_csv(
+    request: SpaceRequest, log: Log[Any, Any], sheet_of: Callable[..., Iterator[str]], what: str
+) -> HttpResponseBase:
+    pieces = sheet_of(log, has_bom=wants_bom(request))
+    return csv_answer(pieces, file_name(request.space, what, *log.filters.period))
 
 
 def csv_answer(pieces: Iterator[str], file_name: str) -> HttpResponseBase:
@@ -217,10 +225,7 @@ def csv_answer(pieces: Iterator[str], file_name: str) -> HttpResponseBase:
 
 
 def wants_bom(request: HttpRequest) -> bool:
-    """Return whether the variant for spreadsheet programs is requested.
-
-    They read a file without a byte order mark in a legacy code page.
-    """
+    # Spreadsheet programs read a file without a byte order mark in a legacy code page.
     return request.GET.get("bom") == "1"
 
 

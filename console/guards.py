@@ -10,8 +10,8 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404
-from django.utils.cache import add_never_cache_headers
 from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 from django_htmx.middleware import HtmxDetails
 
@@ -52,17 +52,13 @@ def space_view(view: View) -> View:
     def guarded(request: SpaceRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if not request.user.space_id:
             raise PermissionDenied
-        response = view(request, *args, **kwargs)
-        # no-store keeps money and passwords out of HTTP caches and of the browser's back/forward cache.
-        add_never_cache_headers(response)
-        return response
+        return view(request, *args, **kwargs)
 
-    return guarded
+    # no-store keeps money and passwords out of HTTP caches and of the browser's back/forward cache.
+    return never_cache(guarded)
 
 
 def manager_view(view: View) -> View:
-    """Allow the space manager and admins."""
-
     @wraps(view)
     def guarded(request: SpaceRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if not can_manage_users(request.user):

@@ -33,7 +33,6 @@ MAX_SUGGESTIONS = 200
 
 
 def sees_whole_space(user: User) -> bool:
-    """Return whether the user sees the usage of all members (manager, admin) or only their own (normal user)."""
     return can_manage_users(user)
 
 
@@ -108,8 +107,7 @@ class Log(ABC, Generic[Row, Filters]):
         self.filters = self._filters(query)
 
     @abstractmethod
-    def _filters(self, query: QueryDict) -> Filters:
-        """Parse the query string into the filters of this log."""
+    def _filters(self, query: QueryDict) -> Filters: ...
 
     @abstractmethod
     def _fetch(self, order: str, count: int, **bound: UUID) -> list[Row]:
@@ -125,12 +123,11 @@ class Log(ABC, Generic[Row, Filters]):
 
     @property
     def moments(self) -> tuple[datetime, datetime]:
-        """The period as a half-open interval [start, end) in UTC."""
         return self.filters.period.moments(self.zone)
 
     @cached_property
     def page(self) -> LogPage[Row]:
-        """Keyset pagination: equally fast at any depth, because rows are found by the cursor's id and not by OFFSET."""
+        # Keyset pagination: equally fast at any depth, because rows are found by the cursor's id and not by OFFSET.
         cursor, size = self.filters.cursor, self.filters.size
         if cursor is not None and cursor.is_newer and (newer := self._fetch("id", size + 1, id__gt=cursor.id)):
             return self._page(newer[:size][::-1], has_newer=len(newer) > size, has_older=True)
@@ -187,7 +184,6 @@ class Log(ABC, Generic[Row, Filters]):
         return f"{address}?{urlencode(query)}" if query else address
 
     def _query(self, **changes: Any) -> dict[str, Any]:
-        """The parameters of the query string: filters, then size and cursor, without those that have their defaults."""
         asked: dict[str, Any] = vars(self.filters) | {"cursor": None} | changes
         period: Period = asked.pop("period")
         place = {name: asked.pop(name) for name in ("size", "cursor")}
@@ -205,8 +201,6 @@ class Log(ABC, Generic[Row, Filters]):
 
 
 class TableLog(Log[Row, Filters]):
-    """A log whose rows come from one table."""
-
     @abstractmethod
     def _visible(self) -> QuerySet[Row]:
         """Return the rows that this user may see. Every query must start from here."""

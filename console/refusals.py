@@ -38,7 +38,7 @@ def record_refused_request(request: HttpRequest) -> None:
 
 
 def _target(user: User, number: object) -> User | None:
-    """Return the member with this number of the actor's own space, so a member of another space is never named."""
+    # Search the actor's own space only, so that a member of another space is never named.
     if user.space_id is None or not isinstance(number, int):
         return None
     return User.objects.filter(space=user.space_id, number=number).first()

@@ -176,7 +176,7 @@ class SentenceLine:
 
     @property
     def html(self) -> SafeString:
-        """The sentence with each name in <bdi>, so that a right-to-left name does not reorder the words around it."""
+        # <bdi> keeps a right-to-left name from reordering the words around it.
         facts = {name: format_html("<bdi>{}</bdi>", fact) for name, fact in self.facts.items()}
         return mark_safe(conditional_escape(self.template) % facts)  # noqa: S308  # both halves are escaped
 
@@ -196,7 +196,7 @@ def line_of(event: AuditEvent, viewer: User) -> SentenceLine:
 
 
 def _actor(event: AuditEvent) -> str:
-    """Operators appear to a space without a name. A refused sign-in has no actor: it proves no identity."""
+    # Operators appear to a space without a name. A refused sign-in has no actor: it proves no identity.
     if event.is_of_office or (event.actor_id is None and event.kind.startswith(("space.", "pool.", "manager."))):
         return _("Operator")
     if event.actor_id is None and event.is_refused:
@@ -205,7 +205,6 @@ def _actor(event: AuditEvent) -> str:
 
 
 def _address(event: AuditEvent, viewer: User) -> str:
-    """Return the IP address, unless it is an operator's, or the viewer is a normal user and it is another person's."""
     is_theirs = event.actor_id in (viewer.pk, None)
     if event.is_of_office or not (is_theirs or viewer.is_manager or viewer.is_admin):
         return ""

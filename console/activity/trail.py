@@ -17,12 +17,12 @@ from django.utils.translation import gettext_lazy
 
 from accounts.models import User
 from audit.models import AuditEvent
+from console import export
 from console.choices import Choice
 from console.logs import Log, LogFilters, people_called, text_in, uuid_of
 from usage.figures import first_id
 
 USER_TARGET = "user"
-BATCH_ROWS = 2000
 
 _QUOTA = Q(kind="member.quota_set") | Q(kind__startswith="pool.")
 _SIGN_IN = Q(kind__startswith="session.") | Q(kind__contains="two_factor") | Q(kind__contains="recovery_code")
@@ -46,7 +46,7 @@ GROUPS: dict[str, tuple[Any, Q]] = {
 
 
 def of_space(user: User) -> QuerySet[AuditEvent]:
-    """Return all events of the user's space. The operators' own events have no space and are never included."""
+    # The operators' own events have no space, so they are never included.
     assert user.space_id is not None
     return AuditEvent.objects.filter(space=user.space_id)
 
@@ -91,11 +91,11 @@ class Trail(Log[AuditEvent, TrailFilters]):
         return False
 
     def batches(self) -> Iterator[list[AuditEvent]]:
-        """Yield all matching events, newest first, by keyset pagination."""
-        batch = self._fetch("-id", BATCH_ROWS)
+        size = export.BATCH_ROWS
+        batch = self._fetch("-id", size)
         while batch:
             yield batch
-            batch = self._fetch("-id", BATCH_ROWS, id__lt=batch[-1].pk) if len(batch) == BATCH_ROWS else []
+            batch = self._fetch("-id", size, id__lt=batch[-1].pk) if len(batch) == size else []
 
     @property
     def kinds(self) -> list[Choice]:
@@ -143,6 +143,6 @@ class OwnActivity(Trail):
         return [done_by(self.user), done_to(self.user)]
 
     def url(self, **changes: Any) -> str:
-        """Return the URL with size and cursor only: this page has no filters."""
+        # This page has no filters.
         said = {name: value for name, value in self._query(**changes).items() if name in ("size", "cursor")}
         return f"{self.address}?{urlencode(said)}" if said else self.address

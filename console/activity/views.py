@@ -8,7 +8,7 @@ from console.activity.sentences import line_of
 from console.activity.sheet import trail_sheet
 from console.activity.trail import OwnActivity, Trail
 from console.answers import page_or_piece
-from console.export import csv_answer, file_name, wants_bom
+from console.export import log_csv
 from console.guards import SpaceRequest, manager_view, space_view
 
 
@@ -29,9 +29,7 @@ def own_activity(request: SpaceRequest) -> HttpResponse:
 @require_safe
 @manager_view
 def activity_csv(request: SpaceRequest) -> HttpResponseBase:
-    trail = Trail(request.user, request.GET)
-    pieces = trail_sheet(trail, has_bom=wants_bom(request))
-    return csv_answer(pieces, file_name(request.space, "activity", *trail.filters.period))
+    return log_csv(request, Trail(request.user, request.GET), trail_sheet, "activity")
 
 
 def _shown(request: SpaceRequest, trail: Trail, page: str) -> HttpResponse:

@@ -137,7 +137,6 @@ class Journal(TableLog[Transfer, JournalFilters]):
 
 
 def transfers_visible_to(user: User) -> QuerySet[Transfer]:
-    """Return the transfers of the whole space for the manager, else those of the user's own wallet."""
     transfers = Transfer.objects.filter(space=user.space_id)
     return transfers if user.is_manager else transfers.filter(member_number=user.number)
 
@@ -205,7 +204,7 @@ def _label(transfer: Transfer) -> str:
 
 
 def actor_label(transfer: Transfer) -> str:
-    """Return who made the transfer. Operators appear without a name; without an actor it was the system."""
+    # Operators appear without a name.
     if transfer.kind in (Kind.GRANT, Kind.REVOKE):
         return _("Operator")
     return transfer.actor_name or pgettext("actor", "System")

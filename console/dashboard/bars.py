@@ -14,8 +14,6 @@ MAX_DAYS_IN_HOURS, MAX_DAYS_IN_DAYS = 2, 62
 
 
 class BarUnit(NamedTuple):
-    """The granularity of the bars (hour, day or week), with its titles and date formats."""
-
     name: str
     title: str
     head: str

@@ -39,7 +39,6 @@ class Runway(NamedTuple):
 
     @property
     def days(self) -> int | None:
-        """Whole days until nothing is left at the current pace; None if nothing was spent."""
         return max(0, self.left_nanos) * PACE_DAYS // self.pace_nanos if self.pace_nanos else None
 
 
@@ -56,7 +55,7 @@ class ModelShare(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The model's name; empty in the usage log when a request was refused before its model was known."""
+        # `model` is empty when a request was refused before its model was known.
         return self.model or _("Unknown model")
 
 

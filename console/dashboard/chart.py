@@ -64,7 +64,7 @@ class Tick(NamedTuple):
 class Bar:
     column: ChartColumn
     place: str
-    room: str
+    slot: str
     x: str
     width: str
     middle: str
@@ -81,7 +81,9 @@ class Chart:
 
 def stacked(series: list[Series], columns: Sequence[ChartColumn]) -> Chart:
     step = _step(max((column.cost_nanos for column in columns), default=0))
-    lines = [GridLine(_dollars(step * n), _px(BASE_PX - PLOT_PX * n / GRID_STEPS)) for n in range(GRID_STEPS, -1, -1)]
+    lines = [
+        GridLine(_grid_label(step * n), _px(BASE_PX - PLOT_PX * n / GRID_STEPS)) for n in range(GRID_STEPS, -1, -1)
+    ]
     every = -(-len(columns) // MAX_TICKS)
     bars = [
         _bar(
@@ -93,9 +95,9 @@ def stacked(series: list[Series], columns: Sequence[ChartColumn]) -> Chart:
 
 
 def _bar(series: list[Series], column: ChartColumn, *, place: int, of: int, tick: Tick | None, top_nanos: int) -> Bar:
-    room = 100 / of
-    width = min(room * BAR_SHARE, MAX_BAR_WIDTH_PERCENT)
-    middle = (place + 0.5) * room
+    slot = 100 / of
+    width = min(slot * BAR_SHARE, MAX_BAR_WIDTH_PERCENT)
+    middle = (place + 0.5) * slot
     ends = [BASE_PX - PLOT_PX * height / top_nanos for height in accumulate(column.costs_nanos, initial=0)]
     blocks = [
         Block(one.look, _px(end), _px(max(start - end - GAP_PX, 0.5)))
@@ -104,18 +106,18 @@ def _bar(series: list[Series], column: ChartColumn, *, place: int, of: int, tick
     ]
     return Bar(
         column=column,
-        place=_percent(place * room),
-        room=_percent(room),
-        x=_percent(middle - width / 2),
-        width=_percent(width),
-        middle=_percent(middle),
+        place=_svg_percent(place * slot),
+        slot=_svg_percent(slot),
+        x=_svg_percent(middle - width / 2),
+        width=_svg_percent(width),
+        middle=_svg_percent(middle),
         blocks=blocks,
         tick=tick,
     )
 
 
 def _tick(column: ChartColumn, place: int, every: int) -> Tick | None:
-    """Label every n-th bar on the x-axis; minor ticks are hidden on narrow screens."""
+    # Minor ticks are hidden on narrow screens.
     return Tick(column.tick, is_minor=place // every % 2 == 1) if place % every == 0 else None
 
 
@@ -126,7 +128,7 @@ def _step(highest_nanos: int) -> int:
     return next(-(-scale * times // 10) for times in ROUND_STEPS if -(-scale * times // 10) >= least)
 
 
-def _dollars(nanos: int) -> str:
+def _grid_label(nanos: int) -> str:
     return f"${nanos // NANOS_PER_USD:,}" if nanos % NANOS_PER_USD == 0 else f"${format_exact(nanos)}"
 
 
@@ -134,5 +136,5 @@ def _px(length: float) -> str:
     return f"{length:.2f}"
 
 
-def _percent(share: float) -> str:
+def _svg_percent(share: float) -> str:
     return f"{share:.3f}%"

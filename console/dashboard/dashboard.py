@@ -77,8 +77,6 @@ class DashboardFilters:
 
 
 class Dashboard:
-    """The figures that one user may see, selected by one query string."""
-
     def __init__(self, user: User, query: QueryDict, *, now: datetime | None = None) -> None:
         assert user.space is not None
         self._user = user
@@ -129,7 +127,7 @@ class Dashboard:
 
     @property
     def members_url(self) -> str:
-        """The URL of the piece with figures per member, fetched after the page because it is slower to compute."""
+        # The figures per member are fetched after the page, because they are slower to compute.
         return MEMBERS_URL + self.url().removeprefix(DASHBOARD_URL)
 
     @property
@@ -156,7 +154,7 @@ class Dashboard:
 
     @property
     def succeeded_percent(self) -> str:
-        """Rounded down, so that a period with a failed request never shows 100%."""
+        # Rounded down, so that a period with a failed request never shows 100%.
         requests, errors = self.figures.requests, self.figures.errors
         permille = (requests - errors) * 1000 // requests if requests else 0
         return f"{permille // 10}.{permille % 10}%"
@@ -194,11 +192,11 @@ class Dashboard:
 
     @property
     def requests_per_minute(self) -> str:
-        return _rate(self.figures.requests, self._minutes)
+        return _per_minute(self.figures.requests, self._minutes)
 
     @property
     def tokens_per_minute(self) -> str:
-        return _rate(self.figures.tokens, self._minutes)
+        return _per_minute(self.figures.tokens, self._minutes)
 
     # -- Charts -----------------------------------------------------------------------------------------------------
 
@@ -215,7 +213,7 @@ class Dashboard:
         found.sort(key=lambda pair: (-pair[1].cost_nanos, -pair[1].requests, pair[0]))
         whole = self.figures.cost_nanos
         return [
-            ModelShare(model, spent, min(place, OTHERS_LOOK), _percent(spent.cost_nanos, whole))
+            ModelShare(model, spent, min(place, OTHERS_LOOK), _percent_text(spent.cost_nanos, whole))
             for place, (model, spent) in enumerate(found, start=1)
         ]
 
@@ -232,7 +230,7 @@ class Dashboard:
         people = User.everyone.filter(space=self._space).in_bulk([user for user, _spent in rows])
         most = max((spent.cost_nanos for _user, spent in rows), default=0)
         return [
-            TopMember(people[user], spent.cost_nanos, spent.requests, _percent(spent.cost_nanos, most))
+            TopMember(people[user], spent.cost_nanos, spent.requests, _percent_text(spent.cost_nanos, most))
             for user, spent in rows
         ]
 
@@ -284,7 +282,7 @@ class Dashboard:
 
     @cached_property
     def _cuts(self) -> list[datetime]:
-        """Boundaries of the bars. A period shown in weeks is clipped to the weeks with usage: it may span millennia."""
+        # A period shown in weeks is clipped to the weeks with usage: it may span millennia.
         first, after = self.moments
         if self.unit.name == "week" and first < after:
             hours = HourlyUsage.objects.filter(space=self._space)
@@ -299,12 +297,12 @@ class Dashboard:
 
     @cached_property
     def _table(self) -> list[tuple[int, str, Figures]]:
-        """(index of the bar, model, figures)"""
+        """Return rows of (index of the bar, model, figures)."""
         return figures.totals_by(self._scope, self._cuts, by="model") if self._cuts[0] < self._cuts[-1] else []
 
     @cached_property
     def _recent_starts(self) -> tuple[datetime, datetime, datetime]:
-        """Start of today, of this month, and of the PACE_DAYS days that end with the current hour."""
+        # The last PACE_DAYS days end with the current hour.
         pace = floor(self._now, HOUR) - timedelta(days=PACE_DAYS) + HOUR
         today, month = (self._periods[name].moments(self.zone)[0] for name in ("today", "month"))
         return today, month, pace
@@ -314,7 +312,7 @@ class Dashboard:
 
     @cached_property
     def _spent_by_start(self) -> list[tuple[datetime, Figures]]:
-        """(start, figures up to the next start) for each of `_recent_starts`; the last ends with the current hour."""
+        """Return rows of (start, figures up to the next start); the last row ends with the current hour."""
         cuts = [*sorted(set(self._recent_starts)), floor(self._now, HOUR) + HOUR]
         return list(zip(cuts[:-1], figures.totals(self._scope, cuts), strict=True))
 
@@ -328,7 +326,7 @@ class Dashboard:
         shares, others = self.shares[:MAX_COLOURED_MODELS], self.shares[MAX_COLOURED_MODELS:]
         series = [Series(one.name, one.figures.cost_nanos, one.percent, one.look) for one in shares]
         rest = sum(one.figures.cost_nanos for one in others)
-        percent = _percent(rest, self.figures.cost_nanos)
+        percent = _percent_text(rest, self.figures.cost_nanos)
         return [*series, Series(_("Other"), rest, percent, OTHERS_LOOK)] if others else series
 
     @cached_property
@@ -367,13 +365,12 @@ def _change_percent(now: int, before: int) -> str:
     return f"{sign}{permille // 10}.{permille % 10}%"
 
 
-def _rate(count: int, minutes: int) -> str:
-    """Return the rate per minute; a small one is `< 0.01` instead of `0.00`."""
+def _per_minute(count: int, minutes: int) -> str:
     rate = count / minutes
     if 0 < rate < 0.01:
         return "<\N{NO-BREAK SPACE}0.01"
     return f"{rate:,.2f}" if rate < 10 else f"{rate:,.0f}"
 
 
-def _percent(part: int, whole: int) -> str:
+def _percent_text(part: int, whole: int) -> str:
     return f"{part * 100 / whole:.1f}%" if whole else "0.0%"

@@ -1,6 +1,7 @@
 """Pages to set up one's own second factor: authenticator app, passkeys and recovery codes.
 
-Operators use them as well. A user who must set up a second factor first can reach no other page.
+Every signed-in user may open them, operators included. They are never cached, because some show secrets. A user who
+must set up a second factor first can reach no other page.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from django.contrib import messages
 from django.contrib.auth import update_session_auth_hash
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, render
-from django.utils.cache import add_never_cache_headers
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_safe
 
@@ -36,18 +37,6 @@ OVERVIEW = "/me/two-factor/"
 _NEW_SECRET = "new_app_secret"  # noqa: S105  # a session key, not a secret
 
 
-def own_view(view: View) -> View:
-    """Allow every signed-in user, operators included; no-store, because these pages show secrets."""
-
-    @wraps(view)
-    def guarded(request: SpaceRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        response = view(request, *args, **kwargs)
-        add_never_cache_headers(response)
-        return response
-
-    return guarded
-
-
 def confirmed_view(view: View) -> View:
     """Require that the current password was entered recently; else redirect to the page that asks for it."""
 
@@ -57,11 +46,11 @@ def confirmed_view(view: View) -> View:
             return view(request, *args, **kwargs)
         return see_other(f"/me/confirm/?{urlencode({'next': request.path})}")
 
-    return own_view(guarded)
+    return never_cache(guarded)
 
 
 @get_or_post
-@own_view
+@never_cache
 @sensitive_post_parameters()
 def confirm_password(request: SpaceRequest) -> HttpResponse:
     form = CurrentPasswordForm(request.POST if request.method == "POST" else None, request=request)
@@ -74,9 +63,9 @@ def confirm_password(request: SpaceRequest) -> HttpResponse:
 
 
 @require_safe
-@own_view
+@never_cache
 def overview(request: SpaceRequest) -> HttpResponse:
-    """The overview for operators and users who must set it up first. Others have it in Personal Settings."""
+    # For operators and users who must set it up first; the others have it in Personal Settings.
     return render(request, "console/settings/two_factor.html", _frame_context(request))
 
 
@@ -147,17 +136,17 @@ def passkey_remove(request: SpaceRequest, key_number: int) -> HttpResponse:
 @get_or_post
 @confirmed_view
 def codes_renew(request: SpaceRequest) -> HttpResponse:
-    """Replace the recovery codes. The new ones are shown in this response only."""
     if request.method == "POST":
+        # The new codes are shown in this response only.
         codes = second_factor.renew_codes(user=request.user)
         return _codes_page(request, codes) if codes else see_other(_home_url(request))
     return _confirmation(request, title=_("Make new recovery codes"), verb=_("Make new codes"), renews=True)
 
 
 def _after_adding(request: SpaceRequest, codes: list[str], text: str) -> HttpResponse:
-    """Show the recovery codes that come with the first factor. Setting it up ended the user's other sessions."""
     if not codes:
         return _home_with_message(request, text)
+    # Setting up the first factor ended the user's other sessions; this one goes on.
     update_session_auth_hash(request, request.user)
     return _codes_page(request, codes)
 
@@ -195,7 +184,6 @@ def _is_last(user: User) -> bool:
 
 
 def _frame_context(request: SpaceRequest) -> dict[str, Any]:
-    """Choose the frame: without sidebar for operators and for users who must set up a second factor first."""
     user = request.user
     must = second_factor.is_required_of(user) and not second_factor.has_second_factor(user)
     return {"must_set_up": must, "frame": "base.html" if user.space_id and not must else "bare.html"}

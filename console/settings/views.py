@@ -82,7 +82,6 @@ _SAVES: dict[str, Callable[[SpaceRequest, dict[str, str]], HttpResponse]] = {
 
 
 def _keep_cookie(response: HttpResponse, name: str, value: str, *, httponly: bool = False) -> None:
-    """Keep the choice in a cookie for a year; delete the cookie if nothing was chosen."""
     if not value:
         response.delete_cookie(name, samesite="Lax")
         return

@@ -73,5 +73,5 @@ def _month(request: SpaceRequest) -> StatementMonth:
 
 
 def _number(text: str) -> int:
-    """Parse the number of the last member on the previous page. Members are numbered from 2, so 1 means the start."""
+    # Members are numbered from 2, so 1 means the start.
     return min(int(text), MAX_MEMBER_NUMBER) if text.isascii() and text.isdigit() and len(text) < 20 else 1

@@ -132,12 +132,10 @@ class TaskLog(RequestLog[Task, TaskFilters]):
         return self._rows(self.page.records)
 
     def rows_of(self, ids: list[str]) -> list[TaskRow]:
-        """Return the visible tasks with these ids in their current state, at most as many as a page holds."""
         known = [found for text in ids[: PAGE_SIZES[-1]] if (found := uuid_of(text))]
         return self._rows(list(self._visible().filter(pk__in=known))) if known else []
 
     def poll_url(self, rows: list[TaskRow]) -> str:
-        """Return the URL to poll for those of these rows that still run; empty when none does."""
         running = [("task", row.task.pk.hex) for row in rows if not row.task.is_finished]
         return f"{self.address}running/?{urlencode([*self._query().items(), *running])}" if running else ""
 
@@ -158,7 +156,7 @@ class TaskLog(RequestLog[Task, TaskFilters]):
 
     @cached_property
     def _used(self) -> list[tuple[str, str]]:
-        """(model, platform) of the newest tasks of the period, ignoring the other filters."""
+        # The other filters are ignored, so that each option stays on offer.
         first, after = map(first_id, self.moments)
         tasks = self._visible().filter(id__gte=first, id__lt=after).order_by("-id")
         return sorted(set(tasks.values_list("model", "platform")[:MAX_TASKS_FOR_CHOICES]))[:MAX_SUGGESTIONS]
@@ -174,6 +172,6 @@ class TaskLog(RequestLog[Task, TaskFilters]):
         return dict(holds.values_list("pk", "amount")) if ids else {}
 
     def _receipts(self, ids: list[UUID]) -> dict[UUID, Receipt]:
-        """Return receipts by task id. A swept hold leaves two records; the older one, the sweep's, has the hold."""
+        # A swept hold leaves two records; the older one, the sweep's, has the hold. It comes last, so it wins.
         records = UsageRecord.objects.filter(space=self.user.space_id, request_id__in=ids).order_by("-id")
         return {record.request_id: receipt_of(record) for record in records} if ids else {}

@@ -19,8 +19,6 @@ def task_sheet(log: TaskLog, *, has_bom: bool = False) -> Iterator[str]:
 
 
 class _HeldTask:
-    """A task with the amount of its current hold."""
-
     def __init__(self, task: Task, held_nanos: int) -> None:
         self.task = task
         self.held_nanos = held_nanos

@@ -7,7 +7,7 @@ from django.views.decorators.http import require_GET, require_safe
 from django.views.decorators.vary import vary_on_headers
 
 from console.answers import page_or_piece
-from console.export import csv_answer, file_name, wants_bom
+from console.export import log_csv
 from console.guards import SpaceRequest, space_view
 from console.tasks.log import TaskLog
 from console.tasks.sheet import task_sheet
@@ -43,6 +43,4 @@ def tasks_running(request: SpaceRequest) -> HttpResponse:
 @require_GET
 @space_view
 def tasks_csv(request: SpaceRequest) -> HttpResponseBase:
-    log = TaskLog(request.user, request.GET)
-    pieces = task_sheet(log, has_bom=wants_bom(request))
-    return csv_answer(pieces, file_name(request.space, "tasks", *log.filters.period))
+    return log_csv(request, TaskLog(request.user, request.GET), task_sheet, "tasks")

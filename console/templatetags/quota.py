@@ -30,7 +30,6 @@ def signed(nanos: int) -> str:
 
 @register.filter
 def signed_exact(nanos: int) -> str:
-    """`+$15.00` or `−$1.749575`: as signed, with every digit."""
     return f"{'+' if nanos > 0 else ''}{format_alike(nanos)[0]}"
 
 
@@ -51,12 +50,12 @@ def quota_state(remaining: int, total: int) -> str:
 
 
 def meter(remaining: int, total: int) -> SafeString:
-    """Return the remaining share as an SVG bar. The CSP allows no style attribute, so the width is an SVG one."""
+    # The CSP allows no style attribute, so the width is an SVG one.
     return format_html(
         '<svg class="meter{}" aria-hidden="true" focusable="false">'
         '<rect class="meter__fill" width="{}%" height="100%" rx="2.5"/></svg>',
         " is-low" if quota_state(remaining, total) == "low" else "",
-        _percent(remaining, total),
+        _clamped_percent(remaining, total),
     )
 
 
@@ -66,7 +65,7 @@ def segments(total: int, *parts: int | str) -> SafeString:
     rects = []
     start = 0
     for nanos, look in zip(parts[::2], parts[1::2], strict=True):
-        rects.append((look, _percent(start, total), _percent(int(nanos), total)))
+        rects.append((look, _clamped_percent(start, total), _clamped_percent(int(nanos), total)))
         start += int(nanos)
     return format_html(
         '<svg class="segbar" aria-hidden="true" focusable="false">{}</svg>',
@@ -74,6 +73,6 @@ def segments(total: int, *parts: int | str) -> SafeString:
     )
 
 
-def _percent(part: int, whole: int) -> str:
+def _clamped_percent(part: int, whole: int) -> str:
     share = min(max(part / whole, 0), 1) if whole else 0
     return f"{share * 100:.3f}"

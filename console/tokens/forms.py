@@ -22,11 +22,10 @@ from console.tokens.first_call import models_on_offer
 from core.fields import AmountField
 from core.money import format_exact
 from core.names import validate_display_name
+from usage.models import MAX_MODEL_NAME_LENGTH
 
 MAX_KEY_NAME_LENGTH = 80
 MAX_LIST_ITEMS = 50
-# The length of UsageRecord.model.
-MAX_MODEL_NAME_LENGTH = 100
 # Model names in the help text of the form; /v1/models lists them all.
 MAX_MODELS_IN_HELP = 8
 MAX_LIST_ECHO_CHARS = MAX_LIST_ITEMS * (MAX_MODEL_NAME_LENGTH + 2)
@@ -150,7 +149,7 @@ class TokenForm(forms.Form):
 
     @property
     def expiry_choice(self) -> str:
-        """The selected option. An `expires` that is itself a date selects “On a date”."""
+        # An `expires` that is itself a date selects “On a date”.
         said = str(self["expires"].value() or NEVER)
         return said if said in dict(self.expiry_choices) else ON_DATE
 

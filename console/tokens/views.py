@@ -115,7 +115,6 @@ def token_delete(request: SpaceRequest, key: ApiKey) -> HttpResponse:
 
 
 def keys_of(owner: User) -> QuerySet[ApiKey]:
-    """Return the owner's keys that are not deleted, newest first."""
     return ApiKey.objects.filter(space=owner.space_id, user=owner).order_by("-number")
 
 
@@ -124,7 +123,6 @@ def _page(owner: User, query: QueryDict) -> Page[ApiKey]:
 
 
 def _key_shown(request: SpaceRequest, key: ApiKey, text: str, said: str) -> HttpResponse:
-    """Answer with the key in clear; space_view sets no-store."""
     base_url = request.build_absolute_uri("/v1")
     curl = first_call(key, text=text, base_url=base_url)
     context = {"key": key, "text": text, "base_url": base_url, "curl": curl}
@@ -151,5 +149,4 @@ def _done(request: SpaceRequest, toast: Toast, *, row: ApiKey | None = None, foc
 
 
 def _done_context(request: SpaceRequest, *, row: ApiKey | None = None) -> Context:
-    """Return the context of the out-of-band pieces: the changed row, or the whole page of the list."""
     return {"row": row} if row else {"row": None, "page": _page(request.user, shown_query(request, TOKENS_URL))}

@@ -63,13 +63,12 @@ class UsageLog(RequestLog[UsageRecord, UsageFilters]):
 
     @cached_property
     def kept_from(self) -> datetime | None:
-        """The time before which the rows of the space were pruned; None if none were."""
         assert self.user.space_id is not None
         return pruned_through(self.user.space_id)
 
     @property
     def moments(self) -> tuple[datetime, datetime]:
-        """The period without its pruned part, so that list, totals and CSV file agree."""
+        # The pruned part of the period is left out, so that list, totals and CSV file agree.
         first, after = super().moments
         return (max(first, self.kept_from), max(after, self.kept_from)) if self.kept_from else (first, after)
 
@@ -100,7 +99,6 @@ class UsageLog(RequestLog[UsageRecord, UsageFilters]):
 
     @cached_property
     def totals(self) -> Figures:
-        """The sum of all matching rows, computed from roll-ups like the dashboard's."""
         if self.filters.request_id:
             return figures.sum_records(self.records)
         found = figures.total(self._named, *self.moments)
@@ -109,7 +107,7 @@ class UsageLog(RequestLog[UsageRecord, UsageFilters]):
         return found
 
     def _fetch(self, order: str, count: int, **bound: UUID) -> list[UsageRecord]:
-        """Use roll-ups as an index: only hours that have matching rows are scanned, so rare rows are found quickly."""
+        # Roll-ups serve as an index: only hours that have matching rows are scanned, so rare rows are found quickly.
         asked, keys = self.filters, self.keys
         if asked.request_id or not (asked.model or asked.type or keys):
             return super()._fetch(order, count, **bound)
@@ -126,7 +124,7 @@ class UsageLog(RequestLog[UsageRecord, UsageFilters]):
 
     @property
     def _named(self) -> Scope:
-        """The scope of all filters; of the token filter only the keys that have the name now."""
+        # This leaves out rows of keys that had the name of the token filter before they were renamed.
         keys = self.keys
         if keys is None:
             return self._scope
@@ -152,7 +150,7 @@ class UsageLog(RequestLog[UsageRecord, UsageFilters]):
 
     @property
     def models(self) -> list[Choice]:
-        """Options of the model filter: models used in the period, ignoring the other filters, and the current one."""
+        # The other filters are ignored, so that each model used in the period stays on offer.
         assert self.user.space_id is not None
         own = None if self.is_whole_space else frozenset({self.user.pk})
         found = figures.totals_by(Scope(space_id=self.user.space_id, user_ids=own), self.moments, by="model")

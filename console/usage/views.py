@@ -6,7 +6,7 @@ from django.views.decorators.http import require_GET, require_safe
 from django.views.decorators.vary import vary_on_headers
 
 from console.answers import page_or_piece
-from console.export import csv_answer, file_name, wants_bom
+from console.export import log_csv
 from console.guards import SpaceRequest, space_view
 from console.usage.log import UsageLog
 from console.usage.receipt import receipt_of
@@ -32,6 +32,4 @@ def usage_log(request: SpaceRequest) -> HttpResponse:
 @require_GET
 @space_view
 def usage_csv(request: SpaceRequest) -> HttpResponseBase:
-    log = UsageLog(request.user, request.GET)
-    pieces = usage_sheet(log, has_bom=wants_bom(request))
-    return csv_answer(pieces, file_name(request.space, "usage", *log.filters.period))
+    return log_csv(request, UsageLog(request.user, request.GET), usage_sheet, "usage")

@@ -20,7 +20,7 @@ from tenants.models import Space
 from tenants.roles import Role
 
 USERS_URL = "/space/users/"
-PAGE_SIZES = (10, 20, 50, 100)
+MEMBER_PAGE_SIZES = (10, 20, 50, 100)
 SORTS: dict[str, tuple[Any, Any]] = {
     "id": (gettext_lazy("ID"), F("number")),
     "username": (gettext_lazy("Username"), Lower("username")),
@@ -30,7 +30,7 @@ SORTS: dict[str, tuple[Any, Any]] = {
 }
 STATUSES = {"enabled": gettext_lazy("Enabled"), "disabled": gettext_lazy("Disabled")}
 ROLES = {role.value: role.label for role in (Role.ADMIN, Role.NORMAL)}
-_DEFAULTS = {"q": "", "status": "", "role": "", "sort": "id", "page": 1, "size": PAGE_SIZES[0]}
+_DEFAULTS = {"q": "", "status": "", "role": "", "sort": "id", "page": 1, "size": MEMBER_PAGE_SIZES[0]}
 
 
 class SortableColumn(NamedTuple):
@@ -70,7 +70,9 @@ class Listing:
         self.status = _one_of(STATUSES, query.get("status"))
         self.role = _one_of(ROLES, query.get("role"))
         self.sort = _one_of({sign + key for key in SORTS for sign in ("", "-")}, query.get("sort"), usual="id")
-        self.size = int(_one_of({str(size) for size in PAGE_SIZES}, query.get("size"), usual=str(PAGE_SIZES[0])))
+        self.size = int(
+            _one_of({str(size) for size in MEMBER_PAGE_SIZES}, query.get("size"), usual=str(MEMBER_PAGE_SIZES[0]))
+        )
 
     @cached_property
     def page(self) -> Page[User]:
@@ -105,7 +107,7 @@ class Listing:
 
     @property
     def sizes(self) -> list[Link]:
-        return [Link(str(size), self.url(size=size, page=1), size == self.size) for size in PAGE_SIZES]
+        return [Link(str(size), self.url(size=size, page=1), size == self.size) for size in MEMBER_PAGE_SIZES]
 
     @property
     def pages(self) -> list[tuple[int | None, str, bool]]:
@@ -135,7 +137,7 @@ class Listing:
         return f"{USERS_URL}?{urlencode(query)}" if query else USERS_URL
 
     def _found(self) -> QuerySet[User]:
-        """Return the matching members. The search is literal: icontains escapes the wildcards % and _."""
+        # The search is literal: icontains escapes the wildcards % and _.
         members = members_of(self._space)
         if self._has_nul:
             return members.none()
@@ -158,7 +160,6 @@ class Listing:
 
 
 def members_of(space: Space) -> QuerySet[User]:
-    """Return the members of a space with their wallets, without the manager and deleted members."""
     return User.objects.filter(space=space, number__gt=1).select_related("wallet")
 
 

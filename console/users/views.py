@@ -216,7 +216,7 @@ def user_second_factor_reset(request: SpaceRequest, member: User) -> HttpRespons
 @require_POST
 @manager_view
 def security(request: SpaceRequest) -> HttpResponse:
-    """Require a second factor of admins or not. The POST carries the wanted state, so it is idempotent."""
+    # The POST carries the wanted state, so it is idempotent.
     if not can_require_second_factor(request.user):
         raise PermissionDenied
     form = SecurityForm(request.POST)
@@ -246,7 +246,6 @@ def _done(
 
 
 def _done_context(request: SpaceRequest, *, row: User | None = None, listing: Listing | None = None) -> Context:
-    """Return the context of the out-of-band pieces: the changed row, or the whole list."""
     context: Context = {"row": row, "member": row, "pool": pool_of_request(request)}
     if listing is not None:
         first = listing.first.number if listing.first else None

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.django_db
 
 USD = NANOS_PER_USD
 CENT = USD // 100
-# A Wednesday.
+# A Wednesday, so that weeks begin before and end after it.
 NOW = datetime(2026, 5, 13, 15, 30, tzinfo=UTC)
 ALL = "from=2026-01-01&to=2026-12-31"
 
