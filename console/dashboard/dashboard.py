@@ -162,9 +162,11 @@ class Dashboard:
     @cached_property
     def change(self) -> SpendChange:
         """Spending compared with the period before. A period that is still running is compared up to the same time."""
-        days = (self.period.end - self.period.start).days + 1
+        days = max((self.period.end - self.period.start).days + 1, 0)
         first, after = self.moments
-        start = first_moment(max(FIRST_DAY, self.period.start - timedelta(days=days)), self.zone)
+        # Bounded before the subtraction, because no date is earlier than year 1.
+        days_before = min(days, (self.period.start - FIRST_DAY).days)
+        start = first_moment(self.period.start - timedelta(days=days_before), self.zone)
         length = min(max(self._now, first), after) - first
         before = figures.total(self._scope, start, max(start, min(start + length, first))).cost_nanos
         return SpendChange(_change_percent(self.figures.cost_nanos, before), days)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -25,7 +26,8 @@ from quotas.models import Wallet
 from usage.models import HourlyUsage
 
 SQL = Path(apps.get_app_config("quotas").path) / "sql"
-DATABASE = "charge_set_versions"
+# One a process, because the tests of this module may run in several workers at once.
+DATABASE = f"charge_set_versions_{secrets.token_hex(4)}"
 HASH = "a" * 64
 Target = tuple[str, str]
 Fresh = psycopg.Connection[dict[str, Any]]

@@ -211,6 +211,13 @@ def test_the_address_names_the_period(manager: User, query: str, start: date, en
     assert shown(manager, dashboard.shown_url.partition("?")[2]).period == (start, end)
 
 
+@pytest.mark.parametrize("query", ["from=9999-12-31", "from=1970-01-01&to=9999-12-31", "to=1970-01-01"])
+def test_a_period_at_the_ends_of_the_calendar_is_answered(client: Client, manager: User, query: str) -> None:
+    client.force_login(manager, backend="accounts.backends.LivingUserBackend")
+
+    assert client.get(f"/console/?{query}").status_code == 200
+
+
 def test_links_change_one_thing_and_keep_the_rest(manager: User, member: User) -> None:
     dashboard = shown(manager, "scope=me&period=30d")
 
