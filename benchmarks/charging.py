@@ -219,6 +219,7 @@ async def keep_charging(counter: object, keys: list[Presented], until: float) ->
 def pgbench(clients: int, wallets: int, database: Database, seconds: float) -> ChargingSample:
     url = urlsplit(database.url)
     script = ROOT / "var" / "benchmarks" / "charging.pgbench"
+    script.parent.mkdir(parents=True, exist_ok=True)
     script.write_text(SCRIPT)
     server = ["-h", url.hostname or "", "-p", str(url.port), "-U", url.username or "", url.path.lstrip("/")]
     load = ["-n", "-M", "prepared", "-c", str(clients), "-j", str(min(clients, 2)), "-T", str(round(seconds))]
