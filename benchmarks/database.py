@@ -17,7 +17,7 @@ import psycopg
 from benchmarks.processes import ROOT
 from tests import postgres
 
-# As in production: a commit is on the disk before it is confirmed. tests/postgres.py turns this off.
+# Durable commits, like production: on the disk before they are confirmed. tests/postgres.py turns this off.
 DURABLE = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
 
 # Every user of a database with a long log has it.

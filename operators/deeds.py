@@ -1,4 +1,4 @@
-"""What the operators' pages share: who acts, and how a name taken in a race is answered."""
+"""Shared by the operators' pages: the acting operator, and the answer to a name that was taken in a race."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class Wallet(models.Model):
 
     @property
     def remaining(self) -> int:
-        """What a member has not spent, including money on hold: the first figure of `$2.00 / $5.00`."""
+        """Total minus spent, so it includes money on hold: the first figure of `$2.00 / $5.00`."""
         return self.total - self.spent
 
 

@@ -1,4 +1,4 @@
-"""What a statement reads: its month, the snapshot that it reads from, and charges up to a moment."""
+"""Reads for a monthly statement: its month, its database snapshot, and the charges up to a moment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a request costs, and what it can cost at most: pure functions on integers, without Django.
+"""Cost of a request, and the upper bound of what it can cost at most: pure functions on integers, without Django.
 
 Token prices are nano-dollars per million tokens, the others nano-dollars each. Fractions of a nano-dollar are summed
 over all tokens and rounded up once.

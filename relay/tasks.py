@@ -220,7 +220,7 @@ def upstream_of(task: Task) -> Target | None:
 
 
 async def in_database(work: Callable[..., T], *args: Any) -> T:
-    # As after a request, the thread's connection is kept unless it broke or passed CONN_MAX_AGE.
+    # The thread's connection is kept unless it broke or passed CONN_MAX_AGE, which is what Django does after a request.
     def do() -> T:
         close_old_connections()
         try:

@@ -30,7 +30,7 @@ def run(name: str) -> str:
 
 @pytest.fixture(scope="class")
 def demo(django_db_setup: None, django_db_blocker: Any) -> Iterator[str]:
-    """What the command printed. Its transaction encloses those of the tests and is rolled back after the last."""
+    """Output of the demo command. Its transaction encloses those of the tests and is rolled back after the last."""
     with django_db_blocker.unblock(), transaction.atomic():
         yield run("demo")
         transaction.set_rollback(True)
