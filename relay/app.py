@@ -38,6 +38,8 @@ from relay.videos import Videos
 log = structlog.get_logger(__name__)
 
 KEY_HEADERS = (b"x-api-key", b"api-key")
+# Where a client calls whose base URL lacks /v1.
+PATHS_WITHOUT_VERSION = frozenset({*DIALECTS, "/videos", "/models", "/key"})
 
 
 class UnknownKeyCounter:
@@ -214,6 +216,16 @@ class Relay:
             await self.teller.ask(CallOrder(do=lambda: remember(presented, request.address, stored_id, target.id)))
 
         return keep
+
+
+async def answer_without_version(scope: Scope, receive: Receive, send: Send) -> None:
+    """Tell a client that calls /chat/completions what its base URL should be."""
+    request = Request(scope, receive, send)
+    if scope["method"] == "OPTIONS":
+        await request.answer_preflight()
+        return
+    base_url = f"{scope['scheme']}://{request.header(b'host')[:200]}/v1"
+    await request.refuse(errors.base_url_without_version(base_url))
 
 
 async def _read(dialect: Dialect, raw: bytes) -> Ask:
