@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from relay.models import Model, Price, Upstream
 from relay.pricing import Rate
+from relay.profiles import ProfileError
 from relay.upstreams import Target
 
 log = structlog.get_logger(__name__)
@@ -93,21 +94,25 @@ def _offer(model: Model, price: Price, targets: list[Target]) -> Offer:
 
 
 def target_of(upstream: Upstream) -> Target | None:
-    """The upstream with its decrypted credential; None if CREDENTIAL_KEYS does not decrypt it.
+    """The upstream with its secrets decrypted; None if CREDENTIAL_KEYS does not decrypt them.
 
     Such an upstream is left out with an error in the log, so that the others keep serving.
     """
     try:
-        credential = upstream.unseal()
-    except ImproperlyConfigured as error:
+        return Target(
+            id=upstream.pk,
+            name=upstream.name,
+            base_url=upstream.base_url,
+            credential=upstream.unseal(),
+            priority=upstream.priority,
+            weight=upstream.weight,
+            timeout_s=upstream.timeout_s,
+            profile=upstream.profile,
+            models=upstream.model_names,
+            headers=upstream.unseal_headers(),
+            query=tuple(upstream.query.items()),
+            proxy=upstream.unseal_proxy(),
+        )
+    except (ImproperlyConfigured, ProfileError) as error:
         log.error("upstream_left_out", upstream=upstream.name, error=str(error))
         return None
-    return Target(
-        id=upstream.pk,
-        name=upstream.name,
-        base_url=upstream.base_url,
-        credential=credential,
-        priority=upstream.priority,
-        weight=upstream.weight,
-        timeout_s=upstream.timeout_s,
-    )

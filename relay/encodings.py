@@ -1,76 +1,137 @@
-"""Undo the Content-Encoding of a request's body, within a limit on the decoded size."""
+"""Decoders of Content-Encoding, whose output is bounded: a few bytes may stand for gigabytes."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import Any, Protocol
 
-import zstandard
+# The most that one decoding step returns.
+MAX_PIECE_BYTES = 256 * 1024
+# An answer of text is at most some 30 times as long as its encoding. One that is longer by far is a bomb.
+MAX_EXPANSION = 200
+MIN_BOMB_BYTES = 4 * 1024 * 1024
 
-from relay.errors import ApiError, too_large
 
-# Whole blocks of this size are decoded at a time, so that a bomb is noticed after one block beyond the limit.
-_BLOCK_BYTES = 256 * 1024
+class EncodingError(Exception):
+    """The bytes are not in the encoding that was declared, end early, or expand beyond measure."""
 
 
-def decode_body(raw: bytes, encoding: str, *, max_bytes: int) -> bytes:
-    """The body as it was before its encodings, undone from the last to the first.
+class _Stream(Protocol):
+    """What zlib's and zstd's decompressors have in common: one member of an encoded body."""
 
-    Raises ApiError 415 for an encoding other than gzip, deflate and zstd, 400 for a body that is not in its encoding,
-    and 413 for one that is longer than `max_bytes` when it is decoded.
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    @property
+    def needs_input(self) -> bool: ...
+    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+
+
+class _Zlib:
+    """zlib's decompressor with the interface of bz2, lzma and zstd: input beyond `max_length` is kept for later."""
+
+    def __init__(self, *, wbits: int) -> None:
+        self._object = zlib.decompressobj(wbits)
+
+    @property
+    def eof(self) -> bool:
+        return self._object.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._object.unused_data
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._object.unconsumed_tail
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        return self._object.decompress(self._object.unconsumed_tail + data, max_length)
+
+
+class Decoder:
+    """Decodes a body piece by piece. `feed` yields pieces of at most MAX_PIECE_BYTES; `finish` checks the end.
+
+    Both raise EncodingError.
     """
-    names = [name.strip() for name in encoding.lower().split(",")]
-    for name in reversed([name for name in names if name not in ("", "identity")]):
-        decode = _DECODERS.get(name)
-        if decode is None:
-            raise ApiError(415, "invalid_request", f"Content-Encoding: {name[:40]} is none of gzip, deflate, zstd.")
+
+    def __init__(self, make: Callable[[bytes], _Stream]) -> None:
+        self._make = make
+        self._stream: _Stream | None = None
+        self._fed = 0
+        self._returned = 0
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        self._fed += len(data)
+        while data:
+            stream = self._stream or self._make(data)
+            yield from self._pieces(stream, data)
+            # Some servers encode each event as a member of its own.
+            data, self._stream = (stream.unused_data, None) if stream.eof else (b"", stream)
+
+    def finish(self) -> None:
+        if self._stream is not None:
+            raise EncodingError("the encoded body ends early")
+
+    def _pieces(self, stream: _Stream, data: bytes) -> Iterator[bytes]:
+        while True:
+            try:
+                piece = stream.decompress(data, MAX_PIECE_BYTES)
+            except _ERRORS as error:
+                raise EncodingError(f"not encoded as declared: {type(error).__name__}") from None
+            self._returned += len(piece)
+            if self._returned > max(MIN_BOMB_BYTES, self._fed * MAX_EXPANSION):
+                raise EncodingError("the encoded body expands beyond measure")
+            if piece:
+                yield piece
+            data = b""
+            if stream.eof or (stream.needs_input and len(piece) < MAX_PIECE_BYTES):
+                return
+
+
+def _zstd() -> Any:
+    # In the standard library from Python 3.14 on; before that the package backports.zstd has the same interface.
+    for name in ("compression.zstd", "backports.zstd"):
         try:
-            raw = decode(raw, max_bytes)
-        except (zlib.error, zstandard.ZstdError, EOFError) as error:
-            raise ApiError(400, "invalid_request", f"The body is not valid {name}.") from error
-    return raw
+            return import_module(name)
+        except ModuleNotFoundError:
+            continue
+    return None
 
 
-def _inflate(raw: bytes, max_bytes: int, *, window: int) -> bytes:
-    decoder = zlib.decompressobj(window)
-    parts, size = [], 0
-    while raw and not decoder.eof:
-        part = decoder.decompress(raw, _BLOCK_BYTES)
-        raw = decoder.unconsumed_tail
-        size += len(part)
-        if size > max_bytes:
-            raise too_large(max_bytes)
-        parts.append(part)
-    if not decoder.eof or decoder.unused_data:
-        raise EOFError
-    return b"".join(parts)
+zstd: Any = _zstd()
+_ERRORS: tuple[type[Exception], ...] = (zlib.error, EOFError, *((zstd.ZstdError,) if zstd else ()))
 
 
-def _gunzip(raw: bytes, max_bytes: int) -> bytes:
-    return _inflate(raw, max_bytes, window=16 + zlib.MAX_WBITS)
+def _gzip(_: bytes) -> _Stream:
+    return _Zlib(wbits=31)
 
 
-def _deflate(raw: bytes, max_bytes: int) -> bytes:
-    # RFC 9110 means zlib's format; some clients send the bare stream that the name suggests.
-    try:
-        return _inflate(raw, max_bytes, window=zlib.MAX_WBITS)
-    except (zlib.error, EOFError):
-        return _inflate(raw, max_bytes, window=-zlib.MAX_WBITS)
+def _deflate(start: bytes) -> _Stream:
+    # "deflate" means the zlib format; some servers send the bare deflate format instead.
+    is_zlib = start[0] & 0x0F == 8 and (len(start) < 2 or int.from_bytes(start[:2], "big") % 31 == 0)
+    return _Zlib(wbits=15 if is_zlib else -15)
 
 
-def _unzstd(raw: bytes, max_bytes: int) -> bytes:
-    parts, size = [], 0
-    for part in zstandard.ZstdDecompressor(max_window_size=8 * 1024 * 1024).read_to_iter(raw, write_size=_BLOCK_BYTES):
-        size += len(part)
-        if size > max_bytes:
-            raise too_large(max_bytes)
-        parts.append(part)
-    return b"".join(parts)
+def _zstandard(_: bytes) -> _Stream:
+    # A frame may ask for a window of gigabytes; 8 MiB is what every decoder must support (RFC 9659).
+    stream: _Stream = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: 23})
+    return stream
 
 
-_DECODERS: dict[str, Callable[[bytes, int], bytes]] = {
-    "gzip": _gunzip,
-    "x-gzip": _gunzip,
-    "deflate": _deflate,
-    "zstd": _unzstd,
-}
+_MAKERS: dict[str, Callable[[bytes], _Stream]] = {"gzip": _gzip, "x-gzip": _gzip, "deflate": _deflate}
+if zstd:
+    _MAKERS["zstd"] = _zstandard
+
+
+def decoder_for(encoding: str) -> Decoder | None:
+    """The decoder of a Content-Encoding header; None for identity. Raises EncodingError if there is none."""
+    name = encoding.strip().lower()
+    if name in ("", "identity"):
+        return None
+    if name not in _MAKERS:
+        raise EncodingError(f"encoded as {name[:40]!r}, which was not asked for")
+    return Decoder(_MAKERS[name])

@@ -12,7 +12,7 @@ from typing import Any
 from core.addresses import resolve_client_address
 from core.ids import new_id
 from relay import errors
-from relay.encodings import decode_body
+from relay.bodies import decode_body
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from django.core.exceptions import ValidationError
-from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models, transaction
 from django.db.models import CheckConstraint, F, OuterRef, Q, Subquery, UniqueConstraint
 from django.utils import timezone
@@ -16,13 +16,21 @@ from django.utils.translation import gettext_lazy as _
 from core import vault
 from core.money import NANOS_PER_CENT
 from relay.pricing import MAX_PRICE_NANOS, MAX_TOKENS, Rate
+from relay.profiles import KINDS, Profile, profile_of
+from relay.upstream_settings import (
+    MODEL_NAME,
+    validate_headers,
+    validate_model_names,
+    validate_proxy,
+    validate_query,
+    validate_settings,
+)
+from tenants.models import Space
 from usage.models import MAX_MODEL_NAME_LENGTH
 
 MAX_TIMEOUT_S = 24 * 3600
 
-validate_name = RegexValidator(
-    r"\A[A-Za-z0-9][A-Za-z0-9._:/@+-]*\Z", _("Use only the letters A-Z, digits and . _ : / @ + -"), "letters"
-)
+validate_name = MODEL_NAME
 _limits = [MinValueValidator(1), MaxValueValidator(MAX_TOKENS)]
 _ceiling = [MinValueValidator(0), MaxValueValidator(MAX_PRICE_NANOS)]
 _time = [MinValueValidator(1), MaxValueValidator(MAX_TIMEOUT_S)]
@@ -197,9 +205,19 @@ class Upstream(models.Model):
     """
 
     name = models.CharField(max_length=100, unique=True, validators=[validate_name])
+    kind = models.CharField(max_length=20, default="openai")
     base_url = models.CharField(max_length=500, validators=[validate_base_url])
     # Encrypted by core/vault.py; empty if the upstream needs none.
     credential = models.TextField(blank=True, editable=False)
+    # Values of the kind's profile that differ here; see relay/profiles.py.
+    settings = models.JSONField(default=dict, blank=True)
+    # Name → value, encrypted like the credential, because some values are secret.
+    headers = models.JSONField(default=dict, blank=True, editable=False, validators=[validate_headers])
+    query = models.JSONField(default=dict, blank=True, validators=[validate_query])
+    proxy = models.CharField(max_length=500, blank=True, validators=[validate_proxy])
+    proxy_credential = models.TextField(blank=True, editable=False)
+    # Public name → the upstream's name, where they differ.
+    model_names = models.JSONField(default=dict, blank=True, validators=[validate_model_names])
     priority = models.PositiveSmallIntegerField(default=0)
     weight = models.PositiveSmallIntegerField(default=1, validators=[MinValueValidator(1)])
     timeout_s = models.PositiveIntegerField(default=600, validators=_time)
@@ -215,6 +233,21 @@ class Upstream(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    def clean(self) -> None:
+        super().clean()
+        if self.kind not in KINDS:
+            kinds = ", ".join(KINDS)
+            raise ValidationError({"kind": ValidationError(_("One of %(kinds)s."), "kind", {"kinds": kinds})})
+        try:
+            validate_settings(self.kind, self.settings)
+        except ValidationError as error:
+            raise ValidationError({"settings": error}) from None
+
+    @property
+    def profile(self) -> Profile:
+        """Raises ProfileError if a stored setting is not valid, which `clean` prevents."""
+        return profile_of(self.kind, self.settings)
+
     @property
     def has_credential(self) -> bool:
         return bool(self.credential)
@@ -229,3 +262,38 @@ class Upstream(models.Model):
         Raises ImproperlyConfigured if none of CREDENTIAL_KEYS decrypts it.
         """
         return vault.decrypt(self.credential) if self.credential else ""
+
+    def seal_header(self, name: str, value: str) -> None:
+        """Set a header, or remove it if the value is empty. Only sets the field; the caller saves."""
+        kept = {known: sealed for known, sealed in self.headers.items() if known.lower() != name.lower()}
+        self.headers = kept | ({name: vault.encrypt(value)} if value else {})
+
+    def unseal_headers(self) -> tuple[tuple[str, str], ...]:
+        return tuple((name, vault.decrypt(sealed)) for name, sealed in self.headers.items())
+
+    def seal_proxy(self, address: str, credential: str) -> None:
+        self.proxy = address
+        self.proxy_credential = vault.encrypt(credential) if credential else ""
+
+    def unseal_proxy(self) -> str:
+        """The proxy's address with its credential; empty if there is no proxy."""
+        if not self.proxy_credential:
+            return self.proxy
+        return self.proxy.replace("://", f"://{vault.decrypt(self.proxy_credential)}@", 1)
+
+
+class StoredContent(models.Model):
+    """The id of a response or conversation that an upstream keeps for a user. relay/stored.py reads and writes it."""
+
+    space = models.ForeignKey(Space, on_delete=models.DO_NOTHING, related_name="+", db_index=False, db_constraint=False)
+    user_id = models.BigIntegerField()
+    upstream_id = models.BigIntegerField()
+    object_id = models.CharField(max_length=200)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = [UniqueConstraint(fields=["space", "object_id"], name="one_owner_of_stored_content")]
+        indexes = [models.Index(fields=["created_at"], name="stored_content_by_age")]
+
+    def __str__(self) -> str:
+        return self.object_id

@@ -1,85 +1,111 @@
-"""Compressed request bodies: decoded within a limit, and refused where they cannot be."""
+"""Encoded answers, which some upstreams send though identity was asked for."""
 
 from __future__ import annotations
 
 import gzip
 import zlib
+from collections.abc import Callable
 
 import pytest
-import zstandard
-from hypothesis import given
-from hypothesis import strategies as st
 
-from relay.encodings import decode_body
-from relay.errors import ApiError
+from relay.encodings import MAX_PIECE_BYTES, EncodingError, decoder_for, zstd
+from relay.http import HttpClient, HttpError
+from tests.relay.conftest import run_async
+from tests.relay.servers import Script, Server, listening, reply
 
-MIB = 1024 * 1024
-
-
-def _bare_deflate(raw: bytes) -> bytes:
-    encoder = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    return encoder.compress(raw) + encoder.flush()
+TEXT = b'{"choices": []}' * 100
 
 
-ENCODERS = {
-    "gzip": gzip.compress,
-    "x-gzip": gzip.compress,
-    "deflate": zlib.compress,
-    "zstd": zstandard.compress,
-}
+def bare_deflate(data: bytes) -> bytes:
+    encoder = zlib.compressobj(wbits=-15)
+    return encoder.compress(data) + encoder.flush()
 
 
-@pytest.mark.parametrize("name", ENCODERS)
-@given(raw=st.binary(max_size=4096))
-def test_a_body_is_what_it_was_before_its_encoding(name: str, raw: bytes) -> None:
-    assert decode_body(ENCODERS[name](raw), name, max_bytes=MIB) == raw
+ENCODERS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "x-gzip": gzip.compress}
+CASES = [*ENCODERS.items(), ("deflate", zlib.compress), ("Deflate", bare_deflate)]
+if zstd:
+    CASES.append(("zstd", zstd.compress))
 
 
-def test_a_bare_deflate_stream_is_read_too() -> None:
-    assert decode_body(_bare_deflate(b"hello" * 100), "deflate", max_bytes=MIB) == b"hello" * 100
+async def fetched(script: Script, max_bytes: int = 1 << 20) -> bytes:
+    client = HttpClient()
+    try:
+        async with listening(Server(script)) as server:
+            response = await client.request("POST", server.url, headers=(), connect_timeout_s=2, timeout_s=5)
+            with response:
+                return await response.read(max_bytes)
+    finally:
+        client.close()
 
 
-def test_encodings_are_undone_from_the_last_to_the_first() -> None:
-    assert decode_body(gzip.compress(zstandard.compress(b"hello")), "zstd, gzip", max_bytes=MIB) == b"hello"
+def encoded(name: str, body: bytes) -> Script:
+    return reply(200, body, f"Content-Encoding: {name}")
 
 
-@pytest.mark.parametrize("encoding", ["", "identity", " , identity"])
-def test_a_body_without_an_encoding_is_itself(encoding: str) -> None:
-    assert decode_body(b"{}", encoding, max_bytes=1) == b"{}"
+@pytest.mark.parametrize(("name", "encode"), CASES)
+def test_an_encoded_answer_is_decoded(name: str, encode: Callable[[bytes], bytes]) -> None:
+    assert run_async(fetched(encoded(name, encode(TEXT)))) == TEXT
 
 
-@pytest.mark.parametrize("name", ENCODERS)
-def test_a_bomb_is_refused(name: str) -> None:
-    bomb = ENCODERS[name](bytes(20 * MIB))
+@pytest.mark.parametrize(("name", "encode"), CASES)
+def test_bytes_that_arrive_one_by_one_are_decoded_as_they_arrive(name: str, encode: Callable[[bytes], bytes]) -> None:
+    decoder = decoder_for(name)
+    assert decoder is not None
+    got = [b"".join(decoder.feed(bytes([byte]))) for byte in encode(TEXT)]
+    decoder.finish()
 
-    with pytest.raises(ApiError) as refusal:
-        decode_body(bomb, name, max_bytes=MIB)
-
-    assert (refusal.value.status, refusal.value.code) == (413, "invalid_request")
-    assert str(MIB) in refusal.value.message
-
-
-@pytest.mark.parametrize("name", ["gzip", "deflate", "zstd"])
-def test_a_body_that_is_not_in_its_encoding_is_refused(name: str) -> None:
-    with pytest.raises(ApiError) as refusal:
-        decode_body(b'{"model": "m"}', name, max_bytes=MIB)
-
-    assert refusal.value.status == 400
-    assert name in refusal.value.message
+    assert b"".join(got) == TEXT
 
 
-@pytest.mark.parametrize("name", ["gzip", "deflate"])
-def test_a_body_that_is_cut_off_is_refused(name: str) -> None:
-    with pytest.raises(ApiError) as refusal:
-        decode_body(ENCODERS[name](b"hello" * 100)[:-6], name, max_bytes=MIB)
+def test_each_flushed_event_of_an_encoded_stream_arrives_at_once() -> None:
+    async def scene() -> list[bytes]:
+        encoder = zlib.compressobj(wbits=31)
+        parts = [
+            encoder.compress(event) + encoder.flush(zlib.Z_SYNC_FLUSH) for event in (b"data: 1\n\n", b"data: 2\n\n")
+        ]
+        head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n"
+        client = HttpClient()
+        async with listening(Server([head + parts[0], 0.1, parts[1] + encoder.flush(), b"hang up"])) as server:
+            with await client.request("GET", server.url, headers=(), connect_timeout_s=2, timeout_s=5) as response:
+                return [chunk async for chunk in response.chunks()]
 
-    assert refusal.value.status == 400
+    assert run_async(scene()) == [b"data: 1\n\n", b"data: 2\n\n"]
 
 
-@pytest.mark.parametrize("name", ["br", "compress", "aws-chunked"])
-def test_another_encoding_is_refused_by_name(name: str) -> None:
-    with pytest.raises(ApiError) as refusal:
-        decode_body(b"x", name, max_bytes=MIB)
+def test_several_members_are_one_body() -> None:
+    assert run_async(fetched(encoded("gzip", gzip.compress(b"a") + gzip.compress(b"b")))) == b"ab"
 
-    assert refusal.value.status == 415
-    assert name in refusal.value.message
+
+@pytest.mark.parametrize(("name", "encode"), CASES)
+def test_a_body_cut_short_is_an_error(name: str, encode: Callable[[bytes], bytes]) -> None:
+    with pytest.raises(HttpError, match="ends early"):
+        run_async(fetched(encoded(name, encode(TEXT)[:-3])))
+
+
+@pytest.mark.parametrize(("name", "encode"), CASES)
+def test_a_bomb_is_stopped_long_before_its_end(name: str, encode: Callable[[bytes], bytes]) -> None:
+    decoder = decoder_for(name)
+    assert decoder is not None
+    got = 0
+    with pytest.raises(EncodingError, match="beyond measure"):
+        for piece in decoder.feed(encode(bytes(64 << 20))):
+            assert len(piece) <= MAX_PIECE_BYTES
+            got += len(piece)
+
+    assert got < 32 << 20
+
+
+def test_the_limit_of_a_read_counts_decoded_bytes() -> None:
+    with pytest.raises(HttpError, match="longer than 1000 bytes"):
+        run_async(fetched(encoded("gzip", gzip.compress(TEXT)), max_bytes=1000))
+
+
+@pytest.mark.parametrize("name", ["br", "aes128gcm", "gzip, gzip"])
+def test_an_unknown_encoding_is_an_error(name: str) -> None:
+    with pytest.raises(HttpError, match="not asked for"):
+        run_async(fetched(encoded(name, b"xyz")))
+
+
+def test_bytes_in_another_encoding_than_declared_are_an_error() -> None:
+    with pytest.raises(HttpError, match="not encoded as declared"):
+        run_async(fetched(encoded("gzip", TEXT)))

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import requests
-import zstandard
 
 from accounts.models import ApiKey, User
 from core.money import NANOS_PER_USD
 from quotas.models import Wallet
+from relay.encodings import zstd
 from tests.relay.conftest import MODEL, new_key, wait_for
 from usage.models import UsageRecord
 
@@ -83,7 +83,7 @@ def test_a_client_request_id_that_cannot_be_stored_is_dropped(relay_url: str, ke
 
 
 @pytest.mark.parametrize(
-    ("encoding", "encode"), [("gzip", gzip.compress), ("zstd", zstandard.compress)], ids=["gzip", "zstd"]
+    ("encoding", "encode"), [("gzip", gzip.compress), ("zstd", zstd.compress)], ids=["gzip", "zstd"]
 )
 def test_a_compressed_body_is_served(relay_url: str, key: str, encoding: str, encode: Callable[[bytes], bytes]) -> None:
     headers = bearer(key) | {"Content-Encoding": encoding, "Content-Type": "application/json"}
