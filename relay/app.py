@@ -18,7 +18,7 @@ import structlog
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError
 
-from accounts.keys import Presented, parse_key
+from accounts.keys import Presented, find_key, parse_key, usable_key
 from core.errors import KeyRefused, QuotaError
 from relay import errors
 from relay.account import SHAPES, account_of
@@ -29,9 +29,9 @@ from relay.exchange import MAX_BODY_BYTES_IN_LOOP, ClientGoneError, Receive, Req
 from relay.forward import Forwarder, Forwarding
 from relay.listing import model_row
 from relay.speeds import Speeds
-from relay.stored import find_upstream, remember
+from relay.stored import find, remember
 from relay.tasks import in_database
-from relay.teller import CallOrder, Teller
+from relay.teller import Teller
 from relay.upstreams import Target, Upstreams
 from relay.videos import Videos
 
@@ -175,7 +175,7 @@ class Relay:
             charge=charge,
             user=_pseudonym(f"member:{presented.space_id}:{charge.wallet_id}"),
             cache_scope=_pseudonym(f"space:{presented.space_id}"),
-            on_stored=self._remember(presented, request) if dialect.keeps_answers else None,
+            on_stored=self._remember(presented) if dialect.keeps_answers else None,
         )
         in_order = self.upstreams.in_order(targets, f"{presented.hash}:{conversation}", model=offer.name)
         await self.forwarder.forward(forwarding, in_order)
@@ -184,7 +184,7 @@ class Relay:
         offer = self.catalogue.offers.get(ask.model)
         if offer is None or not offer.targets:
             raise errors.unknown_model(ask.model)
-        targets = [target for target in offer.targets if dialect.path in target.profile.speaks]
+        targets = [target for target in offer.targets if target.speaks(dialect.path)]
         if not targets:
             raise errors.ApiError(
                 404, "model_not_found", f"The model {ask.model[:100]} is not served at /v1{dialect.path}.", "model"
@@ -202,18 +202,15 @@ class Relay:
     ) -> Sequence[Target]:
         """Of the targets, the one that keeps the content which the request points at. Raises ApiError 404."""
         for pointer in ask.pointers:
-            find = CallOrder(
-                do=lambda pointer=pointer: find_upstream(presented, request.address, pointer.id)  # type: ignore[misc]
-            )
-            holder = await self.teller.ask(find)
+            holder = await in_database(_holder, presented, request.address, pointer.id)
             targets = [target for target in targets if target.id == holder]
             if not targets:
                 raise errors.unknown_content(pointer.param, pointer.id)
         return targets
 
-    def _remember(self, presented: Presented, request: Request) -> Any:
+    def _remember(self, presented: Presented) -> Any:
         async def keep(stored_id: str, target: Target) -> None:
-            await self.teller.ask(CallOrder(do=lambda: remember(presented, request.address, stored_id, target.id)))
+            await in_database(_remember, presented, stored_id, target.id)
 
         return keep
 
@@ -238,6 +235,18 @@ def _parse(dialect: Dialect, raw: bytes) -> Ask:
 
 async def _in_thread_if_large(raw: bytes, work: Any, *args: Any) -> Any:
     return await asyncio.to_thread(work, *args) if len(raw) > MAX_BODY_BYTES_IN_LOOP else work(*args)
+
+
+def _holder(presented: Presented, address: str | None, object_id: str) -> int | None:
+    """Raises KeyRefused, so that a client without a valid key learns nothing about ids."""
+    key = usable_key(presented, address=address)
+    return find(space_id=key.space_id, user_id=key.user_id, object_id=object_id)
+
+
+def _remember(presented: Presented, object_id: str, upstream_id: int) -> None:
+    # The key may have been disabled since: the answer is its user's all the same.
+    if key := find_key(presented):
+        remember(space_id=key.space_id, user_id=key.user_id, upstream_id=upstream_id, object_ids=[object_id])
 
 
 def _require_method(request: Request, right: str) -> None:

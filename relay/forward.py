@@ -23,9 +23,10 @@ from relay.charges import CLIENT_GONE, Charge
 from relay.delivery import Delivery
 from relay.dialects import Ask, Dialect
 from relay.exchange import MAX_BODY_BYTES_IN_LOOP, ClientGoneError, Linger, Request
+from relay.faults import Fault
 from relay.http import HttpError, UpstreamResponse
 from relay.stream import Events
-from relay.upstreams import Target, UpstreamError, Upstreams
+from relay.upstreams import MIN_BACKOFF_S, Target, UpstreamError, Upstreams, final_failure
 
 log = structlog.get_logger(__name__)
 
@@ -57,7 +58,7 @@ class Forwarding:
             return self.dialect.body_for(
                 self.ask,
                 target.profile,
-                model=target.models.get(self.ask.model, self.ask.model),
+                model=target.model_name(self.ask.model),
                 limit=self.charge.output_limit,
                 user=self.user,
                 cache_scope=self.cache_scope,
@@ -120,7 +121,7 @@ class _Exchange:
                 except UpstreamError as error:
                     charge.sent_at = None
                     failures.append(error)
-                    if error.is_client_error or request.is_gone:
+                    if not error.tries_next or request.is_gone:
                         break
         await self._fail(failures)
 
@@ -143,9 +144,7 @@ class _Exchange:
         try:
             first = await _first_bytes(chunks)
         except HttpError as error:
-            raise UpstreamError(f"{target.name} broke off: {error}") from error
-        if not first.strip():
-            raise UpstreamError(f"{target.name} answered nothing")
+            raise self._broke_off(target, error) from error
         if Events.looks_like(first):
             await self._receive_stream(target, first, chunks)
         else:
@@ -157,10 +156,13 @@ class _Exchange:
         self, target: Target, first: bytes, chunks: AsyncIterator[bytes], response: UpstreamResponse
     ) -> None:
         charge, request = self._to.charge, self._to.request
-        body = await _rest(target, first, chunks)
+        try:
+            body = await _rest(first, chunks)
+        except HttpError as error:
+            raise self._broke_off(target, error) from error
         answer = await self._read(body)
         if answer.error is not None and answer.usage is None:
-            raise _inside_answer(target, answer)
+            raise self._inside_answer(target, answer)
         if self._to.on_stored is not None and answer.stored_id:
             await self._to.on_stored(answer.stored_id, target)
         status, code, message = _end_of(answer)
@@ -196,18 +198,16 @@ class _Exchange:
             while not events.is_judged and (chunk := await anext(chunks, b"")):
                 waiting.append(events.feed(chunk))
             if events.answer.error is not None and events.answer.usage is None and not events.answer.has_output:
-                raise _inside_answer(target, events.answer)
+                raise self._inside_answer(target, events.answer)
             charge.record_first_token()
             await self._deliver(b"".join(waiting))
             async for chunk in chunks:
                 await self._deliver(events.feed(chunk))
         except HttpError as error:
             if not events.is_judged:
-                raise UpstreamError(f"{target.name} broke off: {error}") from error
+                raise self._broke_off(target, error) from error
             is_broken = True
         await self._deliver(events.finish())
-        if not events.is_judged:
-            raise UpstreamError(f"{target.name} answered a stream without an event")
         await self._end_stream(target, events, is_broken=is_broken)
 
     async def _deliver(self, out: bytes) -> None:
@@ -232,10 +232,20 @@ class _Exchange:
 
     # -- Failures
 
+    def _broke_off(self, target: Target, error: HttpError) -> UpstreamError:
+        return self._upstreams.broke_off(target, self._to.ask.model, error)
+
+    def _inside_answer(self, target: Target, answer: Answer) -> UpstreamError:
+        assert answer.error is not None
+        status, code, message = answer.error
+        return self._upstreams.fault_in_answer(
+            target, self._to.ask.model, Fault(message=message, code=code, status=status)
+        )
+
     async def _fail(self, failures: list[UpstreamError]) -> None:
         """Release the hold and answer the failure: the client's own error as it is, else what concerns the client."""
         charge = self._to.charge
-        failure = failures[-1] if failures else UpstreamError("no upstream serves this model")
+        failure = final_failure(failures)
         error = _answer_to(failures, failure)
         is_left = self._to.request.is_gone
         await charge.fail(499 if is_left else error.status, CLIENT_GONE if is_left else error.code, error.message)
@@ -265,23 +275,14 @@ async def _first_bytes(chunks: AsyncIterator[bytes]) -> bytes:
     return first
 
 
-async def _rest(target: Target, first: bytes, chunks: AsyncIterator[bytes]) -> bytes:
+async def _rest(first: bytes, chunks: AsyncIterator[bytes]) -> bytes:
     parts, size = [first], len(first)
-    try:
-        async for chunk in chunks:
-            size += len(chunk)
-            if size > MAX_RESPONSE_BYTES:
-                raise UpstreamError(f"{target.name} answered more than {MAX_RESPONSE_BYTES} bytes")
-            parts.append(chunk)
-    except HttpError as error:
-        raise UpstreamError(f"{target.name} broke off: {error}") from error
+    async for chunk in chunks:
+        size += len(chunk)
+        if size > MAX_RESPONSE_BYTES:
+            raise HttpError(f"the answer is longer than {MAX_RESPONSE_BYTES} bytes")
+        parts.append(chunk)
     return b"".join(parts) if len(parts) > 1 else first
-
-
-def _inside_answer(target: Target, answer: Answer) -> UpstreamError:
-    assert answer.error is not None
-    status, code, message = answer.error
-    return UpstreamError.inside_answer(target, status, code, message)
 
 
 def _end_of(answer: Answer) -> tuple[int, str, str]:
@@ -294,9 +295,9 @@ def _end_of(answer: Answer) -> tuple[int, str, str]:
 
 def _answer_to(failures: Sequence[UpstreamError], failure: UpstreamError) -> errors.ApiError:
     if failure.is_client_error:
-        return errors.ApiError(failure.status, _FAILED, failure.message)
-    if failures and all(each.is_rate_limited for each in failures):
-        return errors.rate_limited(min(each.retry_after_s for each in failures))
+        return errors.ApiError(failure.status, _FAILED, failure.fault.message or str(failure))
+    if failure.is_rate_limited:
+        return errors.rate_limited(MIN_BACKOFF_S if failure.retry_after_s is None else failure.retry_after_s)
     return errors.upstream_failed(_("The model's provider failed. Nothing was charged."))
 
 
