@@ -47,6 +47,8 @@ def expected_usage(vector: Vector) -> Usage:
     expected = vector["expected"]
     counts = {name: expected[name] for name in COUNTS if name in expected}
     counts["searches"] = expected.get("searches", 0) + expected.get("search_units", 0)
+    if "cached_input_explicit" in vector["prices"]:
+        counts["cached_explicit"] = counts.pop("cached")
     tool = expected.get("tool_image_gen")
     return Usage(**counts, tools=(("image_generation", Usage(**tool)),) if tool else ())
 
