@@ -14,7 +14,7 @@ from relay.dialects.tools import chat_search, chat_tools
 from relay.profiles import Profile
 
 
-def _modalities(reading: Reading, name: str, value: Any) -> None:
+def _modalities(reading: Reading, value: Any, name: str) -> None:
     for at, kind in enumerate(objects(value or [], name)):
         if kind == "audio":
             _speak(reading, name)
@@ -22,7 +22,7 @@ def _modalities(reading: Reading, name: str, value: Any) -> None:
             raise unsupported(f"{name}[{at}]", UNBOUNDED)
 
 
-def _audio(reading: Reading, name: str, value: Any) -> None:
+def _audio(reading: Reading, value: Any, name: str) -> None:
     if value is None:
         del reading.fields[name]
         return
@@ -37,7 +37,7 @@ def _speak(reading: Reading, name: str) -> None:
         reading.needs.append(Need(name, "audio_output"))
 
 
-def _functions(reading: Reading, name: str, value: Any) -> None:
+def _functions(reading: Reading, value: Any, name: str) -> None:
     if objects(value or [], name):
         reading.added_tokens += TOOLS_PREAMBLE_TOKENS
 

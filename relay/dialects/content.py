@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from relay.dialects import media
-from relay.dialects.fields import cache_mark
+from relay.dialects.fields import Judge, cache_mark
 from relay.dialects.names import CONTAINERS, ELSEWHERE, UNSORTED, guard, reason_inside, unsupported
 from relay.dialects.reading import Reading, mapping, objects
 from relay.errors import invalid
 
-# Judges what one key of a part, message or item holds: (reading, value, path).
-KeyJudge = Callable[[Reading, Any, str], None]
-Keys = Mapping[str, KeyJudge]
+# The judges of a part's, message's or item's keys.
+Keys = Mapping[str, Judge]
 
 
 def free(reading: Reading, value: Any, path: str) -> None:
@@ -133,7 +132,7 @@ MESSAGE: Keys = {
 _ROLE_AND_CONTENT = frozenset({"role", "content"})
 
 
-def read_messages(reading: Reading, name: str, value: Any) -> None:
+def read_messages(reading: Reading, value: Any, name: str) -> None:
     for at, message in enumerate(objects(value, name)):
         if not isinstance(message, dict):
             raise invalid(f"{name}[{at}] must be an object.", f"{name}[{at}]")
@@ -143,7 +142,7 @@ def read_messages(reading: Reading, name: str, value: Any) -> None:
         read_keys(reading, message, MESSAGE, f"{name}[{at}]")
 
 
-def prediction(reading: Reading, name: str, value: Any) -> None:
+def prediction(reading: Reading, value: Any, name: str) -> None:
     """Rejected predictions are billed as output within the limit; the predicted text is in the body."""
     if value is not None:
         read_keys(reading, mapping(value, name), {"content": read_content}, name)

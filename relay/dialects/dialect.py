@@ -10,9 +10,9 @@ from typing import Any
 from relay import quick_json
 from relay.dialects.ask import Ask
 from relay.dialects.bodies import required_model
-from relay.dialects.fields import Table, Verdict
+from relay.dialects.fields import Row, Table, Verdict
 from relay.dialects.names import CONTAINERS, SPELLING, canonical, guard, reason_against, unsupported
-from relay.dialects.reading import Reading
+from relay.dialects.reading import Reading, completion_limit
 from relay.profiles import Profile
 
 
@@ -87,7 +87,7 @@ class Dialect:
             if row is None:
                 self._unknown(reading, name, value)
             elif row.judge is not None:
-                row.judge(reading, name, value)
+                row.judge(reading, value, name)
         if self.finish is not None:
             self.finish(reading)
         if not self.asks_usage:
@@ -112,6 +112,9 @@ class Dialect:
 
     def _unknown(self, reading: Reading, name: str, value: Any) -> None:
         known = self._by_canonical.get(canonical(name))
+        if known is not None and known.judge is completion_limit:
+            completion_limit(reading, value, name)
+            return
         if known is None:
             reason = reason_against(name)
         elif known.verdict is Verdict.PASSES:
@@ -128,7 +131,7 @@ class Dialect:
             raise unsupported(name, reason)
 
     @property
-    def _by_canonical(self) -> Mapping[str, Any]:
+    def _by_canonical(self) -> Mapping[str, Row]:
         found = _CANONICAL_ROWS.get(self.path)
         if found is None:
             found = _CANONICAL_ROWS[self.path] = {canonical(name): row for name, row in self.rows.items()}
@@ -154,4 +157,4 @@ class Dialect:
             body["stream_options"] = options
 
 
-_CANONICAL_ROWS: dict[str, dict[str, Any]] = {}
+_CANONICAL_ROWS: dict[str, dict[str, Row]] = {}

@@ -24,7 +24,8 @@ from relay.dialects.reading import Reading, boolean, choices, completion_limit, 
 from relay.errors import invalid
 from relay.pricing import MAX_TOKENS
 
-Judge = Callable[[Reading, str, Any], None]
+# Judges a value at a path: of a top-level field, its name.
+Judge = Callable[[Reading, Any, str], None]
 
 
 class Verdict(StrEnum):
@@ -48,14 +49,14 @@ class Row:
 Table = Mapping[str, Row]
 
 
-def plain(reading: Reading, name: str, value: Any) -> None:
+def plain(reading: Reading, value: Any, name: str) -> None:
     """The value passes, unless it is a structure with a refused name in it."""
     if isinstance(value, CONTAINERS):
         guard(value, name)
 
 
 def refuse(reason: str) -> Judge:
-    def judge(reading: Reading, name: str, value: Any) -> None:
+    def judge(reading: Reading, value: Any, name: str) -> None:
         # Clients send these to say that they do not use the field.
         if value is None or value is False or value == []:
             del reading.fields[name]
@@ -65,30 +66,30 @@ def refuse(reason: str) -> Judge:
     return judge
 
 
-def _rewritten(reading: Reading, name: str, value: Any) -> None:
+def _rewritten(reading: Reading, value: Any, name: str) -> None:
     if value is None:
         del reading.fields[name]
     else:
         reading.written.append(name)
 
 
-def stream(reading: Reading, name: str, value: Any) -> None:
+def stream(reading: Reading, value: Any, name: str) -> None:
     reading.is_stream = boolean(value, name)
 
 
-def stream_options(reading: Reading, name: str, value: Any) -> None:
+def stream_options(reading: Reading, value: Any, name: str) -> None:
     # body_for writes it anew; without include_usage the relay withholds the usage from the client.
     options = mapping(value or {}, name)
     guard(options, name)
     reading.shows_usage = boolean(options.get("include_usage"), f"{name}.include_usage")
 
 
-def store(reading: Reading, name: str, value: Any) -> None:
+def store(reading: Reading, value: Any, name: str) -> None:
     if not boolean(value, name):
         reading.fields[name] = False
 
 
-def metadata(reading: Reading, name: str, value: Any) -> None:
+def metadata(reading: Reading, value: Any, name: str) -> None:
     """Scalars only, as at OpenAI: proxies take lists and objects in it for settings of their own."""
     if value is None:
         del reading.fields[name]
@@ -104,7 +105,7 @@ _FREE = {"speed": ("standard", "normal"), "inference_geo": ("global",)}
 _SYNONYMS = {"fast": "priority"}
 
 
-def service_tier(reading: Reading, name: str, value: Any) -> None:
+def service_tier(reading: Reading, value: Any, name: str) -> None:
     """Every tier but the standard one needs a price row. `auto` follows the provider's settings, so it is not sent."""
     if value is None:
         del reading.fields[name]
@@ -116,7 +117,7 @@ def service_tier(reading: Reading, name: str, value: Any) -> None:
         _priced(reading, name, _SYNONYMS.get(tier, tier))
 
 
-def priced_value(reading: Reading, name: str, value: Any) -> None:
+def priced_value(reading: Reading, value: Any, name: str) -> None:
     if value is None:
         del reading.fields[name]
     elif text(value, name).lower() not in _FREE[name]:
@@ -128,7 +129,7 @@ def _priced(reading: Reading, name: str, value: str) -> None:
     reading.facts[name] = value
 
 
-def moderation(reading: Reading, name: str, value: Any) -> None:
+def moderation(reading: Reading, value: Any, name: str) -> None:
     """It names a second model, which must be one that the operator has a price row for."""
     if value is not None:
         model = text(mapping(value, name).get("model"), f"{name}.model")
@@ -155,15 +156,15 @@ def cache_mark(reading: Reading, value: Any, param: str) -> None:
         reading.needs.append(Need(f"{param}.ttl", price))
 
 
-def cache_options(reading: Reading, name: str, value: Any) -> None:
+def cache_options(reading: Reading, value: Any, name: str) -> None:
     cache_mark(reading, value, name)
     if value and value.get("comparison_response_id") is not None:
         pointed = text(value["comparison_response_id"], f"{name}.comparison_response_id")
         reading.pointers.append(Pointer(f"{name}.comparison_response_id", pointed))
 
 
-def cache_key(reading: Reading, name: str, value: Any) -> None:
-    _rewritten(reading, name, value)
+def cache_key(reading: Reading, value: Any, name: str) -> None:
+    _rewritten(reading, value, name)
     if value is not None:
         reading.conversation = reading.conversation or text(value, name)
 
@@ -171,10 +172,10 @@ def cache_key(reading: Reading, name: str, value: Any) -> None:
 # -- Thinking ---------------------------------------------------------------------------------------------------------
 
 
-def reasoning(reading: Reading, name: str, value: Any) -> None:
+def reasoning(reading: Reading, value: Any, name: str) -> None:
     """Reasoning is inside the limit, except in pro mode: that is several runs, whose number nobody tells."""
     if not isinstance(value, dict):
-        plain(reading, name, value)
+        plain(reading, value, name)
         return
     if value.get("mode") not in (None, "standard"):
         raise unsupported(f"{name}.mode", UNBOUNDED)
@@ -184,7 +185,7 @@ def reasoning(reading: Reading, name: str, value: Any) -> None:
         integer(value["max_tokens"], f"{name}.max_tokens", maximum=MAX_TOKENS)
 
 
-def thinking_budget(reading: Reading, name: str, value: Any) -> None:
+def thinking_budget(reading: Reading, value: Any, name: str) -> None:
     """DashScope's budget may be beside the limit: both are held, and the budget is at most the limit."""
     if value is None:
         del reading.fields[name]
@@ -193,7 +194,7 @@ def thinking_budget(reading: Reading, name: str, value: Any) -> None:
     _think_beside(reading)
 
 
-def enable_thinking(reading: Reading, name: str, value: Any) -> None:
+def enable_thinking(reading: Reading, value: Any, name: str) -> None:
     if boolean(value, name):
         _think_beside(reading)
 
@@ -250,7 +251,7 @@ GENERATING: Table = {
     "metadata": Row(Verdict.WRITTEN, metadata),
     "prompt_cache_key": Row(Verdict.PSEUDONYM, cache_key),
     "prompt_cache_options": Row(Verdict.PRICED, cache_options),
-    "cache_control": Row(Verdict.PRICED, lambda reading, name, value: cache_mark(reading, value, name)),
+    "cache_control": Row(Verdict.PRICED, cache_mark),
     "moderation": Row(Verdict.PRICED, moderation),
     "reasoning": Row(Verdict.BOUND, reasoning),
     "enable_thinking": Row(Verdict.BOUND, enable_thinking),

@@ -29,10 +29,6 @@ def _screenshot(reading: Reading, value: Any, path: str) -> None:
     read_part(reading, output, path)
 
 
-def _configured_reasoning(reading: Reading, value: Any, path: str) -> None:
-    reasoning(reading, path, value)
-
-
 def _compaction(reading: Reading, value: Any, path: str) -> None:
     # Ciphertext of a summary: it may stand for more tokens than it has bytes.
     reading.context_reads = max(reading.context_reads, 1)
@@ -40,7 +36,7 @@ def _compaction(reading: Reading, value: Any, path: str) -> None:
 
 def _said(*content: str) -> Item:
     """An item whose content costs what its bytes cost."""
-    keys = ("action", "actions", "arguments", "caller", "operation", "output", "results", "outputs", "tools", "error")
+    keys = ("action", "actions", "arguments", "caller", "operation", "results", "error")
     return Item(content, dict.fromkeys((*keys, *content), free))
 
 
@@ -55,7 +51,7 @@ ITEMS: Mapping[str, Item] = {
     "reasoning": Item(("encrypted_content", "content", "summary"), {"content": read_content, "summary": read_content}),
     "compaction": Item(("encrypted_content",), {"encrypted_content": _compaction}),
     "compaction_trigger": Item(),
-    "configuration_update": Item((), {"reasoning": _configured_reasoning, "text": free}),
+    "configuration_update": Item((), {"reasoning": reasoning, "text": free}),
     "additional_tools": Item(("tools",), {"tools": read_tools}),
     "tool_search_call": _said("arguments"),
     "tool_search_output": Item(("tools",), {"tools": read_tools}),
@@ -78,7 +74,7 @@ ITEMS: Mapping[str, Item] = {
 }
 
 
-def read_input(reading: Reading, name: str, value: Any) -> None:
+def read_input(reading: Reading, value: Any, name: str) -> None:
     if value is None or isinstance(value, str):
         return
     if not isinstance(value, list):
@@ -108,7 +104,7 @@ def _holds(value: Any) -> bool:
     return value is not None and value != []
 
 
-def context_management(reading: Reading, name: str, value: Any) -> None:
+def context_management(reading: Reading, value: Any, name: str) -> None:
     """Compaction is a second run over the same input, with an output of its own."""
     if not value:
         return

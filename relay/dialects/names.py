@@ -50,14 +50,14 @@ REFUSED_NAMES: dict[str, tuple[str, ...]] = {
     CHOICE: words("""
         models fallbacks route provider providers plugins transforms preset usage session_id api_base api_key
         api_version base_url custom_llm_provider context_window_fallback_dict content_policy_fallback_dict
-        model_list model_group mock_response mock_timeout num_retries max_retries caching cache guardrails guardrail_config tags extra_headers
-        headers extra_body extra_query user_config proxy_server_request litellm_metadata litellm_params
-        litellm_session_id litellm_trace_id litellm_call_id litellm_logging_obj litellm_settings
-        compound_custom search_settings citation_options safety_model routing_config model_selection_config lora
-        lora_request adapter kv_transfer_params ec_transfer_params vllm_xargs nvext priority cache_salt request_id
-        id_slot slot_id access_programs deployment deployment_id organization project organization_id project_id
-        router engine draft_model speculative secret_fields
-        """),
+        model_list model_group mock_response mock_timeout num_retries max_retries caching cache guardrails
+        guardrail_config tags extra_headers headers extra_body extra_query user_config proxy_server_request
+        litellm_metadata litellm_params litellm_session_id litellm_trace_id litellm_call_id litellm_logging_obj
+        litellm_settings compound_custom search_settings citation_options safety_model routing_config
+        model_selection_config lora lora_request adapter kv_transfer_params ec_transfer_params vllm_xargs nvext
+        priority cache_salt request_id id_slot slot_id access_programs deployment deployment_id organization project
+        organization_id project_id router engine draft_model speculative secret_fields
+    """),
     ELSEWHERE: words("""
         data_sources file_id file_ids file_url file_urls file_uri documents vector_store_ids container
         container_id skill_id connector_id server_url tunnel_id thread assistant_id thread_id cached_content

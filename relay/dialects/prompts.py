@@ -11,7 +11,7 @@ from relay.errors import invalid
 MAX_PROMPTS = 2048
 
 
-def read_prompts(reading: Reading, name: str, value: Any) -> None:
+def read_prompts(reading: Reading, value: Any, name: str) -> None:
     """Count prompts: a text or a flat list of tokens is one, and so is each text or list of tokens in a list."""
     if value is None or isinstance(value, str):
         return

@@ -130,7 +130,7 @@ def mapping(value: Any, param: str) -> dict[str, Any]:
     return value
 
 
-def completion_limit(reading: Reading, name: str, value: Any) -> None:
+def completion_limit(reading: Reading, value: Any, name: str) -> None:
     """Keep the least limit that the client named; -1 is llama.cpp's word for none."""
     del reading.fields[name]
     if value is None or value == -1:
@@ -139,6 +139,6 @@ def completion_limit(reading: Reading, name: str, value: Any) -> None:
     reading.limit = limit if reading.limit is None else min(limit, reading.limit)
 
 
-def choices(reading: Reading, name: str, value: Any) -> None:
+def choices(reading: Reading, value: Any, name: str) -> None:
     if value is not None:
         reading.choices = max(reading.choices, integer(value, name, maximum=MAX_CHOICES))

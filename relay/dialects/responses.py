@@ -12,7 +12,7 @@ from relay.dialects.reading import Reading, text
 from relay.dialects.tools import bound_tool_calls, read_tools, tool_calls
 
 
-def _pointer(reading: Reading, name: str, value: Any) -> None:
+def _pointer(reading: Reading, value: Any, name: str) -> None:
     """An earlier response or a conversation: its length is unknown here, so the context window is held."""
     if value is None:
         del reading.fields[name]
@@ -23,7 +23,7 @@ def _pointer(reading: Reading, name: str, value: Any) -> None:
     reading.context_reads = max(reading.context_reads, 1)
 
 
-def _instructions(reading: Reading, name: str, value: Any) -> None:
+def _instructions(reading: Reading, value: Any, name: str) -> None:
     if value is not None:
         text(value, name)
 

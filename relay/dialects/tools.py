@@ -159,11 +159,11 @@ def read_tool(reading: Reading, value: Any, path: str, types: Mapping[str, ToolJ
     judge(reading, tool, path)
 
 
-def chat_tools(reading: Reading, name: str, value: Any) -> None:
+def chat_tools(reading: Reading, value: Any, name: str) -> None:
     read_tools(reading, value, name, CHAT_TOOLS)
 
 
-def chat_search(reading: Reading, name: str, value: Any) -> None:
+def chat_search(reading: Reading, value: Any, name: str) -> None:
     """Search of chat has no field for the number of searches, so the default of other tools is held."""
     if value is None:
         del reading.fields[name]
@@ -174,7 +174,7 @@ def chat_search(reading: Reading, name: str, value: Any) -> None:
     reading.context_reads = DEFAULT_TOOL_CALLS + 1
 
 
-def tool_calls(reading: Reading, name: str, value: Any) -> None:
+def tool_calls(reading: Reading, value: Any, name: str) -> None:
     if value is None:
         del reading.fields[name]
     else:

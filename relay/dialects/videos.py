@@ -85,7 +85,7 @@ def _read(fields: dict[str, Any], files: list[FormFile], boundary: str) -> Video
         if row is None:
             _unknown(reading, name, value)
         elif row.judge is not None:
-            row.judge(reading, name, value)
+            row.judge(reading, value, name)
     seconds = max([_digits(fields, name, MAX_SECONDS) for name in _SECONDS if fields.get(name) is not None], default=0)
     if not seconds:
         reading.fields["seconds"] = str(DEFAULT_SECONDS)
@@ -132,7 +132,7 @@ def _digits(fields: dict[str, Any], name: str, maximum: int) -> int:
     return value
 
 
-def _fact(reading: Reading, name: str, value: Any) -> None:
+def _fact(reading: Reading, value: Any, name: str) -> None:
     """Needs a price row of this value, if the model's prices differ by the field at all."""
     if value is None:
         del reading.fields[name]
@@ -142,7 +142,7 @@ def _fact(reading: Reading, name: str, value: Any) -> None:
     reading.needs.append(Need(name, f"{name}={said}"))
 
 
-def _input_reference(reading: Reading, name: str, value: Any) -> None:
+def _input_reference(reading: Reading, value: Any, name: str) -> None:
     if isinstance(value, dict):
         read_keys(reading, value, {"file_id": elsewhere, "image_url": _inline_picture}, name)
     elif value is not None:
