@@ -233,6 +233,8 @@ class Extent(msgspec.Struct, frozen=True, kw_only=True):
     searches: int = 0
     characters: int = 0
     minutes: int = 0
+    # What hosted tools with prices of their own can cost, beside the model's own tokens.
+    tool_nanos: int = 0
 
 
 def bound_nanos(rate: Rate, extent: Extent, *, output_tokens: int, context_tokens: int = MAX_TOKENS) -> int:
@@ -278,7 +280,7 @@ def _fixed_parts(rate: Rate, extent: Extent, context_tokens: int) -> int:
     else:
         input_parts = min(extent.input_tokens * price + extent.media_nanos * MILLION, window_parts)
     pieces: int = sum(getattr(extent, name) * (getattr(rate, price) or 0) for name, price in PRICE_OF_PIECE.items())
-    return input_parts + (pieces + rate.per_request) * MILLION
+    return input_parts + (pieces + rate.per_request + extent.tool_nanos) * MILLION
 
 
 def estimate_tokens(size_bytes: int) -> int:
