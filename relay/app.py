@@ -24,7 +24,10 @@ from relay import errors
 from relay.account import SHAPES, account_of
 from relay.catalogue import Catalogue, Offer
 from relay.charges import check_order, open_charge, refusal_order, verify_key
-from relay.dialects import DIALECTS, Ask, Dialect, check, check_unknown, json_object, model_for_log
+from relay.dialects import DIALECTS, check, check_unknown
+from relay.dialects.ask import Ask
+from relay.dialects.bodies import json_object, model_for_log
+from relay.dialects.dialect import Dialect
 from relay.exchange import MAX_BODY_BYTES_IN_LOOP, ClientGoneError, Receive, Request, Scope, Send
 from relay.forward import Forwarder, Forwarding
 from relay.listing import model_row
@@ -37,6 +40,8 @@ from relay.videos import Videos
 
 log = structlog.get_logger(__name__)
 
+PSEUDONYMS = frozenset({"user", "safety_identifier", "user_id"})
+MAX_PSEUDONYMS = 20_000
 KEY_HEADERS = (b"x-api-key", b"api-key")
 # Where a client calls whose base URL lacks /v1.
 PATHS_WITHOUT_VERSION = frozenset({*DIALECTS, "/videos", "/models", "/key"})
@@ -73,6 +78,8 @@ class Relay:
         self.speeds = Speeds()
         self.forwarder = Forwarder(self.upstreams)
         self.videos = Videos(self.teller, self.catalogue, self.upstreams)
+        # A key never changes its owner, so this needs no refresh.
+        self._pseudonyms: dict[Presented, str] = {}
 
     async def start(self) -> None:
         self.teller.start()
@@ -173,9 +180,10 @@ class Relay:
             dialect=dialect,
             ask=ask,
             charge=charge,
-            user=_pseudonym(f"member:{presented.space_id}:{charge.wallet_id}"),
+            is_large=len(raw) > MAX_BODY_BYTES_IN_LOOP,
+            user=await self._pseudonym_of(presented) if PSEUDONYMS & set(ask.written) else "",
             cache_scope=_pseudonym(f"space:{presented.space_id}"),
-            on_stored=self._remember(presented) if dialect.keeps_answers else None,
+            on_stored=self._remember(presented) if dialect.stores else None,
         )
         in_order = self.upstreams.in_order(targets, f"{presented.hash}:{conversation}", model=offer.name)
         await self.forwarder.forward(forwarding, in_order)
@@ -207,6 +215,16 @@ class Relay:
             if not targets:
                 raise errors.unknown_content(pointer.param, pointer.id)
         return targets
+
+    async def _pseudonym_of(self, presented: Presented) -> str:
+        """What stands for the member at providers, the same for all of their keys."""
+        known = self._pseudonyms.get(presented)
+        if known is None:
+            if len(self._pseudonyms) >= MAX_PSEUDONYMS:
+                self._pseudonyms.clear()
+            user_id = await in_database(_user_of, presented)
+            known = self._pseudonyms[presented] = _pseudonym(f"member:{presented.space_id}:{user_id}")
+        return known
 
     def _remember(self, presented: Presented) -> Any:
         async def keep(stored_id: str, target: Target) -> None:
@@ -241,6 +259,11 @@ def _holder(presented: Presented, address: str | None, object_id: str) -> int | 
     """Raises KeyRefused, so that a client without a valid key learns nothing about ids."""
     key = usable_key(presented, address=address)
     return find(space_id=key.space_id, user_id=key.user_id, object_id=object_id)
+
+
+def _user_of(presented: Presented) -> int | None:
+    key = find_key(presented)
+    return key.user_id if key else None
 
 
 def _remember(presented: Presented, object_id: str, upstream_id: int) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from relay.pricing import Extent, PriceList, Rate, Usage, affordable_output_tokens, bound_nanos, cost_nanos
+from relay.prices import PriceList, Rate
+from relay.pricing import Extent, Usage, affordable_output_tokens, bound_nanos, cost_nanos
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,9 +20,12 @@ from quotas.sets import CheckOrder, HoldOrder, ReleaseOrder, RenewOrder, Settled
 from relay.answers import Answer
 from relay.bills import Bill, Pricing
 from relay.catalogue import Offer
-from relay.dialects import Ask, Dialect, extent_of
+from relay.dialects import extent_of
+from relay.dialects.ask import Ask
+from relay.dialects.dialect import Dialect
 from relay.exchange import Request
-from relay.pricing import Extent, PriceList, Usage, affordable_output_tokens, bound_nanos, estimate_tokens
+from relay.prices import PriceList
+from relay.pricing import Extent, Usage, estimate_tokens
 from relay.speeds import Speeds
 from relay.teller import Teller
 from relay.upstreams import Target
@@ -48,6 +51,7 @@ class Bound:
             ask,
             image_nanos_ceiling=offer.image_nanos_ceiling,
             audio_minute_nanos_ceiling=offer.audio_minute_nanos_ceiling,
+            prices=prices,
         )
         pricing = Pricing.of(prices, extent, ask.facts, context_tokens=offer.context_tokens)
         limit = min(ask.limit or offer.max_output_tokens, offer.max_output_tokens) if dialect.has_output else 0
@@ -84,7 +88,6 @@ class Charge:
     held_nanos: int
     # None where none is sent: the client named none, and the model's largest is held.
     output_limit: int | None
-    wallet_id: str
     target: Target | None = None
     upstream_request_id: str = ""
     # What a stream has told so far, for the hold's renewals.
@@ -193,7 +196,7 @@ class Charge:
             await self.teller.ask(order)
 
     def _is_name_there(self, answered: str) -> bool:
-        return self.target is not None and self.target.models.get(self.offer.name, self.offer.name) == answered
+        return self.target is not None and self.target.model_name(self.offer.name) == answered
 
     def _plausible(self, bill: Bill, usage: Usage) -> Bill:
         # Figures beyond the window and the limit cannot be: the provider's books are wrong, not the hold.
@@ -356,7 +359,6 @@ async def open_charge(
         bound=bound,
         held_nanos=held.amount_nanos,
         output_limit=limit if is_limit_sent else None,
-        wallet_id=held.wallet_id,
     )
     if dialect.has_output and limit < 1:
         await charge.fail(429, InsufficientQuota.code)

@@ -21,7 +21,8 @@ from relay import errors
 from relay.answers import Answer, read_answer
 from relay.charges import CLIENT_GONE, Charge
 from relay.delivery import Delivery
-from relay.dialects import Ask, Dialect
+from relay.dialects.ask import Ask
+from relay.dialects.dialect import Dialect
 from relay.exchange import MAX_BODY_BYTES_IN_LOOP, ClientGoneError, Linger, Request
 from relay.faults import Fault
 from relay.http import HttpError, UpstreamResponse
@@ -48,6 +49,8 @@ class Forwarding:
     dialect: Dialect
     ask: Ask
     charge: Charge
+    # Whether the event loop would wait too long for the body to be written.
+    is_large: bool
     # Pseudonym of the member, and of the space, for fields that name an end user or a cache.
     user: str
     cache_scope: str
@@ -64,8 +67,7 @@ class Forwarding:
                 cache_scope=self.cache_scope,
             )
 
-        is_large = self.ask.body_bytes > MAX_BODY_BYTES_IN_LOOP
-        return await asyncio.to_thread(write) if is_large else write()
+        return await asyncio.to_thread(write) if self.is_large else write()
 
 
 class Forwarder:

@@ -6,7 +6,7 @@ from typing import Any
 
 from core.money import format_exact
 from relay.catalogue import Offer
-from relay.pricing import PIECE_PRICES, PriceList, Rate
+from relay.prices import PIECE_PRICES, PriceList, PriceRow, Rate
 
 
 def model_row(offer: Offer, prices: PriceList) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def _usd(rate: Rate) -> dict[str, Any]:
     return {_name(name): format_exact(price) for name, price in rate.snapshot().items()}
 
 
-def _row(row: Any) -> dict[str, Any]:
+def _row(row: PriceRow) -> dict[str, Any]:
     return {"when": row.label} | {_name(name): format_exact(price) for name, price in row.prices.items()}
 
 

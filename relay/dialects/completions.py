@@ -15,4 +15,10 @@ ROWS: Table = {
     "response_format": OPEN,
 }
 
-DIALECT = Dialect(path="/completions", rows=ROWS, limit_names=lambda profile: ("max_tokens",), asks_usage=True)
+DIALECT = Dialect(
+    path="/completions",
+    rows=ROWS,
+    limit_names=lambda profile: ("max_tokens",),
+    asks_usage=True,
+    always_sends_limit=True,
+)

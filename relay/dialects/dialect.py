@@ -72,6 +72,8 @@ class Dialect:
     # Whether the usage of a stream must be asked for.
     asks_usage: bool = False
     stores: bool = False
+    # Where the client names no limit, upstreams differ too much in their own: 16 tokens here, the whole window there.
+    always_sends_limit: bool = False
 
     @property
     def has_output(self) -> bool:

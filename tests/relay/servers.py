@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from threading import Event, Thread
 
 Script = list[bytes | float]
 
@@ -79,3 +80,36 @@ async def listening(server: Server, path: str = "/v1") -> AsyncIterator[Server]:
         yield server
     finally:
         started.close()
+
+
+@contextmanager
+def serving(*servers: Server) -> Iterator[None]:
+    """Listen in a thread of its own, for tests that call the relay over HTTP."""
+    started, ended = Event(), asyncio.Event()
+    loop = asyncio.new_event_loop()
+
+    async def run() -> None:
+        async with AsyncExitStack() as stack:
+            for server in servers:
+                await stack.enter_async_context(listening(server))
+            started.set()
+            await ended.wait()
+
+    thread = Thread(target=loop.run_until_complete, args=(run(),))
+    thread.start()
+    started.wait(10)
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(ended.set)
+        thread.join(10)
+
+
+def event(document: object) -> bytes:
+    return f"data: {json.dumps(document)}\n\n".encode()
+
+
+def stream_reply(*steps: bytes | float) -> Script:
+    """A stream of server-sent events; the connection's end is its end."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+    return [head, *steps, HANG_UP]
