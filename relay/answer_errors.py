@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 AnswerError = tuple[int, str, str]
+EMPTY: AnswerError = (502, "empty_answer", "The answer has neither output nor usage.")
 _MAX_CODE_LENGTH = 64
 _MAX_MESSAGE_LENGTH = 2000
 _DEFAULT_STATUS = 502
@@ -33,10 +34,10 @@ _EVENTS_OF_ERRORS = frozenset({"error", "response.failed"})
 
 def error_of(body: Mapping[str, Any], event: str = "") -> AnswerError | None:
     """The error that an answer or an event tells, as (status, code, message)."""
-    if error := body.get("error"):
+    if _is_told(error := body.get("error")):
         return _read(error, body)
     inner = body.get("response")
-    if isinstance(inner, dict) and (error := inner.get("error")) and inner.get("status") in (None, "failed"):
+    if isinstance(inner, dict) and _is_told(error := inner.get("error")):
         return _read(error, inner)
     if _says_error(body, inner) or event in _EVENTS_OF_ERRORS:
         return _read(body, body)
@@ -48,9 +49,14 @@ def error_of(body: Mapping[str, Any], event: str = "") -> AnswerError | None:
 def not_json(raw: bytes) -> AnswerError:
     text = raw[:1000].strip()
     if not text:
-        return _DEFAULT_STATUS, "empty_answer", "The answer is empty."
+        return EMPTY
     kind = "HTML" if text.startswith(b"<") else "not JSON"
     return _DEFAULT_STATUS, "invalid_answer", f"The answer is {kind}."
+
+
+def _is_told(error: object) -> bool:
+    # Some gateways send an error of nulls with every answer.
+    return any(error.values()) if isinstance(error, dict) else bool(error)
 
 
 def _says_error(body: Mapping[str, Any], inner: object) -> bool:

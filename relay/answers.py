@@ -12,7 +12,7 @@ from typing import Any
 
 from core.money import NANOS_PER_USD
 from relay import quick_json
-from relay.answer_errors import AnswerError, error_of, not_json
+from relay.answer_errors import EMPTY, AnswerError, error_of, not_json
 from relay.generated_text import text_bytes
 from relay.pricing import MAX_PRICE_NANOS, Usage
 from relay.usage_reader import Counts, add_usage, raise_count, tools_of, usage_of
@@ -36,7 +36,6 @@ _GENERATING_PATHS = frozenset({"/chat/completions", "/completions", "/responses"
 _TICKS_PER_NANO = 10
 # A longer answer is decoded without what is not read: vectors of embeddings, pictures, logprobs.
 _MAX_WHOLE_BYTES = 8 * 1024
-_EMPTY: AnswerError = (502, "empty_answer", "The answer has neither output nor usage.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,10 +176,12 @@ def _normalised(name: str, value: str) -> str:
 
 
 def _usages_in(part: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    around: list[Mapping[str, Any]] = [part, *_list(part, "choices")]
-    around += [place for name in _AROUND_USAGE if isinstance(place := part.get(name), dict)]
+    around: list[Mapping[str, Any]] = [part]
+    if "choices" in part:
+        around += _list(part, "choices")
+    around += [part[name] for name in _AROUND_USAGE if type(part.get(name)) is dict]
     found: list[Mapping[str, Any]] = [
-        usage for place in around for name in _USAGE_FIELDS if isinstance(usage := place.get(name), dict)
+        place[name] for place in around for name in _USAGE_FIELDS if type(place.get(name)) is dict
     ]
     if isinstance(part.get("meta"), dict):
         found.append(part["meta"])
@@ -192,8 +193,10 @@ def _usages_in(part: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _searches_in(part: Mapping[str, Any]) -> int:
     """Searches that are told by items or citations instead of a count."""
-    messages = [choice.get(name) for choice in _list(part, "choices") for name in ("message", "delta")]
-    searches = int(any(has_citations(each) for each in messages))
+    searches = 0
+    if "choices" in part:
+        messages = [choice.get(name) for choice in _list(part, "choices") for name in ("message", "delta")]
+        searches = int(any(has_citations(each) for each in messages))
     if "output" in part:
         output = _list(part, "output")
         is_cited = any(has_citations(content) for item in output for content in _list(item, "content"))
@@ -258,7 +261,7 @@ def _read_output(reading: Reading, body: Mapping[str, Any]) -> None:
         return
     reading.text_bytes = text_bytes(told)
     if reading.error is None and reading.path in _GENERATING_PATHS and not (choices or any(outputs)):
-        reading.error = _EMPTY
+        reading.error = EMPTY
 
 
 def _has_content(value: object) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from relay import quick_json
-from relay.answer_errors import AnswerError, error_of
+from relay.answer_errors import EMPTY, AnswerError, error_of
 from relay.answers import Answer, Reading, has_citations, is_search
 from relay.generated_text import delta_bytes, encoded_length, text_bytes
 from relay.sse import MAX_EVENT_BYTES, Splitter, looks_like_events, read_event, with_data
@@ -82,9 +82,15 @@ class Events:
         return out
 
     def finish(self) -> bytes:
-        """The end of the body. An event that lacks its blank line is read and passed on like a whole one."""
+        """The end of the body. An event that lacks its blank line is read and passed on like a whole one.
+
+        A stream of comments and [DONE] alone is an error.
+        """
         rest = self._splitter.finish()
-        return self._process(rest) if rest else b""
+        out = self._process(rest) if rest else b""
+        if not self.is_judged:
+            self._fail(EMPTY)
+        return out
 
     def _process(self, event: bytes) -> bytes:
         if event == b"\n":
@@ -107,7 +113,9 @@ class Events:
             return event
         self._answer = None
         if data.strip() == b"[DONE]":
-            self.is_ended = self.is_judged = True
+            if not self.is_judged:
+                self._fail(EMPTY)
+            self.is_ended = True
             return event
         payload = _decoded(data)
         if type(payload) is not dict:

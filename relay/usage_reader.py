@@ -100,8 +100,15 @@ _USAGE: Table = {
     },
 }
 _USUAL_COUNTS = frozenset({"prompt", "output", "total", "cached", "reasoning"})
-_RESPONSES_DETAILS = ("input_tokens_details", "input_token_details")
-_XAI_FIELDS = ("cost_in_usd_ticks", "num_sources_used")
+# Details of the input, and whether their presence says that `input_tokens` includes cached and written tokens.
+_INPUT_DETAILS_FIELDS = (
+    ("prompt_tokens_details", False),
+    ("prompt_token_details", False),
+    ("input_tokens_details", True),
+    ("input_token_details", True),
+)
+_XAI_FIELDS = frozenset({"cost_in_usd_ticks", "num_sources_used"})
+_LISTS = frozenset({"promptTokensDetails", "candidatesTokensDetails", "cacheTokensDetails", "cacheDetails"})
 # Gemini's details are lists of {modality, tokenCount}.
 _MODALITIES = {
     ("promptTokensDetails", "AUDIO"): "audio_input",
@@ -121,14 +128,16 @@ def add_usage(reported: Mapping[str, Any], counts: Counts) -> None:
     _collect(reported, counts, _USAGE)
     if reported.get("type") == "duration":
         raise_count(counts, "seconds", reported.get("seconds"))
-    for name, value in reported.items():
-        if type(value) is dict and value.get("cache_type"):
-            counts["is_explicit"] = 1
-        elif type(value) is list:
-            _collect_list(name, value, counts)
-    if any(type(reported.get(name)) is dict for name in _RESPONSES_DETAILS):
-        counts["is_inside"] = 1
-    if any(name in reported for name in _XAI_FIELDS):
+    for name, is_inside in _INPUT_DETAILS_FIELDS:
+        if type(details := reported.get(name)) is dict:
+            if is_inside:
+                counts["is_inside"] = 1
+            if details.get("cache_type"):
+                counts["is_explicit"] = 1
+    for name in _LISTS.intersection(reported):
+        if type(entries := reported[name]) is list:
+            _collect_list(name, entries, counts)
+    if not _XAI_FIELDS.isdisjoint(reported):
         counts["is_xai"] = 1
 
 
@@ -172,7 +181,9 @@ def _collect(reported: Mapping[str, Any], counts: Counts, table: Table) -> None:
         if target is None:
             continue
         if type(target) is str:
-            raise_count(counts, target, value)
+            count = value if type(value) is int and 0 <= value <= MAX_TOKENS else valid_count(value)
+            if count is not None and count > counts.get(target, -1):
+                counts[target] = count
         elif type(value) is dict:
             _collect(value, counts, target)  # type: ignore[arg-type]  # a table, since it is no str
 

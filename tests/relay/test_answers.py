@@ -143,6 +143,7 @@ def test_an_error_inside_a_200_is_found(raw: bytes, expected: tuple[int, str]) -
         chat(1, 1),
         chat(1, 1) | {"error": None},
         chat(1, 1) | {"error": {}},
+        chat(1, 1) | {"error": {"code": None, "message": ""}},
         {"choices": [{"message": {"content": ""}, "finish_reason": "stop"}]},
         {"object": "response", "status": "incomplete", "error": None, "output": [{"type": "message"}]},
         {

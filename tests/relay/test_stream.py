@@ -213,6 +213,14 @@ def test_an_event_of_the_largest_size_passes_in_linear_time(chunk_bytes: int) ->
     assert out == stream and events.text_bytes == MAX_EVENT_BYTES - 100
 
 
+@pytest.mark.parametrize("stream", [b"", b": c\n\n", b"\n\n", DONE, b": c\n\n" + DONE, event({"type": "ping"})])
+def test_a_stream_that_tells_nothing_is_an_error(stream: bytes) -> None:
+    out, events = through(stream)
+
+    assert out == stream
+    assert (events.answer.error[1], events.answer.usage, events.answer.has_output) == ("empty_answer", None, False)
+
+
 @pytest.mark.parametrize(
     ("first_bytes", "expected"),
     [
