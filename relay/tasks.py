@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -27,10 +27,11 @@ from core.ids import id_at
 from quotas import charging
 from quotas.charging import Call
 from quotas.models import Hold
+from relay.answers import read_answer
 from relay.catalogue import Offer, target_of
 from relay.http import HttpError
 from relay.models import Upstream
-from relay.pricing import Rate, Usage, bound_nanos, cost_nanos, parse_usage, valid_count
+from relay.pricing import Extent, Rate, Usage, bound_nanos, cost_nanos, valid_count
 from relay.teller import CallOrder
 from relay.upstreams import Target, UpstreamError, Upstreams
 from usage.models import Task
@@ -84,6 +85,8 @@ class TaskReport:
     # None if the upstream reported none.
     seconds: int | None = None
     tokens: Usage = _NO_TOKENS
+    # What chooses the price row, such as the size.
+    facts: Mapping[str, str] = field(default_factory=dict)
     code: str = ""
     http_status: int = 502
 
@@ -103,13 +106,15 @@ def read_report(body: bytes) -> TaskReport | None:
     word = task["status"].lower()
     status = next((status for status, words in _STATUSES.items() if word in words), Task.Status.IN_PROGRESS)
     error = task.get("error")
+    told = read_answer(body, path=VIDEOS_PATH, ask_facts={})
     return TaskReport(
         status=status,
         upstream_task_id=_matching(_UPSTREAM_ID, task.get("id")),
         answer=json.dumps(task),
         progress=_valid_progress(task.get("progress")),
         seconds=_count_or_digits(task.get("seconds")),
-        tokens=parse_usage(task) or _NO_TOKENS,
+        tokens=told.usage or _NO_TOKENS,
+        facts=told.facts,
         code=_matching(_CODE, error.get("code") if isinstance(error, dict) else None) or "upstream_failed",
     )
 
@@ -128,7 +133,8 @@ def open_task(
     Raises what `charging.hold_for_key` raises.
     """
     rate = offer.rate
-    bound = bound_nanos(rate, body_bytes=body_bytes, choices=1, output_tokens=0, images=images, seconds=seconds)
+    extent = Extent(input_tokens=body_bytes, images=images, seconds=seconds)
+    bound = bound_nanos(rate, extent, output_tokens=0)
     with transaction.atomic():
         hold, key = charging.hold_for_key(
             request_id=id_at(origin.now()),
