@@ -30,7 +30,7 @@ from quotas.models import Hold
 from relay.catalogue import Offer, target_of
 from relay.http import HttpError
 from relay.models import Upstream
-from relay.pricing import Rate, Usage, bound_nanos, cost_nanos, parse_usage, valid_count
+from relay.pricing import Extent, Rate, Usage, bound_nanos, cost_nanos, valid_count
 from relay.teller import CallOrder
 from relay.upstreams import Target, UpstreamError, Upstreams
 from usage.models import Task
@@ -109,7 +109,6 @@ def read_report(body: bytes) -> TaskReport | None:
         answer=json.dumps(task),
         progress=_valid_progress(task.get("progress")),
         seconds=_count_or_digits(task.get("seconds")),
-        tokens=parse_usage(task) or _NO_TOKENS,
         code=_matching(_CODE, error.get("code") if isinstance(error, dict) else None) or "upstream_failed",
     )
 
@@ -127,8 +126,9 @@ def open_task(
 
     Raises what `charging.hold_for_key` raises.
     """
-    rate = offer.rate
-    bound = bound_nanos(rate, body_bytes=body_bytes, choices=1, output_tokens=0, images=images, seconds=seconds)
+    rate = offer.prices_for(presented.space_id).rate()
+    extent = Extent(input_tokens=body_bytes, images=images, seconds=seconds)
+    bound = bound_nanos(rate, extent, output_tokens=0, context_tokens=offer.context_tokens)
     with transaction.atomic():
         hold, key = charging.hold_for_key(
             request_id=id_at(origin.now()),
