@@ -46,7 +46,7 @@ from quotas.reconcile import reconcile
 from quotas.services import grant, set_remaining
 from quotas.spaces import create_space
 from relay.catalogue import Offer
-from relay.pricing import Rate
+from relay.prices import PriceList, Rate
 from relay.tasks import TIMED_OUT, TaskReport, accept, apply_report, open_task
 from relay.upstreams import Target
 from tenants.models import Space
@@ -284,7 +284,7 @@ def _call_costing(nanos: int) -> Call:
 def _offer(model: str) -> Offer:
     return Offer(
         name=model,
-        rate=Rate(per_second=_cents_to_nanos(VIDEO_MODELS[model][1])),
+        prices=PriceList(Rate(per_second=_cents_to_nanos(VIDEO_MODELS[model][1]))),
         default_output_tokens=0,
         max_output_tokens=0,
         context_tokens=0,

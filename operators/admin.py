@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from operators import activity, books, people, providers, spaces, upstreams, usage
+from operators import activity, books, people, prices, spaces, upstreams, usage
 
-__all__ = ["activity", "books", "people", "providers", "spaces", "upstreams", "usage"]
+__all__ = ["activity", "books", "people", "prices", "spaces", "upstreams", "usage"]

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 from urllib.parse import urlsplit
 
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models, transaction
-from django.db.models import CheckConstraint, F, OuterRef, Q, Subquery, UniqueConstraint
+from django.db.models import CheckConstraint, F, Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from core import vault
 from core.money import NANOS_PER_CENT
-from relay.pricing import MAX_PRICE_NANOS, MAX_TOKENS, Rate
+from relay.price_models import CostPrice, Price, PriceStarted, SpaceTerms, columns_of
+from relay.prices import MAX_PRICE_NANOS, MAX_TOKENS, PriceList
 from relay.profiles import KINDS, Profile, profile_of
 from relay.upstream_settings import (
     MODEL_NAME,
@@ -27,6 +27,8 @@ from relay.upstream_settings import (
 )
 from tenants.models import Space
 from usage.models import MAX_MODEL_NAME_LENGTH
+
+__all__ = ["CostPrice", "Model", "Price", "PriceStarted", "SpaceTerms", "StoredContent", "Upstream"]
 
 MAX_TIMEOUT_S = 24 * 3600
 
@@ -75,7 +77,8 @@ class Model(models.Model):
 
     name = models.CharField(max_length=MAX_MODEL_NAME_LENGTH, unique=True, validators=[validate_name])
     default_output_tokens = models.PositiveIntegerField(default=4096, validators=_limits)
-    max_output_tokens = models.PositiveIntegerField(default=4096, validators=_limits)
+    # The context window stands for it until an operator knows better: a lower limit would cut answers short.
+    max_output_tokens = models.PositiveIntegerField(default=128_000, validators=_limits)
     context_tokens = models.PositiveIntegerField(default=128_000, validators=_limits)
     image_nanos_ceiling = models.BigIntegerField(default=5 * NANOS_PER_CENT, validators=_ceiling)
     audio_minute_nanos_ceiling = models.BigIntegerField(default=10 * NANOS_PER_CENT, validators=_ceiling)
@@ -116,86 +119,14 @@ class Model(models.Model):
         return self.prices.filter(starts_at__lte=moment).order_by("-starts_at").first()
 
     @transaction.atomic
-    def set_price(self, rate: Rate, starts_at: datetime) -> bool:
+    def set_price(self, prices: PriceList, starts_at: datetime) -> bool:
         """Set the price from a moment on. Returns False, and writes nothing, if that is the price already.
 
-        A price that has not started yet is replaced. Raises PriceStarted if a price that is in force started at that
-        moment or later, since requests were charged at it.
+        Raises PriceStarted if a price that is in force started at that moment or later.
         """
         # Lock the model's row, so that two operators cannot set a price for the same moment.
         Model.objects.select_for_update(no_key=True).get(pk=self.pk)
-        before = self.price_at(starts_at)
-        if before is not None and before.rate == rate:
-            return False
-        now = timezone.now()
-        if starts_at <= now and self.prices.filter(starts_at__gte=starts_at, starts_at__lte=now).exists():
-            raise PriceStarted
-        self.prices.update_or_create(starts_at=starts_at, defaults=rate.snapshot())
-        return True
-
-
-class PriceStarted(Exception):
-    """A price that has started cannot be changed or preceded by another. Set one that starts now instead."""
-
-
-class PriceQuerySet(models.QuerySet["Price"]):
-    def in_force(self, moment: datetime) -> PriceQuerySet:
-        started = Price.objects.filter(model=OuterRef("model"), starts_at__lte=moment).order_by("-starts_at")
-        return self.filter(pk=Subquery(started.values("pk")[:1]))
-
-
-def _price(**options: Any) -> models.BigIntegerField[int, int]:
-    return models.BigIntegerField(default=0, validators=_ceiling, **options)
-
-
-class Price(models.Model):
-    """The price of a model from a moment on, until its next price starts.
-
-    `input`, `cached_input` and `output` are nano-dollars per million tokens, the others nano-dollars each. A price that
-    has started is never changed; `Model.set_price` adds the next one.
-    """
-
-    model = models.ForeignKey(Model, on_delete=models.CASCADE, related_name="prices", db_index=False)
-    starts_at = models.DateTimeField(default=timezone.now)
-    input = _price()
-    cached_input = _price()
-    output = _price()
-    per_request = _price()
-    per_image = _price()
-    per_second = _price()
-
-    objects = PriceQuerySet.as_manager()
-
-    class Meta:
-        ordering = ["model", "-starts_at"]
-        constraints = [
-            UniqueConstraint(fields=["model", "starts_at"], name="one_price_of_a_model_per_moment"),
-            CheckConstraint(
-                condition=Q(
-                    input__range=(0, MAX_PRICE_NANOS),
-                    cached_input__range=(0, MAX_PRICE_NANOS),
-                    output__range=(0, MAX_PRICE_NANOS),
-                    per_request__range=(0, MAX_PRICE_NANOS),
-                    per_image__range=(0, MAX_PRICE_NANOS),
-                    per_second__range=(0, MAX_PRICE_NANOS),
-                ),
-                name="price_within_limits",
-            ),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.model} {self.starts_at:%Y-%m-%d %H:%M}"
-
-    @property
-    def rate(self) -> Rate:
-        return Rate(
-            input=self.input,
-            cached_input=self.cached_input,
-            output=self.output,
-            per_request=self.per_request,
-            per_image=self.per_image,
-            per_second=self.per_second,
-        )
+        return Price.objects.set_from(starts_at, {"model": self}, columns_of(prices))
 
 
 class Upstream(models.Model):

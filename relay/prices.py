@@ -83,8 +83,7 @@ class Rate:
         return not any(self._snapshot.values())
 
     def __str__(self) -> str:
-        named = [f"{name.replace('_', ' ')} ${format_exact(price)}" for name, price in self._snapshot.items() if price]
-        return ", ".join(named) or "free"
+        return _said(self._snapshot) or "free"
 
 
 PRICES = tuple(each.name for each in fields(Rate))
@@ -147,6 +146,10 @@ class PriceRow:
     def specificity(self) -> tuple[bool, int, int]:
         """Factors alone come last, so that those of several conditions multiply whatever the prices are."""
         return (not self.prices, len(self.when), self.first_tokens)
+
+    def __str__(self) -> str:
+        factor = f"× {format_factor(self.factor_millionths)}" if self.factor_millionths != MILLION else ""
+        return f"{self.label}: {', '.join(filter(None, [_said(self.prices), factor])) or 'free'}"
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -216,6 +219,9 @@ class PriceList:
         )
         return PriceList(self.base.scaled(factor_millionths), tuple(rows))
 
+    def __str__(self) -> str:
+        return "; ".join(map(str, (self.base, *self.rows)))
+
     @cached_property
     def is_free(self) -> bool:
         return self.base.is_free and not any(any(row.prices.values()) for row in self.rows)
@@ -231,6 +237,16 @@ def scaled_price(price: int, factor_millionths: int) -> int:
 
 def divide_rounding_up(amount: int, by: int) -> int:
     return -(-amount // by)
+
+
+def format_factor(millionths: int) -> str:
+    """Like `1.2` or `0.5`, exactly."""
+    whole, part = divmod(millionths, MILLION)
+    return f"{whole}.{part:06d}".rstrip("0").rstrip(".")
+
+
+def _said(prices: Mapping[str, int]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} ${format_exact(price)}" for name, price in prices.items() if price)
 
 
 def _maxima(rates: list[Rate]) -> Rate:

@@ -132,9 +132,9 @@ def open_task(
 
     Raises what `charging.hold_for_key` raises.
     """
-    rate = offer.rate
+    rate = offer.prices_for(presented.space_id).rate()
     extent = Extent(input_tokens=body_bytes, images=images, seconds=seconds)
-    bound = bound_nanos(rate, extent, output_tokens=0)
+    bound = bound_nanos(rate, extent, output_tokens=0, context_tokens=offer.context_tokens)
     with transaction.atomic():
         hold, key = charging.hold_for_key(
             request_id=id_at(origin.now()),
