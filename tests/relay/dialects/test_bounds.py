@@ -574,7 +574,9 @@ def test_thinking_beside_the_limit_is_held_twice(body, outputs) -> None:
         ("background_options", {"completion_window": "8h"}), ("mcp_servers", [{}]), ("container", "c"),
         # Unknown names that speak of a choice, and of content elsewhere.
         ("answering_model", "x"), ("fall_back_models", ["x"]), ("smartRouting", True), ("toolset", "x"),
-        ("deep_research", True), ("tiering", "x"), ("batch_mode", 1), ("knowledge_id", "x"), ("webhook-url", "x"),
+        ("deep_research", True), ("max_response_tokens", 10**9), ("maxOutputLength", 10**9), ("conversation", "c"),
+        ("images", ["https://x/y.png"]), ("previous_response_id", "r"), ("connectors", ["x"]),
+        ("tiering", "x"), ("batch_mode", 1), ("knowledge_id", "x"), ("webhook-url", "x"),
         ("Model", "x"), ("Messages", []), ("N", 100), ("serviceTier", "priority"), ("x" * 101, 1),
         # A structure that hides a judged name.
         ("options", {"num_predict": 10**9}), ("google", {"cached_content": "x"}), ("zeta", [{"models": ["x"]}]),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from relay.dialects import DIALECTS
-from relay.dialects.bodies import MAX_CONTAINERS, MAX_DEPTH, json_object, model_for_log
+from relay.dialects.bodies import MAX_COMMAS, MAX_DEPTH, MAX_FIELDS, MAX_PIECES, json_object, model_for_log
 from relay.errors import ApiError
 from relay.profiles import Profile
 
@@ -32,7 +32,6 @@ def written(path: str, body: dict[str, Any], *, limit: int | None = None, **prof
         (CHAT, "none", {}),
         (COMPLETIONS, "max_completion_tokens", {"max_tokens": 50}),
         (RESPONSES, "max_tokens", {"max_output_tokens": 50, "store": False}),
-        (EMBEDDINGS, "max_tokens", {"max_tokens": 99, "n_predict": 99}),
     ],
 )
 def test_the_limit_is_written_under_the_names_of_the_profile_and_no_other(path, limit_field, expected) -> None:
@@ -174,14 +173,30 @@ def test_depth_has_a_limit() -> None:
             json_object(nested(depth))
 
 
-def test_the_number_of_lists_and_objects_has_a_limit() -> None:
-    assert json_object(b'{"a":[' + b"[]," * (MAX_CONTAINERS - 3) + b"[]]}")
-    with pytest.raises(ApiError, match="lists and objects"):
-        json_object(b'{"a":[' + b"[]," * MAX_CONTAINERS + b"[]]}")
+@pytest.mark.parametrize(
+    ("most", "more"),
+    [
+        (b'{"a":[' + b"[]," * (MAX_PIECES - 4) + b"[]]}", b'{"a":[' + b"[]," * MAX_PIECES + b"[]]}"),
+        (
+            json.dumps({"a": dict.fromkeys(range(MAX_PIECES - 3))}).encode(),
+            json.dumps({"a": dict.fromkeys(range(MAX_PIECES))}).encode(),
+        ),
+        (
+            json.dumps(dict.fromkeys(range(MAX_FIELDS))).encode(),
+            json.dumps(dict.fromkeys(range(MAX_FIELDS + 1))).encode(),
+        ),
+        (b'{"a":[' + b"1," * MAX_COMMAS + b"1]}", b'{"a":[' + b"1," * (MAX_COMMAS + 1) + b"1]}"),
+    ],
+    ids=["lists", "names", "fields", "values"],
+)
+def test_the_number_of_pieces_has_a_limit(most, more) -> None:
+    assert json_object(most)
+    with pytest.raises(ApiError, match="more than"):
+        json_object(more)
 
 
 def test_brackets_in_texts_are_neither_depth_nor_pieces() -> None:
-    raw = json.dumps({"a": "[{" * MAX_CONTAINERS}).encode()
+    raw = json.dumps({"a": "[{" * MAX_PIECES}).encode()
     assert json_object(raw) == json.loads(raw)
 
 
