@@ -12,7 +12,7 @@ from usage.models import MAX_MODEL_NAME_LENGTH
 MAX_BODY_BYTES = 50 * 1024 * 1024
 MAX_DEPTH = 100
 # Lists, objects and names in one body. A conversation of a million tokens with tools has some ten thousand.
-MAX_PIECES = 500_000
+MAX_PIECES = 200_000
 # Commas, in texts as well: they bound the time that parsing takes. A table of a million tokens has two million.
 MAX_COMMAS = 3_000_000
 MAX_FIELDS = 300

@@ -106,7 +106,7 @@ _CHOICE_WORDS = (
 )
 # An unknown name of a completion limit could outrank ours, such as max_response_tokens.
 _LIMIT_LIKE = re.compile(r"(max|limit)(?!.*(prompt|input)).*(token|length|output|predict|gen)")
-_POINTER_WORDS = frozenset({"id", "ids", "url", "urls", "uri", "uris", "webhook", "callback", "file", "files"})
+_POINTER_WORDS = ("id", "ids", "url", "urls", "uri", "uris", "webhook", "callback", "file", "files")
 _MEDIA_TYPES = frozenset(
     words("""
     image_url input_image image input_audio audio audio_url input_video video video_url file input_file file_url
@@ -122,6 +122,9 @@ def _reason_of(name: str) -> str:
         return _REFUSED[plain]
     if any(word in plain for word in _CHOICE_WORDS) or _LIMIT_LIKE.match(plain):
         return UNSORTED
+    if not plain.endswith(_POINTER_WORDS):
+        return ""
+    # "hybrid" is no pointer, and "session_id" is one.
     last = re.split(r"[\W_]|(?<=[a-z0-9])(?=[A-Z])", name)[-1].casefold()
     return ELSEWHERE if last in _POINTER_WORDS else ""
 

@@ -174,8 +174,27 @@ def test_what_is_no_picture_costs_its_bytes_and_a_picture(url) -> None:
     assert (ask.media, ask.extent.input_tokens) == (Media(images=1), 1000)
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "gs://b/a.png", "s3://b/a.png", " FILE:/x"])
-def test_a_picture_that_a_provider_would_fetch_with_its_own_rights_is_refused(url) -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        "data:application/pdf;base64,JVBERi0xLjQ=",
+        "data:video/mp4;base64,AAAAIGZ0eXBpc29t",
+        "data:image/png;base64," + base64.b64encode(b"%PDF-1.7 text").decode(),
+        "data:image/png;base64," + base64.b64encode(b"\x1aE\xdf\xa3 a film").decode(),
+    ],
+)
+def test_a_document_or_film_in_the_place_of_a_picture_holds_the_window(url) -> None:
+    assert chat({"type": "image_url", "image_url": {"url": url}}).extent.context_reads == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("file:///etc/passwd", "gs://b/a.png", "s3://b/a.png", " FILE:/x"),
+        *("https://x/a.pdf", "https://x/A.MP4?b=c", "http://x/a.mp3#t"),
+    ],
+)
+def test_a_link_to_something_else_than_a_picture_is_refused(url) -> None:
     with pytest.raises(ApiError) as caught:
         chat({"type": "image_url", "image_url": url})
     assert caught.value.param == "messages[0].content[0].image_url"
@@ -455,6 +474,16 @@ def test_web_search_is_priced_by_its_cap_and_reads_the_window_again_after_each_c
     assert (ask.needs, ask.fields["max_tool_calls"]) == ((Need("tools[0].type", "per_search"),), calls)
 
 
+def test_media_are_held_at_the_models_ceilings() -> None:
+    spoken, seen = audio(wave(61, rate=8000, bits=8)), {"type": "image_url", "image_url": {"url": PNG}}
+
+    ask = chat(spoken, seen, seen)
+
+    extent = extent_of(ask, image_nanos_ceiling=100, audio_minute_nanos_ceiling=7)
+    free = extent_of(ask, image_nanos_ceiling=0, audio_minute_nanos_ceiling=0)
+    assert (extent.media_nanos, free.media_nanos) == (214, 1)
+
+
 def test_search_options_of_chat_hold_five_searches() -> None:
     ask = read(CHAT, messages=HI, web_search_options={})
 
@@ -633,6 +662,15 @@ def test_unknown_fields_pass_and_are_listed_for_upstreams_that_refuse_them() -> 
         (CHAT, {"messages": "hi"}, "messages"),
         (CHAT, {"messages": ["hi"]}, "messages[0]"),
         (CHAT, {"messages": [{"role": "user", "content": {"type": "text"}}]}, "messages[0].content"),
+        (
+            CHAT,
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "input_image", "image_url": "https://" + "x" * 9000}]}
+                ]
+            },
+            "messages[0].content[0].image_url",
+        ),
         (CHAT, {"stream": "yes"}, "stream"),
         (CHAT, {"stream": 1}, "stream"),
         (CHAT, {"stream_options": [1]}, "stream_options"),
