@@ -459,6 +459,8 @@ def test_a_second_tool_hidden_in_a_function_is_refused() -> None:
         ({"type": "image_generation", "input_image_mask": {"file_id": "f"}}, "input_image_mask.file_id"),
         ({"type": "image_generation", "video": True}, "video"),
         ({"type": "web_search", "model": "x"}, "model"),
+        ({"type": "local_shell", "environment": {"type": "container_auto"}}, "environment"),
+        ({"type": "function", "name": "f", "tools": [{"type": "mcp"}]}, "tools"),
         ({"type": "teleport"}, "type"),
     ],
 )
@@ -687,6 +689,48 @@ def test_unknown_fields_pass_and_are_listed_for_upstreams_that_refuse_them() -> 
 )
 def test_a_value_of_another_type_is_named(path, body, param) -> None:
     assert wrong(path, **body) == param
+
+
+def test_a_coding_agents_request_passes_and_is_written_as_it_came() -> None:
+    body = {
+        "instructions": "You are a coding agent.",
+        "input": [
+            {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "fix it"}]},
+            {"type": "reasoning", "summary": [], "encrypted_content": "gAAA", "content": None},
+            {
+                "type": "custom_tool_call",
+                "status": "completed",
+                "call_id": "c1",
+                "name": "apply_patch",
+                "input": "*** P",
+            },
+            {"type": "custom_tool_call_output", "call_id": "c1", "output": "Success"},
+            {"type": "function_call_output", "call_id": "c2", "output": [{"type": "input_image", "image_url": PNG}]},
+        ],
+        "tools": [
+            {"type": "function", "name": "shell", "strict": False, "parameters": {"properties": {"model": {}}}},
+            {
+                "type": "custom",
+                "name": "apply_patch",
+                "format": {"type": "grammar", "syntax": "lark", "definition": "x"},
+            },
+        ],
+        "tool_choice": "auto",
+        "parallel_tool_calls": False,
+        "reasoning": {"effort": "high", "summary": "auto"},
+        "store": False,
+        "stream": True,
+        "include": ["reasoning.encrypted_content"],
+        "prompt_cache_key": "thread-1",
+        "text": {"verbosity": "low"},
+        "client_metadata": {"x-codex-installation-id": "i"},
+    }
+
+    ask = read(RESPONSES, **json.loads(json.dumps(body)))
+
+    assert ask.fields == {"model": "m"} | body
+    assert (ask.needs, ask.pointers, ask.unknown, ask.conversation) == ((), (), (), "thread-1")
+    assert (ask.media, ask.extent.context_reads, ask.is_stream, ask.shows_usage) == (Media(images=1), 0, True, True)
 
 
 # -- Worked examples --------------------------------------------------------------------------------------------------
