@@ -52,8 +52,10 @@ def extent_of(
 ) -> Extent:
     """The extent with what media and hosted tools can cost. Tools that make pictures need `prices`."""
     media = ask.media.images * image_nanos_ceiling + ask.media.audio_minutes * audio_minute_nanos_ceiling
-    if not media and not ask.made_pictures:
+    if not (ask.media.images or ask.media.audio_minutes or ask.made_pictures):
         return ask.extent
+    # A window that has media in it is held at their token prices, also where a ceiling is zero.
+    media = max(media, min(ask.media.images + ask.media.audio_minutes, 1))
     tools = sum(_tool_nanos(name, count, prices or PriceList()) for name, count in ask.made_pictures.items())
     return msgspec.structs.replace(ask.extent, media_nanos=media, tool_nanos=tools)
 

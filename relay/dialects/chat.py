@@ -4,37 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from relay.dialects.ask import Need
 from relay.dialects.content import prediction, read_messages
 from relay.dialects.dialect import Dialect
 from relay.dialects.fields import GENERATING, OPEN, PASS, Row, Table, Verdict
-from relay.dialects.names import ELSEWHERE, UNBOUNDED, unsupported
-from relay.dialects.reading import TOOLS_PREAMBLE_TOKENS, Reading, mapping, objects
+from relay.dialects.reading import TOOLS_PREAMBLE_TOKENS, Reading, objects
 from relay.dialects.tools import chat_search, chat_tools
 from relay.profiles import Profile
-
-
-def _modalities(reading: Reading, value: Any, name: str) -> None:
-    for at, kind in enumerate(objects(value or [], name)):
-        if kind == "audio":
-            _speak(reading, name)
-        elif kind != "text":
-            raise unsupported(f"{name}[{at}]", UNBOUNDED)
-
-
-def _audio(reading: Reading, value: Any, name: str) -> None:
-    if value is None:
-        del reading.fields[name]
-        return
-    if isinstance(mapping(value, name).get("voice"), dict):
-        raise unsupported(f"{name}.voice.id", ELSEWHERE)
-    _speak(reading, name)
-
-
-def _speak(reading: Reading, name: str) -> None:
-    if not reading.has_audio_output:
-        reading.has_audio_output = True
-        reading.needs.append(Need(name, "audio_output"))
 
 
 def _functions(reading: Reading, value: Any, name: str) -> None:
@@ -45,8 +20,6 @@ def _functions(reading: Reading, value: Any, name: str) -> None:
 ROWS: Table = {
     **GENERATING,
     "messages": Row(Verdict.BOUND, read_messages),
-    "modalities": Row(Verdict.PRICED, _modalities),
-    "audio": Row(Verdict.PRICED, _audio),
     "prediction": Row(Verdict.BOUND, prediction),
     "tools": Row(Verdict.PRICED, chat_tools),
     "web_search_options": Row(Verdict.PRICED, chat_search),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from relay import quick_json
@@ -137,12 +138,9 @@ class Dialect:
         else:
             raise unsupported(name, reason)
 
-    @property
+    @cached_property
     def _by_canonical(self) -> Mapping[str, Row]:
-        found = _CANONICAL_ROWS.get(self.path)
-        if found is None:
-            found = _CANONICAL_ROWS[self.path] = {canonical(name): row for name, row in self.rows.items()}
-        return found
+        return {canonical(name): row for name, row in self.rows.items()}
 
     def _write_store(self, body: dict[str, Any], profile: Profile) -> None:
         if profile.keeps_state or not (self.stores or "store" in body):
@@ -162,6 +160,3 @@ class Dialect:
             options["include_usage"] = True
         if options:
             body["stream_options"] = options
-
-
-_CANONICAL_ROWS: dict[str, dict[str, Row]] = {}

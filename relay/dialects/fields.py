@@ -20,7 +20,7 @@ from relay.dialects.names import (
     guard,
     unsupported,
 )
-from relay.dialects.reading import Reading, boolean, choices, completion_limit, integer, mapping, text
+from relay.dialects.reading import Reading, boolean, choices, completion_limit, integer, mapping, objects, text
 from relay.errors import invalid
 from relay.pricing import MAX_TOKENS
 
@@ -136,6 +136,32 @@ def moderation(reading: Reading, value: Any, name: str) -> None:
         reading.needs.append(Need(f"{name}.model", f"moderation={model}"))
 
 
+# -- Sound ------------------------------------------------------------------------------------------------------------
+
+
+def modalities(reading: Reading, value: Any, name: str) -> None:
+    for at, kind in enumerate(objects(value or [], name)):
+        if kind == "audio":
+            _speak(reading, name)
+        elif kind != "text":
+            raise unsupported(f"{name}[{at}]", UNBOUNDED)
+
+
+def spoken_answer(reading: Reading, value: Any, name: str) -> None:
+    if value is None:
+        del reading.fields[name]
+        return
+    if isinstance(mapping(value, name).get("voice"), dict):
+        raise unsupported(f"{name}.voice.id", ELSEWHERE)
+    _speak(reading, name)
+
+
+def _speak(reading: Reading, name: str) -> None:
+    if not reading.has_audio_output:
+        reading.has_audio_output = True
+        reading.needs.append(Need(name, "audio_output"))
+
+
 # -- Prompt caching ---------------------------------------------------------------------------------------------------
 
 # Short writes are assumed in every bound; a longer one needs a price.
@@ -185,6 +211,12 @@ def reasoning(reading: Reading, value: Any, name: str) -> None:
         integer(value["max_tokens"], f"{name}.max_tokens", maximum=MAX_TOKENS)
 
 
+def minimum(reading: Reading, value: Any, name: str) -> None:
+    _rewritten(reading, value, name)
+    if value is not None:
+        integer(value, name, maximum=MAX_TOKENS, minimum=0)
+
+
 def thinking_budget(reading: Reading, value: Any, name: str) -> None:
     """DashScope's budget may be beside the limit: both are held, and the budget is at most the limit."""
     if value is None:
@@ -211,7 +243,6 @@ PASS = Row(Verdict.PASSES, plain)
 # Free-form data of the client: names in it mean nothing to the provider. Its bytes are held as text.
 OPEN = Row(Verdict.PASSES)
 BOUND = Row(Verdict.BOUND, plain)
-REWRITTEN = Row(Verdict.WRITTEN, _rewritten)
 PSEUDONYM = Row(Verdict.PSEUDONYM, _rewritten)
 BACKGROUND = Row(Verdict.REFUSE, refuse(UNATTENDED))
 PROMPT_BY_ID = Row(Verdict.REFUSE, refuse(ELSEWHERE))
@@ -244,7 +275,7 @@ GENERATING: Table = {
     **dict.fromkeys(("logit_bias", "json_schema", "grammar", "structured_outputs"), OPEN),
     **dict.fromkeys(("guided_json", "guided_choice", "guided_regex", "guided_grammar"), OPEN),
     "use_beam_search": BOUND,
-    "min_tokens": REWRITTEN,
+    "min_tokens": Row(Verdict.WRITTEN, minimum),
     "stream": Row(Verdict.PASSES, stream),
     "stream_options": Row(Verdict.WRITTEN, stream_options),
     "store": Row(Verdict.WRITTEN, store),
@@ -252,6 +283,8 @@ GENERATING: Table = {
     "prompt_cache_key": Row(Verdict.PSEUDONYM, cache_key),
     "prompt_cache_options": Row(Verdict.PRICED, cache_options),
     "cache_control": Row(Verdict.PRICED, cache_mark),
+    "modalities": Row(Verdict.PRICED, modalities),
+    "audio": Row(Verdict.PRICED, spoken_answer),
     "moderation": Row(Verdict.PRICED, moderation),
     "reasoning": Row(Verdict.BOUND, reasoning),
     "enable_thinking": Row(Verdict.BOUND, enable_thinking),

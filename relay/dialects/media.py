@@ -13,6 +13,7 @@ from typing import Any
 
 from relay.dialects.names import ELSEWHERE, unsupported
 from relay.dialects.reading import Reading, text
+from relay.errors import invalid
 
 # The first bytes of pictures that providers read. SVG is text.
 _PICTURES = re.compile(
@@ -21,6 +22,11 @@ _PICTURES = re.compile(
 )
 _PICTURE_URL = re.compile(r"data:image/[a-z0-9.+-]{1,40};base64,", re.IGNORECASE)
 _SCHEME = re.compile(r"\s*([a-z][a-z0-9+.-]{0,30}):", re.IGNORECASE)
+# Gateways fetch a link, and send on what its name says that it is.
+_OTHER_MEDIA = re.compile(
+    r"^[^?#]*\.(pdf|mp4|m4v|mov|mkv|webm|avi|mpe?g|wmv|flv|3gp|mp3|wav|flac|ogg|m4a|aac)($|[?#])", re.I
+)
+MAX_LINK_LENGTH = 8192
 _SOUND_URL = re.compile(r"data:[^,;]{0,60}(?:;[^,]{0,60})?;base64,", re.IGNORECASE)
 # Encoded bytes that are decoded to see what a medium is. A multiple of four; ID3 tags of sound are skipped apart.
 _HEAD_CHARS = 128
@@ -44,13 +50,29 @@ def picture(reading: Reading, value: Any, param: str) -> None:
     """Judge where a picture is. The picture itself was counted with its part, which may name none."""
     url = text(value, param)
     if match := _PICTURE_URL.match(url):
-        if _PICTURES.match(_head(url, match.end())):
-            reading.media_bytes += len(url)
+        _inline_picture(reading, url, _head(url, match.end()))
         return
     scheme = _SCHEME.match(url)
+    name = scheme[1].lower() if scheme else ""
     # A provider would read file:, gs: and s3: with rights that are not the client's.
-    if scheme and scheme[1].lower() not in ("http", "https", "data"):
+    if name not in ("", "http", "https", "data") or _OTHER_MEDIA.match(url[:MAX_LINK_LENGTH]):
         raise unsupported(param, ELSEWHERE)
+    if name == "data":
+        _read_window(reading)
+    elif name and len(url) > MAX_LINK_LENGTH:
+        raise invalid(f"{param} is a link of more than {MAX_LINK_LENGTH} characters.", param)
+
+
+def _inline_picture(reading: Reading, url: str, head: bytes) -> None:
+    if _PICTURES.match(head):
+        reading.media_bytes += len(url)
+    elif not head.isascii() or head.startswith(b"%PDF"):
+        # Some providers take documents and films for pictures, and go by the bytes.
+        _read_window(reading)
+
+
+def _read_window(reading: Reading) -> None:
+    reading.context_reads = max(reading.context_reads, 1)
 
 
 def made_picture(reading: Reading, value: Any, param: str) -> None:
@@ -77,7 +99,7 @@ def sound(reading: Reading, value: Any, param: str) -> None:
     if rate:
         reading.media_bytes += len(data)
     else:
-        reading.context_reads = max(reading.context_reads, 1)
+        _read_window(reading)
 
 
 def _bytes_per_minute(encoded: str, start: int) -> int:
@@ -113,4 +135,4 @@ def document(reading: Reading, value: Any, param: str) -> None:
     scheme = _SCHEME.match(data[:100])
     if scheme and scheme[1].lower() != "data":
         raise unsupported(param, ELSEWHERE)
-    reading.context_reads = max(reading.context_reads, 1)
+    _read_window(reading)

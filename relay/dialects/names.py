@@ -15,6 +15,7 @@ from relay.errors import ApiError
 
 CONTAINERS = (dict, list)
 MAX_NAME_LENGTH = 100
+MAX_PARAM_LENGTH = 200
 
 # Reasons of a refusal, completed to a sentence by `unsupported`.
 CHOICE = "it could choose another model, provider or account"
@@ -27,6 +28,8 @@ SPELLING = "it is another spelling of a known field"
 
 
 def unsupported(param: str, reason: str) -> ApiError:
+    # Names in the path are the client's, and may be as long as the body.
+    param = param[:MAX_PARAM_LENGTH]
     return ApiError(400, "unsupported_parameter", f"{param} is not supported: {reason}.", param)
 
 
@@ -59,18 +62,19 @@ REFUSED_NAMES: dict[str, tuple[str, ...]] = {
         organization_id project_id router engine draft_model speculative secret_fields
     """),
     ELSEWHERE: words("""
-        data_sources file_id file_ids file_url file_urls file_uri documents vector_store_ids container
-        container_id skill_id connector_id server_url tunnel_id thread assistant_id thread_id cached_content
-        prompt_embeds image_data multi_modal_data multimodal_data video_url audio_url document_url input_video uuid
-        callback callback_url webhook webhook_url notification_url
-        """),
+        data_sources file_id file_ids file_url file_urls file_uri documents vector_store_ids container container_id
+        skill_id connector_id server_url tunnel_id thread assistant_id thread_id cached_content prompt_embeds
+        image_data multi_modal_data multimodal_data video_url audio_url document_url input_video uuid callback
+        callback_url webhook webhook_url notification_url previous_response_id conversation
+    """),
     UNATTENDED: ("deferred", "background_options", "async_mode", "callback_id"),
     UNBOUNDED: words("""
         chat_template search_parameters enable_search search_options search_mode web_search search_context_size
         num_search_results search_domain_filter search_recency_filter return_images return_related_questions
         multi_agent mcp_servers server_tools tool_resources code_interpreter mm_processor_kwargs media_io_kwargs
         vl_high_resolution_images min_pixels max_pixels total_pixels resized_height resized_width response_fields
-        """),
+        audio audios image images image_urls video videos
+    """),
 }
 _REFUSED = {canonical(name): reason for reason, names in REFUSED_NAMES.items() for name in names}
 
@@ -90,7 +94,7 @@ _JUDGED_INSIDE = frozenset(
         canonical,
         (
             *(name for name in (*LIMIT_NAMES, *CHOICE_NAMES) if name != "n"),
-            *("messages", "tools", "functions", "previous_response_id", "background", "service_tier"),
+            *("messages", "tools", "functions", "background", "service_tier"),
             "web_search_options",
         ),
     )
@@ -98,9 +102,11 @@ _JUDGED_INSIDE = frozenset(
 
 _CHOICE_WORDS = (
     *("model", "fallback", "route", "routing", "provider", "plugin"),
-    *("tool", "search", "tier", "batch", "background", "litellm"),
+    *("tool", "search", "tier", "batch", "background", "litellm", "connector", "skill", "mcp"),
 )
-_POINTER_WORDS = frozenset({"id", "ids", "url", "urls", "uri", "uris", "webhook", "callback", "file", "files"})
+# An unknown name of a completion limit could outrank ours, such as max_response_tokens.
+_LIMIT_LIKE = re.compile(r"(max|limit)(?!.*(prompt|input)).*(token|length|output|predict|gen)")
+_POINTER_WORDS = ("id", "ids", "url", "urls", "uri", "uris", "webhook", "callback", "file", "files")
 _MEDIA_TYPES = frozenset(
     words("""
     image_url input_image image input_audio audio audio_url input_video video video_url file input_file file_url
@@ -114,8 +120,11 @@ def _reason_of(name: str) -> str:
     plain = canonical(name)
     if plain in _REFUSED:
         return _REFUSED[plain]
-    if any(word in plain for word in _CHOICE_WORDS):
+    if any(word in plain for word in _CHOICE_WORDS) or _LIMIT_LIKE.match(plain):
         return UNSORTED
+    if not plain.endswith(_POINTER_WORDS):
+        return ""
+    # "hybrid" is no pointer, and "session_id" is one.
     last = re.split(r"[\W_]|(?<=[a-z0-9])(?=[A-Z])", name)[-1].casefold()
     return ELSEWHERE if last in _POINTER_WORDS else ""
 

@@ -27,8 +27,7 @@ MAX_PICTURE_INPUT_TOKENS = 32_000
 _CLIENT_KEYS = frozenset(
     words("""
     type function custom name description parameters strict format cache_control defer_loading allowed_callers
-    input_examples output_schema async input_schema execution environment display_height display_width display_number
-    tools
+    input_examples output_schema async input_schema
     """)
 )
 _SEARCH_KEYS = frozenset(
@@ -38,6 +37,15 @@ _SEARCH_KEYS = frozenset(
 )
 
 
+_MORE_KEYS = {
+    "namespace": frozenset({"tools"}),
+    "tool_search": frozenset({"execution"}),
+    "shell": frozenset({"environment"}),
+    "computer": frozenset({"display_height", "display_width", "environment"}),
+    "computer_use_preview": frozenset({"display_height", "display_width", "environment"}),
+}
+
+
 def _known_keys(tool: dict[str, Any], keys: frozenset[str], path: str) -> None:
     for name in tool:
         if name not in keys:
@@ -45,7 +53,7 @@ def _known_keys(tool: dict[str, Any], keys: frozenset[str], path: str) -> None:
 
 
 def _client(reading: Reading, tool: dict[str, Any], path: str) -> None:
-    _known_keys(tool, _CLIENT_KEYS, path)
+    _known_keys(tool, _CLIENT_KEYS | _MORE_KEYS.get(tool["type"], frozenset()), path)
     cache_mark(reading, tool.get("cache_control"), f"{path}.cache_control")
 
 

@@ -174,8 +174,27 @@ def test_what_is_no_picture_costs_its_bytes_and_a_picture(url) -> None:
     assert (ask.media, ask.extent.input_tokens) == (Media(images=1), 1000)
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "gs://b/a.png", "s3://b/a.png", " FILE:/x"])
-def test_a_picture_that_a_provider_would_fetch_with_its_own_rights_is_refused(url) -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        "data:application/pdf;base64,JVBERi0xLjQ=",
+        "data:video/mp4;base64,AAAAIGZ0eXBpc29t",
+        "data:image/png;base64," + base64.b64encode(b"%PDF-1.7 text").decode(),
+        "data:image/png;base64," + base64.b64encode(b"\x1aE\xdf\xa3 a film").decode(),
+    ],
+)
+def test_a_document_or_film_in_the_place_of_a_picture_holds_the_window(url) -> None:
+    assert chat({"type": "image_url", "image_url": {"url": url}}).extent.context_reads == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("file:///etc/passwd", "gs://b/a.png", "s3://b/a.png", " FILE:/x"),
+        *("https://x/a.pdf", "https://x/A.MP4?b=c", "http://x/a.mp3#t"),
+    ],
+)
+def test_a_link_to_something_else_than_a_picture_is_refused(url) -> None:
     with pytest.raises(ApiError) as caught:
         chat({"type": "image_url", "image_url": url})
     assert caught.value.param == "messages[0].content[0].image_url"
@@ -440,6 +459,8 @@ def test_a_second_tool_hidden_in_a_function_is_refused() -> None:
         ({"type": "image_generation", "input_image_mask": {"file_id": "f"}}, "input_image_mask.file_id"),
         ({"type": "image_generation", "video": True}, "video"),
         ({"type": "web_search", "model": "x"}, "model"),
+        ({"type": "local_shell", "environment": {"type": "container_auto"}}, "environment"),
+        ({"type": "function", "name": "f", "tools": [{"type": "mcp"}]}, "tools"),
         ({"type": "teleport"}, "type"),
     ],
 )
@@ -453,6 +474,16 @@ def test_web_search_is_priced_by_its_cap_and_reads_the_window_again_after_each_c
 
     assert ask.extent == Extent(input_tokens=2000, searches=calls, context_reads=calls + 1)
     assert (ask.needs, ask.fields["max_tool_calls"]) == ((Need("tools[0].type", "per_search"),), calls)
+
+
+def test_media_are_held_at_the_models_ceilings() -> None:
+    spoken, seen = audio(wave(61, rate=8000, bits=8)), {"type": "image_url", "image_url": {"url": PNG}}
+
+    ask = chat(spoken, seen, seen)
+
+    extent = extent_of(ask, image_nanos_ceiling=100, audio_minute_nanos_ceiling=7)
+    free = extent_of(ask, image_nanos_ceiling=0, audio_minute_nanos_ceiling=0)
+    assert (extent.media_nanos, free.media_nanos) == (214, 1)
 
 
 def test_search_options_of_chat_hold_five_searches() -> None:
@@ -574,7 +605,9 @@ def test_thinking_beside_the_limit_is_held_twice(body, outputs) -> None:
         ("background_options", {"completion_window": "8h"}), ("mcp_servers", [{}]), ("container", "c"),
         # Unknown names that speak of a choice, and of content elsewhere.
         ("answering_model", "x"), ("fall_back_models", ["x"]), ("smartRouting", True), ("toolset", "x"),
-        ("deep_research", True), ("tiering", "x"), ("batch_mode", 1), ("knowledge_id", "x"), ("webhook-url", "x"),
+        ("deep_research", True), ("max_response_tokens", 10**9), ("maxOutputLength", 10**9), ("conversation", "c"),
+        ("images", ["https://x/y.png"]), ("previous_response_id", "r"), ("connectors", ["x"]),
+        ("tiering", "x"), ("batch_mode", 1), ("knowledge_id", "x"), ("webhook-url", "x"),
         ("Model", "x"), ("Messages", []), ("N", 100), ("serviceTier", "priority"), ("x" * 101, 1),
         # A structure that hides a judged name.
         ("options", {"num_predict": 10**9}), ("google", {"cached_content": "x"}), ("zeta", [{"models": ["x"]}]),
@@ -631,6 +664,15 @@ def test_unknown_fields_pass_and_are_listed_for_upstreams_that_refuse_them() -> 
         (CHAT, {"messages": "hi"}, "messages"),
         (CHAT, {"messages": ["hi"]}, "messages[0]"),
         (CHAT, {"messages": [{"role": "user", "content": {"type": "text"}}]}, "messages[0].content"),
+        (
+            CHAT,
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "input_image", "image_url": "https://" + "x" * 9000}]}
+                ]
+            },
+            "messages[0].content[0].image_url",
+        ),
         (CHAT, {"stream": "yes"}, "stream"),
         (CHAT, {"stream": 1}, "stream"),
         (CHAT, {"stream_options": [1]}, "stream_options"),
@@ -647,6 +689,48 @@ def test_unknown_fields_pass_and_are_listed_for_upstreams_that_refuse_them() -> 
 )
 def test_a_value_of_another_type_is_named(path, body, param) -> None:
     assert wrong(path, **body) == param
+
+
+def test_a_coding_agents_request_passes_and_is_written_as_it_came() -> None:
+    body = {
+        "instructions": "You are a coding agent.",
+        "input": [
+            {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "fix it"}]},
+            {"type": "reasoning", "summary": [], "encrypted_content": "gAAA", "content": None},
+            {
+                "type": "custom_tool_call",
+                "status": "completed",
+                "call_id": "c1",
+                "name": "apply_patch",
+                "input": "*** P",
+            },
+            {"type": "custom_tool_call_output", "call_id": "c1", "output": "Success"},
+            {"type": "function_call_output", "call_id": "c2", "output": [{"type": "input_image", "image_url": PNG}]},
+        ],
+        "tools": [
+            {"type": "function", "name": "shell", "strict": False, "parameters": {"properties": {"model": {}}}},
+            {
+                "type": "custom",
+                "name": "apply_patch",
+                "format": {"type": "grammar", "syntax": "lark", "definition": "x"},
+            },
+        ],
+        "tool_choice": "auto",
+        "parallel_tool_calls": False,
+        "reasoning": {"effort": "high", "summary": "auto"},
+        "store": False,
+        "stream": True,
+        "include": ["reasoning.encrypted_content"],
+        "prompt_cache_key": "thread-1",
+        "text": {"verbosity": "low"},
+        "client_metadata": {"x-codex-installation-id": "i"},
+    }
+
+    ask = read(RESPONSES, **json.loads(json.dumps(body)))
+
+    assert ask.fields == {"model": "m"} | body
+    assert (ask.needs, ask.pointers, ask.unknown, ask.conversation) == ((), (), (), "thread-1")
+    assert (ask.media, ask.extent.context_reads, ask.is_stream, ask.shows_usage) == (Media(images=1), 0, True, True)
 
 
 # -- Worked examples --------------------------------------------------------------------------------------------------
