@@ -46,6 +46,7 @@ from quotas.reconcile import reconcile
 from quotas.services import grant, set_remaining
 from quotas.spaces import create_space
 from relay.catalogue import Offer
+from relay.dialects.videos import VideoRequest
 from relay.prices import PriceList, Rate
 from relay.tasks import TIMED_OUT, TaskReport, accept, apply_report, open_task
 from relay.upstreams import Target
@@ -242,9 +243,9 @@ class _DemoHistory:
             presented=key,
             address=CLIENT_ADDRESS,
             offer=_offer(video.model),
+            request_id=new_id(),
+            video=VideoRequest(model=video.model, seconds=video.seconds, images=0, size="", fields={}),
             body_bytes=0,
-            seconds=video.seconds,
-            images=0,
         )
 
     def _accept(self, video: DemoVideo) -> None:

@@ -171,7 +171,7 @@ def release(*, space_id: int, request_id: UUID, call: Call | None = None) -> boo
 
 @transaction.atomic
 def log_refusal(*, request_id: UUID, user: User, call: Call) -> None:
-    wallet = Wallet.objects.select_for_update(no_key=True).get(_wallet_of(user))
+    wallet = Wallet.objects.select_for_update(no_key=True).get(spent_by(user))
     if not UsageRecord.objects.filter(space=wallet.space_id, request_id=request_id).exists():
         # Stands for the hold that a refused request never had.
         none = Hold(
@@ -215,13 +215,14 @@ class _ClosedWalletError(Exception):
     """The locked wallet belongs to a deleted member, so the pool must be locked with it, in id order."""
 
 
-def _wallet_of(user: User) -> Q:
+def spent_by(user: User) -> Q:
+    """The wallet that the user spends from: a manager from the pool, everybody else from their own."""
     owner = Q(kind=Wallet.Kind.POOL) if user.is_manager else Q(user=user)
     return owner & Q(space=user.space_id)
 
 
 def _spending_wallet(user: User) -> Wallet:
-    wallet = Wallet.objects.select_for_update(no_key=True).filter(_wallet_of(user)).first()
+    wallet = Wallet.objects.select_for_update(no_key=True).filter(spent_by(user)).first()
     if wallet is None:
         raise NotSpending
     # Reload under the lock: `user` may have been read before they were disabled or deleted, or the space suspended.

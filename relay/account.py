@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from accounts.keys import Presented, usable_key
 from accounts.models import ApiKey
 from core.money import NANOS_PER_USD, format_exact
+from quotas.charging import spent_by
 from quotas.models import Wallet
-from quotas.services import wallet_of
 
 _NANOS_PER_CENT = NANOS_PER_USD // 100
 
@@ -21,11 +21,11 @@ class Account(NamedTuple):
 def account_of(presented: Presented, address: str | None) -> Account:
     """Raises KeyRefused."""
     key = usable_key(presented, address=address)
-    return Account(key, wallet_of(key.user))
+    return Account(key, Wallet.objects.get(spent_by(key.user)))
 
 
 def key_json(account: Account) -> dict[str, Any]:
-    """The key's state. `data` repeats it in the shape that OpenRouter's clients read; its amounts are numbers of USD."""
+    """The key's state. `data` repeats it in the shape that OpenRouter's clients read, with numbers of USD."""
     key, wallet = account
     limit_left = None if key.limit is None else max(0, key.limit - key.spent - key.held)
     remaining = wallet.available if limit_left is None else min(wallet.available, limit_left)

@@ -171,9 +171,7 @@ class Relay:
                 )
             )
             raise
-        charge = await open_charge(
-            self.teller, self.speeds, request, presented, ask, dialect, self.catalogue.offers
-        )
+        charge = await open_charge(self.teller, self.speeds, request, presented, ask, dialect, self.catalogue.offers)
         conversation = ask.conversation or presented.hash
         forwarding = Forwarding(
             request=request,
@@ -244,7 +242,8 @@ async def answer_without_version(scope: Scope, receive: Receive, send: Send) -> 
 
 
 async def _read(dialect: Dialect, raw: bytes) -> Ask:
-    return await _in_thread_if_large(raw, _parse, dialect, raw)
+    ask: Ask = await _in_thread_if_large(raw, _parse, dialect, raw)
+    return ask
 
 
 def _parse(dialect: Dialect, raw: bytes) -> Ask:
@@ -292,5 +291,3 @@ def _required_key(request: Request) -> Presented:
 def _pseudonym(name: str) -> str:
     # Stable, and without the secret key nobody can tell whom it stands for.
     return hmac.new(settings.SECRET_KEY.encode(), name.encode(), hashlib.sha256).hexdigest()[:32]
-
-

@@ -123,12 +123,10 @@ class Charge:
         self._end()
         bill = self.bill(answer, answer.usage)
         if status == 200:
-            self.speeds.note(
-                self.offer.name, output_tokens=answer.usage.output_tokens, duration_ms=self._elapsed_ms()
-            )
+            self.speeds.note(self.offer.name, output_tokens=answer.usage.output_tokens, duration_ms=self._elapsed_ms())
         return await self._settle(bill, answer, status=status, code=code, message=message)
 
-    async def settle_cut(self, answer: Answer, *, delivered_bytes: int, code: str) -> Settled:
+    async def settle_cut(self, answer: Answer, delivered_bytes: int, *, code: str) -> Settled:
         """Charge an answer that was cut off before it told its usage, since nobody waited for it any longer.
 
         The whole input, and of output what was delivered or what the model's usual speed makes of the time it worked,
@@ -301,7 +299,9 @@ async def verify_key(teller: Teller, presented: Presented, address: str | None) 
             raise
 
 
-def refusal_order(request: Request, presented: Presented, *, model: str, status: int, code: str, message: str) -> CheckOrder:
+def refusal_order(
+    request: Request, presented: Presented, *, model: str, status: int, code: str, message: str
+) -> CheckOrder:
     """An order that checks the key and logs a request that was refused before it could hold."""
     details = {"message": message, "client_request_id": request.client_request_id}
     return CheckOrder(
@@ -344,9 +344,7 @@ async def open_charge(
         )
     )
     limit = bound.limit_for(held.amount_nanos)
-    is_limit_sent = dialect.has_output and (
-        ask.limit is not None or limit < bound.limit or dialect.always_sends_limit
-    )
+    is_limit_sent = dialect.has_output and (ask.limit is not None or limit < bound.limit or dialect.always_sends_limit)
     charge = Charge(
         teller=teller,
         speeds=speeds,

@@ -53,7 +53,11 @@ def _per_token(nanos_per_million: int) -> str:
 
 
 def _inputs(offer: Offer, rate: Rate) -> list[str]:
-    return ["text", *(["image"] if offer.image_nanos_ceiling else []), *(["audio"] if rate.audio_input is not None else [])]
+    return [
+        "text",
+        *(["image"] if offer.image_nanos_ceiling else []),
+        *(["audio"] if rate.audio_input is not None else []),
+    ]
 
 
 def _outputs(rate: Rate) -> list[str]:

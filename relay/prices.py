@@ -210,6 +210,14 @@ class PriceList:
     def has_row(self, name: str, value: str) -> bool:
         return any((name, value) in row.when for row in self.rows)
 
+    def snapshot(self) -> dict[str, Any]:
+        """The base row's prices with the other rows, for a task that is charged later; `of_snapshot` reads it back."""
+        return {**self.base.snapshot(), **({"rows": [row.to_json() for row in self.rows]} if self.rows else {})}
+
+    @classmethod
+    def of_snapshot(cls, snapshot: Mapping[str, Any]) -> Self:
+        return cls(Rate.of(snapshot), tuple(map(PriceRow.from_json, snapshot.get("rows", ()))))
+
     def scaled(self, factor_millionths: int) -> PriceList:
         if factor_millionths == MILLION:
             return self

@@ -12,7 +12,8 @@ from relay.dialects.dialect import Dialect
 from relay.dialects.names import UNPRICED, UNSORTED, unsupported
 from relay.dialects.tools import MAX_PICTURE_INPUT_TOKENS, MAX_PICTURE_TOKENS
 from relay.dialects.videos import MADE_FACTS
-from relay.pricing import MILLION, Extent, PriceList, Rate, divide_rounding_up
+from relay.prices import MILLION, PriceList, Rate, divide_rounding_up
+from relay.pricing import Extent
 from relay.profiles import Profile
 
 DIALECTS: Mapping[str, Dialect] = {

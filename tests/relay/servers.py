@@ -83,7 +83,7 @@ async def listening(server: Server, path: str = "/v1") -> AsyncIterator[Server]:
 
 
 @contextmanager
-def serving(*servers: Server) -> Iterator[None]:
+def in_thread(*servers: Server) -> Iterator[None]:
     """Listen in a thread of its own, for tests that call the relay over HTTP."""
     started, ended = Event(), asyncio.Event()
     loop = asyncio.new_event_loop()

@@ -17,7 +17,7 @@ from quotas.models import Hold, Wallet
 from quotas.reconcile import reconcile
 from relay.models import Model, Upstream
 from tests.relay.conftest import MODEL, start_relay, wait_for, wait_until_offered
-from tests.relay.servers import Script, Server, event, json_reply, serving, stream_reply
+from tests.relay.servers import Script, Server, event, in_thread, json_reply, stream_reply
 from usage.models import UsageRecord
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -50,10 +50,14 @@ def impatient_relay(offered: Model, key: str) -> Iterator[str]:
 def leave(url: str, key: str, script: Script, *, after_s: float, **fields: Any) -> UsageRecord:
     """Ask, leave after some seconds, and wait for the record."""
     server = Server(script)
-    with serving(server):
+    with in_thread(server):
         Upstream.objects.update(base_url=server.url)
         wait_for(lambda: _is_reloaded(url, key))
-        body = {"model": MODEL, "messages": [{"role": "user", "content": "x" * 4000}], "max_tokens": 50_000} | fields
+        body: Any = {
+            "model": MODEL,
+            "messages": [{"role": "user", "content": "x" * 4000}],
+            "max_tokens": 50_000,
+        } | fields
         with (
             suppress(requests.Timeout, requests.ConnectionError),
             requests.post(
@@ -135,7 +139,7 @@ def test_forty_clients_that_leave_at_once_all_pay(impatient_relay: str, key: str
     Wallet.objects.filter(user=member).update(total=100 * NANOS_PER_USD)
     Wallet.objects.filter(kind="pool").update(total=1000 * NANOS_PER_USD, allocated=100 * NANOS_PER_USD)
     server = Server([1.5, *json_reply(200, ANSWER)], repeats=True)
-    with serving(server):
+    with in_thread(server):
         Upstream.objects.update(base_url=server.url)
         wait_for(lambda: _is_reloaded(impatient_relay, key))
         sessions = [_ask_and_leave(impatient_relay, key) for _ in range(40)]
@@ -149,11 +153,9 @@ def test_forty_clients_that_leave_at_once_all_pay(impatient_relay: str, key: str
 
 def _ask_and_leave(url: str, key: str) -> Any:
     def ask() -> None:
-        body = {"model": MODEL, "messages": [{"role": "user", "content": "x" * 400}], "max_tokens": 50_000}
+        body: Any = {"model": MODEL, "messages": [{"role": "user", "content": "x" * 400}], "max_tokens": 50_000}
         with suppress(requests.Timeout, requests.ConnectionError):
-            requests.post(
-                f"{url}/chat/completions", json=body, headers={"Authorization": f"Bearer {key}"}, timeout=0.7
-            )
+            requests.post(f"{url}/chat/completions", json=body, headers={"Authorization": f"Bearer {key}"}, timeout=0.7)
 
     thread = Thread(target=ask)
     thread.start()
