@@ -112,4 +112,7 @@ def _code(value: object) -> str:
 
 
 def _text(value: object) -> str:
-    return str(value)[:_MAX_MESSAGE_LENGTH]
+    try:
+        return str(value)[:_MAX_MESSAGE_LENGTH]
+    except RecursionError:
+        return ""

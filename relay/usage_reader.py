@@ -128,17 +128,10 @@ def add_usage(reported: Mapping[str, Any], counts: Counts) -> None:
     _collect(reported, counts, _USAGE)
     if reported.get("type") == "duration":
         raise_count(counts, "seconds", reported.get("seconds"))
-    for name, is_inside in _INPUT_DETAILS_FIELDS:
-        if type(details := reported.get(name)) is dict:
-            if is_inside:
-                counts["is_inside"] = 1
-            if details.get("cache_type"):
-                counts["is_explicit"] = 1
     for name in _LISTS.intersection(reported):
         if type(entries := reported[name]) is list:
             _collect_list(name, entries, counts)
-    if not _XAI_FIELDS.isdisjoint(reported):
-        counts["is_xai"] = 1
+    counts.update(dict.fromkeys(_marks(reported), 1))
 
 
 def tools_of(reported: Mapping[str, Any], tool_usage: object) -> Iterator[tuple[str, Counts]]:
@@ -173,6 +166,18 @@ def usage_of(
     if not tokens and not searches and not seconds and not beside:
         return None
     return Usage(searches=min(searches, MAX_TOKENS), seconds=seconds, tools=beside, **tokens)
+
+
+def _marks(reported: Mapping[str, Any]) -> Iterator[str]:
+    """What names say about the dialect, besides counts."""
+    for name, is_inside in _INPUT_DETAILS_FIELDS:
+        if type(details := reported.get(name)) is dict:
+            if is_inside:
+                yield "is_inside"
+            if details.get("cache_type"):
+                yield "is_explicit"
+    if not _XAI_FIELDS.isdisjoint(reported):
+        yield "is_xai"
 
 
 def _collect(reported: Mapping[str, Any], counts: Counts, table: Table) -> None:

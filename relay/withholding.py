@@ -78,7 +78,11 @@ def _cut(data: bytes, expected: dict[str, Any]) -> bytes:
             break
         if (shorter := _without_member(data, start)) is not None and _reads_as(shorter, expected):
             return shorter
-    return quick_json.write(expected)
+    try:
+        return quick_json.write(expected)
+    except (ValueError, RecursionError):
+        # Nested almost too deeply to be read. The usage in it is shown rather than the stream lost.
+        return data
 
 
 def _without_member(data: bytes, start: int) -> bytes | None:

@@ -269,6 +269,14 @@ def test_no_event_raises(payloads: list[object], shows_usage: bool) -> None:
     assert events.answer is not None and len(out) <= len(stream)
 
 
+@pytest.mark.parametrize("depth", [100, 900, *range(960, 1000), 100_000])
+def test_no_depth_raises(depth: int) -> None:
+    nested = b"[" * depth + b"]" * depth
+    stream = b'data: {"error":' + nested + b',"us\\u0061ge":{"prompt_tokens":1,"completion_tokens":1}}\n\n'
+
+    assert through(stream)[1].answer is not None
+
+
 @given(st.binary(max_size=80))
 def test_no_bytes_raise(stream: bytes) -> None:
     assert through(b"data: " + stream)[1].answer is not None
