@@ -142,7 +142,8 @@ class Upstreams:
         speaking = [target for target in targets if not path or target.speaks(path)]
         if len(speaking) < 2:
             return speaking
-        now, key = time.monotonic(), conversation_key or str(random())  # noqa: S311  not for cryptography
+        key = conversation_key or str(random())  # noqa: S311  not for cryptography
+        now = time.monotonic()
         return sorted(
             speaking,
             key=lambda target: (self._is_backing_off(target, model, now), target.priority, -rank(target, key)),
