@@ -200,7 +200,8 @@ class Upstream(models.Model):
         self.headers = kept | ({name: vault.encrypt(value)} if value else {})
 
     def unseal_headers(self) -> tuple[tuple[str, str], ...]:
-        return tuple((name, vault.decrypt(sealed)) for name, sealed in self.headers.items())
+        # Sorted, because PostgreSQL keeps no order of keys in JSON.
+        return tuple((name, vault.decrypt(sealed)) for name, sealed in sorted(self.headers.items()))
 
     def seal_proxy(self, address: str, credential: str) -> None:
         self.proxy = address

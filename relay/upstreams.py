@@ -20,7 +20,7 @@ import structlog
 from relay.faults import Fault, client_body, fault_in_success, first_event, parsed, read_fault
 from relay.http import ConnectError, HttpClient, HttpError, HttpTimeoutError, UpstreamResponse
 from relay.routes import Headers
-from relay.statuses import BROKEN, TIMEOUT, UNREACHABLE, UNUSABLE, Kind, Scope, Verdict
+from relay.statuses import BROKEN, GONE, TIMEOUT, UNREACHABLE, UNUSABLE, Kind, Scope, Verdict
 from relay.targets import Target, rank
 
 __all__ = ["Target", "UpstreamError", "Upstreams", "final_failure"]
@@ -142,7 +142,8 @@ class Upstreams:
         speaking = [target for target in targets if not path or target.speaks(path)]
         if len(speaking) < 2:
             return speaking
-        now, key = time.monotonic(), conversation_key or str(random())  # noqa: S311  not for cryptography
+        key = conversation_key or str(random())  # noqa: S311  not for cryptography
+        now = time.monotonic()
         return sorted(
             speaking,
             key=lambda target: (self._is_backing_off(target, model, now), target.priority, -rank(target, key)),
@@ -206,7 +207,7 @@ class Upstreams:
 
     async def _judge(self, target: Target, sent: _Sent, response: UpstreamResponse) -> UpstreamError | None:
         if not 200 <= response.status < 300:
-            return await self._failed_status(target, sent.model, response)
+            return await self._failed_status(target, sent, response)
         if sent.method != "POST":
             return None
         try:
@@ -223,14 +224,16 @@ class Upstreams:
         fault = fault_in_success(parsed(text) if text[:1] in (b"{", b"[") else first_event(text))
         return self.fault_in_answer(target, sent.model, fault, response) if fault else None
 
-    async def _failed_status(self, target: Target, model: str, response: UpstreamResponse) -> UpstreamError:
+    async def _failed_status(self, target: Target, sent: _Sent, response: UpstreamResponse) -> UpstreamError:
         try:
             body = await response.read(MAX_ERROR_BYTES)
         except HttpError:
             body = b""
         fault = read_fault(body)
-        verdict = fault.verdict(response.status)
-        return self._failure(target, model, verdict, f"answered {response.status}", response, fault)
+        # A GET names a task, which may be gone; the upstream is well.
+        is_gone = sent.method == "GET" and response.status == 404
+        verdict = GONE if is_gone else fault.verdict(response.status)
+        return self._failure(target, sent.model, verdict, f"answered {response.status}", response, fault)
 
     def broke_off(self, target: Target, model: str, error: HttpError) -> UpstreamError:
         """The failure to raise for an exchange that ended early. The upstream is left alone for a while."""

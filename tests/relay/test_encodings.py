@@ -86,7 +86,7 @@ def test_a_body_cut_short_is_an_error(name: str, encode: Callable[[bytes], bytes
 def test_a_bomb_is_stopped_long_before_its_end(name: str, encode: Callable[[bytes], bytes]) -> None:
     decoder = decoder_for(name)
     assert decoder is not None
-    sizes = []
+    sizes: list[int] = []
     with pytest.raises(EncodingError, match="beyond measure"):
         sizes.extend(map(len, decoder.feed(encode(bytes(64 << 20)))))
 

@@ -141,7 +141,8 @@ def test_only_so_many_connections_and_pools_are_kept(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("relay.http.MAX_POOLS", 1)
 
     async def scene() -> None:
-        async with serving(*[[0.1, WHOLE]] * 5, [WHOLE], [WHOLE], [WHOLE]) as (server, client):
+        slow: Script = [0.1, WHOLE]
+        async with serving(slow, slow, slow, slow, slow, [WHOLE], [WHOLE], [WHOLE]) as (server, client):
             await asyncio.gather(*(read(client, server.url) for _ in range(5)))
             assert server.connections == 5
             assert sum(map(len, client._pools.values())) == 2

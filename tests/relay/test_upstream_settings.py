@@ -55,7 +55,7 @@ def test_every_option_reaches_the_target() -> None:
     upstream = Upstream.objects.get()
     target = target_of(upstream)
     assert target is not None
-    assert target.headers == (("X-Team", HEADER_SECRET), ("HTTP-Referer", "https://spaces.example/a?b=c"))
+    assert target.headers == (("HTTP-Referer", "https://spaces.example/a?b=c"), ("X-Team", HEADER_SECRET))
     assert (target.query, target.proxy) == ((("api-version", "2024-10-21"),), "http://user:p%40ss@proxy.example:3128")
     assert target.models == {"gpt-4o": "my-dep", "/data/models/x": "x"}
     profile = target.profile
@@ -185,7 +185,7 @@ def shown_form(client: Client, upstream: Upstream) -> dict[str, Any]:
 def test_an_operator_sets_everything_and_no_page_or_trail_shows_a_secret(signed_in: Client, upstream: Upstream) -> None:
     target = target_of(upstream)
     assert target is not None
-    assert target.headers == (("X-Team", HEADER_SECRET), ("X-B", "2"))
+    assert target.headers == (("X-B", "2"), ("X-Team", HEADER_SECRET))
     assert (target.proxy, target.profile.kind) == ("http://user:hunter22@proxy.example:3128", "azure")
     assert (target.models, target.profile.retries) == ({"gpt-4o": "my-dep"}, 1)
     page = signed_in.get(address(upstream)).text + signed_in.get("/admin/relay/upstream/").text
