@@ -24,6 +24,7 @@ from relay import errors
 from relay.account import SHAPES, account_of
 from relay.catalogue import Catalogue, Offer
 from relay.charges import check_order, open_charge, refusal_order, verify_key
+from relay.conversations import conversation_of
 from relay.dialects import DIALECTS, check, check_unknown
 from relay.dialects.ask import Ask
 from relay.dialects.bodies import json_object, model_for_log
@@ -134,7 +135,8 @@ class Relay:
         _require_method(request, "GET")
         presented = _required_key(request)
         if is_model:
-            told = await self._models(request, presented, path.removeprefix("/models").lstrip("/"))
+            # Names such as /data/models/x begin with a slash of their own.
+            told = await self._models(request, presented, path.removeprefix("/models").removeprefix("/"))
         else:
             told = SHAPES[path](await in_database(account_of, presented, request.address))
         await request.answer(200, json.dumps(told).encode(), {"cache-control": "no-store"})
@@ -172,7 +174,7 @@ class Relay:
             )
             raise
         charge = await open_charge(self.teller, self.speeds, request, presented, ask, dialect, self.catalogue.offers)
-        conversation = ask.conversation or presented.hash
+        conversation = conversation_of(request, ask)
         forwarding = Forwarding(
             request=request,
             dialect=dialect,

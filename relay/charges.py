@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from django.db import DatabaseError, InterfaceError
 
 from accounts.keys import Presented
@@ -114,9 +115,25 @@ class Charge:
             self.first_token_ms = self._elapsed_ms()
 
     async def settle(
-        self, answer: Answer, *, delivered_bytes: int, status: int = 200, code: str = "", message: str = ""
+        self,
+        answer: Answer,
+        *,
+        delivered_bytes: int,
+        is_whole: bool = True,
+        status: int = 200,
+        code: str = "",
+        message: str = "",
     ) -> Settled:
-        """Charge what the answer told, or an estimate of what was delivered. An estimate is capped at the hold."""
+        """Charge what the answer told, or an estimate of what was delivered. An estimate is capped at the hold.
+
+        A stream that broke off may have told its first token alone: then what was delivered counts, if it is more.
+        """
+        told = answer.usage
+        if told is not None and not is_whole and estimate_tokens(delivered_bytes) > told.output_tokens:
+            usage = msgspec.structs.replace(
+                told, output=told.output + estimate_tokens(delivered_bytes) - told.output_tokens
+            )
+            return await self._settle_estimate(answer, usage, status=status, code=code, message=message)
         if answer.usage is None:
             usage = Usage(input=self._input_estimate(), output=estimate_tokens(delivered_bytes))
             return await self._settle_estimate(answer, usage, status=status, code=code, message=message)

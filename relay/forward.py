@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -35,6 +35,7 @@ MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 # Watching for a disconnect costs an asyncio task, so requests that are answered sooner than this do without one.
 DISCONNECT_CHECK_DELAY_S = 0.5
 MAX_LEFT_ANSWERS = 500
+_LIFETIMES = ("cache_write_5m", "cache_write_1h", "cache_write_12h")
 _BROKE_OFF = "upstream_broke_off"
 _FAILED = "upstream_error"
 
@@ -55,6 +56,12 @@ class Forwarding:
     user: str
     cache_scope: str
     on_stored: OnStored | None
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What was asked, for the reader of the answer: also how long cache writes live that are told without it."""
+        lifetimes = self.ask.extent.cache_writes
+        return {**self.ask.facts, "cache_write": max(lifetimes, key=_LIFETIMES.index)} if lifetimes else self.ask.facts
 
     async def body_for(self, target: Target) -> bytes:
         def write() -> bytes:
@@ -168,11 +175,12 @@ class _Exchange:
         if self._to.on_stored is not None and answer.stored_id:
             await self._to.on_stored(answer.stored_id, target)
         status, code, message = _end_of(answer)
+        delivered = answer.text_bytes or (0 if answer.usage else len(body))
         if request.is_gone:
-            await charge.settle(answer, delivered_bytes=len(body), status=499, code=CLIENT_GONE)
+            await charge.settle(answer, delivered_bytes=delivered, status=499, code=CLIENT_GONE)
             return
         # Settled before it is sent, because the headers report the cost and what remains.
-        settled = await charge.settle(answer, delivered_bytes=len(body), status=status, code=code, message=message)
+        settled = await charge.settle(answer, delivered_bytes=delivered, status=status, code=code, message=message)
         if answer.error is not None:
             await self._refuse(errors.ApiError(status, code, message), settled)
         elif request.has_started:
@@ -184,7 +192,7 @@ class _Exchange:
             await request.answer(200, body, charge.headers() | _cost_headers(settled), content_type)
 
     async def _read(self, body: bytes) -> Answer:
-        path, facts = self._to.dialect.path, self._to.ask.facts
+        path, facts = self._to.dialect.path, self._to.facts
         if len(body) > MAX_BODY_BYTES_IN_LOOP * 8:
             return await asyncio.to_thread(read_answer, body, path=path, ask_facts=facts)
         return read_answer(body, path=path, ask_facts=facts)
@@ -193,12 +201,20 @@ class _Exchange:
 
     async def _receive_stream(self, target: Target, first: bytes, chunks: AsyncIterator[bytes]) -> None:
         ask, charge = self._to.ask, self._to.charge
-        self._events = events = Events(path=self._to.dialect.path, shows_usage=ask.shows_usage, ask_facts=ask.facts)
+        self._events = events = Events(
+            path=self._to.dialect.path,
+            shows_usage=ask.shows_usage,
+            ask_facts=self._to.facts,
+            echo_bytes=_echo_bytes(ask),
+        )
         charge.progress = self.progress
         waiting, is_broken = [events.feed(first)], False
         try:
             while not events.is_judged and (chunk := await anext(chunks, b"")):
                 waiting.append(events.feed(chunk))
+            if not events.is_judged:
+                # The stream has ended: only now is it known that nothing follows.
+                waiting.append(events.finish())
             if events.answer.error is not None and events.answer.usage is None and not events.answer.has_output:
                 raise self._inside_answer(target, events.answer)
             charge.record_first_token()
@@ -228,7 +244,12 @@ class _Exchange:
         if self._to.request.is_gone:
             status, code, message = 499, CLIENT_GONE, ""
         settled = await self._to.charge.settle(
-            answer, delivered_bytes=events.text_bytes, status=status, code=code, message=message
+            answer,
+            delivered_bytes=events.text_bytes,
+            is_whole=events.is_ended,
+            status=status,
+            code=code,
+            message=message,
         )
         await self._delivery.finish(settled, error)
 
@@ -265,6 +286,16 @@ class _Exchange:
             return
         headers = charge.headers() | error.headers() | (_cost_headers(settled) if settled else {})
         await request.answer(error.status, content, headers)
+
+
+def _echo_bytes(ask: Ask) -> int:
+    """How much of a completion's text repeats its prompts. Prompts of tokens are echoed as text of unknown length."""
+    if ask.fields.get("echo") is not True:
+        return 0
+    prompt = ask.fields.get("prompt")
+    prompts = prompt if isinstance(prompt, list) else [prompt]
+    echoed = sum(len(each.encode(errors="replace")) for each in prompts if isinstance(each, str))
+    return echoed * ask.extent.outputs // max(1, ask.extent.prompts)
 
 
 async def _first_bytes(chunks: AsyncIterator[bytes]) -> bytes:
