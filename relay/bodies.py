@@ -24,6 +24,7 @@ def decode_body(raw: bytes, encoding: str, *, max_bytes: int) -> bytes:
         except EncodingError:
             raise _unsupported(name) from None
         if decoder is not None:
+            decoder.limits_expansion = False
             raw = _decode(decoder, raw, name, max_bytes)
     return raw
 

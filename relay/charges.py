@@ -157,12 +157,17 @@ class Charge:
         usage = Usage(input=self._input_estimate(), output=min(max(estimate_tokens(delivered_bytes), made), most))
         return await self._settle_estimate(answer, usage, status=499, code=code)
 
-    async def fail(self, status: int, code: str, message: str = "") -> None:
-        """Release the hold: nothing was used, or a provider failed and nothing was delivered."""
+    async def fail(self, status: int, code: str, message: str = "", *, reason: str = "") -> None:
+        """Release the hold: nothing was used, or a provider failed and nothing was delivered.
+
+        `message` is what the caller was told, `reason` what the operator needs to know.
+        """
         if self.is_ended:
             return
         self._end()
         call = self._call(Bill.free(), Answer(), status=max(status, 400), code=code, message=message)
+        if reason:
+            call.details["reason"] = reason
         order = ReleaseOrder(
             space_id=self.presented.space_id, request_id=self.request_id, call=call, presented=self.presented
         )

@@ -59,6 +59,8 @@ class Decoder:
     """
 
     def __init__(self, make: Callable[[bytes], _Stream]) -> None:
+        # A caller that limits the decoded size itself may take any expansion.
+        self.limits_expansion = True
         self._make = make
         self._stream: _Stream | None = None
         self._fed = 0
@@ -83,7 +85,7 @@ class Decoder:
             except _ERRORS as error:
                 raise EncodingError(f"not encoded as declared: {type(error).__name__}") from None
             self._returned += len(piece)
-            if self._returned > max(MIN_BOMB_BYTES, self._fed * MAX_EXPANSION):
+            if self.limits_expansion and self._returned > max(MIN_BOMB_BYTES, self._fed * MAX_EXPANSION):
                 raise EncodingError("the encoded body expands beyond measure")
             if piece:
                 yield piece

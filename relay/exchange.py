@@ -13,12 +13,12 @@ from core.addresses import resolve_client_address
 from core.ids import new_id
 from relay import errors
 from relay.bodies import decode_body
+from relay.dialects.bodies import MAX_BODY_BYTES
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-MAX_BODY_BYTES = 50 * 1024 * 1024
 # Beyond this, the API key is verified before more of the body is read or any of it is parsed.
 MAX_UNVERIFIED_BODY_BYTES = 16 * 1024
 # A longer body is decoded and parsed in a thread, since the event loop of all requests would wait for it.
@@ -37,6 +37,7 @@ class Request:
         self.send = send
         self.request_id = new_id()
         self.has_started = False
+        self._owes_body = scope["method"] == "POST"
         self._presence: Presence | None = None
 
     def header(self, name: bytes) -> str:
@@ -82,6 +83,7 @@ class Request:
                 await verify_key()
                 is_verified = True
             if not message.get("more_body"):
+                self._owes_body = False
                 break
         raw = b"".join(parts) if len(parts) > 1 else parts[0]
         return await asyncio.to_thread(decode_body, raw, encoding, max_bytes=MAX_BODY_BYTES) if encoding else raw
@@ -103,6 +105,9 @@ class Request:
     async def start(self, status: int, headers: dict[str, str]) -> None:
         self.has_started = True
         own = {"x-request-id": str(self.request_id), **_CORS}
+        if self._owes_body:
+            # Else the server would read the rest of a refused body, to find the next request behind it.
+            own["connection"] = "close"
         listed = [(name.encode(), value.encode("latin-1", "replace")) for name, value in (own | headers).items()]
         await self.send({"type": "http.response.start", "status": status, "headers": listed})
 

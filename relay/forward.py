@@ -271,7 +271,8 @@ class _Exchange:
         failure = final_failure(failures)
         error = _answer_to(failures, failure)
         is_left = self._to.request.is_gone
-        await charge.fail(499 if is_left else error.status, CLIENT_GONE if is_left else error.code, error.message)
+        status, code = (499, CLIENT_GONE) if is_left else (error.status, error.code)
+        await charge.fail(status, code, error.message, reason="; ".join(map(str, failures))[:500])
         if not failure.is_client_error:
             log.warning("upstream_failed", reason=str(failure), tried=len(failures), request=str(charge.request_id))
         await self._refuse(error, None, failure.body if failure.is_client_error else b"")

@@ -86,22 +86,24 @@ async def listening(server: Server, path: str = "/v1") -> AsyncIterator[Server]:
 def in_thread(*servers: Server) -> Iterator[None]:
     """Listen in a thread of its own, for tests that call the relay over HTTP."""
     started, ended = Event(), asyncio.Event()
-    loop = asyncio.new_event_loop()
+    loops: list[asyncio.AbstractEventLoop] = []
 
     async def run() -> None:
+        loops.append(asyncio.get_running_loop())
         async with AsyncExitStack() as stack:
             for server in servers:
                 await stack.enter_async_context(listening(server))
             started.set()
             await ended.wait()
 
-    thread = Thread(target=loop.run_until_complete, args=(run(),))
+    # Connections that are still open when the test ends are cancelled by asyncio.run.
+    thread = Thread(target=asyncio.run, args=(run(),))
     thread.start()
-    started.wait(10)
+    assert started.wait(10)
     try:
         yield
     finally:
-        loop.call_soon_threadsafe(ended.set)
+        loops[0].call_soon_threadsafe(ended.set)
         thread.join(10)
 
 
