@@ -1,6 +1,7 @@
 """Append-only tables: a migration operation that creates triggers against UPDATE, DELETE and TRUNCATE.
 
-SQLite drops a table's triggers when a later migration rebuilds the table. Such a migration must end with AppendOnly.
+SQLite drops a table's triggers when a later migration rebuilds the table. Such a migration must begin and end with
+StillAppendOnly.
 """
 
 from __future__ import annotations
@@ -116,3 +117,18 @@ class AppendOnly(Operation):
 
     def describe(self) -> str:
         return f"Make {self.model_name} append-only"
+
+
+class StillAppendOnly(AppendOnly):
+    """Install the triggers of a table that was append-only before, in both directions.
+
+    Put one first and one last in a migration that rebuilds the table on SQLite, so that undoing it keeps them as well.
+    """
+
+    def database_backwards(
+        self, app_label: str, schema_editor: Any, from_state: ProjectState, to_state: ProjectState
+    ) -> None:
+        self.database_forwards(app_label, schema_editor, from_state, to_state)
+
+    def describe(self) -> str:
+        return f"Keep {self.model_name} append-only"

@@ -281,7 +281,8 @@ class _TestSpace:
         return (
             *(self._id_of(at), self._space.pk, spender.wallet_id, spender.user.pk, spender.user.username, key.id),
             *(key.name, model, kind, self._id_of(at - took_ms * 1000), read, cached, written, 0, 0),
-            *(self._snapshots[place] if held else "{}", held, cost, 0, spender.total - spender.spent, False),
+            *("{}", self._snapshots[place] if held else "{}", "{}", None),
+            *(held, cost, 0, spender.total - spender.spent, False),
             *(took_ms, took_ms // 4, status, code),
         )
 

@@ -107,8 +107,12 @@ def unavailable() -> ApiError:
     )
 
 
-def upstream_failed(message: str) -> ApiError:
+def upstream_failed(message: str = "The model's provider failed. Nothing was charged.") -> ApiError:
     return ApiError(502, "upstream_error", message)
+
+
+def broke_off() -> ApiError:
+    return ApiError(502, "upstream_broke_off", "The model's provider broke off in the middle of its answer.")
 
 
 def refused(error: QuotaError) -> ApiError:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import structlog
 from django.conf import settings
-from django.utils.translation import gettext as _
 
 from core.money import format_exact
 from quotas.sets import Settled
@@ -36,7 +35,6 @@ MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 DISCONNECT_CHECK_DELAY_S = 0.5
 MAX_LEFT_ANSWERS = 500
 _LIFETIMES = ("cache_write_5m", "cache_write_1h", "cache_write_12h")
-_BROKE_OFF = "upstream_broke_off"
 _FAILED = "upstream_error"
 
 OnStored = Callable[[str, Target], Awaitable[None]]
@@ -237,8 +235,8 @@ class _Exchange:
         status, code, message = _end_of(answer)
         error = None
         if answer.error is None and (is_broken or not events.is_ended):
-            status, code, message = 502, _BROKE_OFF, _("The model's provider broke off in the middle of its answer.")
-            error = errors.ApiError(status, code, message)
+            error = errors.broke_off()
+            status, code, message = error.status, error.code, error.message
         if self._to.on_stored is not None and answer.stored_id:
             await self._to.on_stored(answer.stored_id, target)
         if self._to.request.is_gone:
@@ -332,7 +330,7 @@ def _answer_to(failures: Sequence[UpstreamError], failure: UpstreamError) -> err
         return errors.ApiError(failure.status, _FAILED, failure.fault.message or str(failure))
     if failure.is_rate_limited:
         return errors.rate_limited(MIN_BACKOFF_S if failure.retry_after_s is None else failure.retry_after_s)
-    return errors.upstream_failed(_("The model's provider failed. Nothing was charged."))
+    return errors.upstream_failed()
 
 
 def _cost_headers(settled: Settled) -> dict[str, str]:

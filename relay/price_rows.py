@@ -9,6 +9,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
 from core.money import AmountError, format_balance, format_exact, parse_usd
 from relay.prices import MAX_PRICE_NANOS, MAX_TOKENS, MILLION, PRICES, PriceRow, format_factor
 
@@ -20,6 +23,12 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
 _VALUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}", re.ASCII)
 _WHOLE = re.compile(r"[0-9]{1,10}", re.ASCII)
 _FACTOR = re.compile(r"([0-9]{1,4})(?:\.([0-9]{1,6}))?", re.ASCII)
+_AMOUNT_ERRORS = {
+    "not_a_number": gettext_lazy("not a number"),
+    "negative": gettext_lazy("negative"),
+    "too_fine": gettext_lazy("too fine, more than nine decimals"),
+    "too_large": gettext_lazy("too large"),
+}
 _THRESHOLDS = {"above": False, "from": True}
 
 
@@ -32,9 +41,9 @@ def parse_price(text: str) -> int:
     try:
         nanos = parse_usd(text)
     except AmountError as error:
-        raise PriceError(error.code.replace("_", " ")) from None
+        raise PriceError(str(_AMOUNT_ERRORS[error.code])) from None
     if nanos > MAX_PRICE_NANOS:
-        raise PriceError(f"at most {format_balance(MAX_PRICE_NANOS)}")
+        raise PriceError(_("at most %(most)s") % {"most": format_balance(MAX_PRICE_NANOS)})
     return nanos
 
 
@@ -42,10 +51,10 @@ def parse_factor(text: str) -> int:
     """Millionths of a factor like `1.2`."""
     match = _FACTOR.fullmatch(text.strip())
     if not match:
-        raise PriceError("give a factor like 1.2, with at most six decimals")
+        raise PriceError(_("give a factor like 1.2, with at most six decimals"))
     millionths = int(match[1]) * MILLION + int((match[2] or "").ljust(6, "0"))
     if millionths > MAX_FACTOR_MILLIONTHS:
-        raise PriceError(f"at most {format_factor(MAX_FACTOR_MILLIONTHS)}")
+        raise PriceError(_("at most %(most)s") % {"most": format_factor(MAX_FACTOR_MILLIONTHS)})
     return millionths
 
 
@@ -56,14 +65,14 @@ def parse_row(text: str) -> PriceRow:
         name, sign, value = pair.partition("=")
         name = name.replace("-", "_")
         if not sign or not value:
-            raise PriceError(f"{pair}: write name=value")
+            raise _wrong(pair, _("write name=value"))
         if name in given:
-            raise PriceError(f"{name}: given twice")
+            raise _wrong(name, _("given twice"))
         given[name] = value
     prices = {name: _named(name, parse_price, value) for name, value in given.items() if name in PRICES}
     thresholds = [name for name in _THRESHOLDS if name in given]
     if len(thresholds) > 1:
-        raise PriceError("give above or from, not both")
+        raise PriceError(_("give above or from, not both"))
     row = PriceRow(
         prices=prices,
         when=_conditions(
@@ -91,13 +100,13 @@ def format_row(row: PriceRow) -> str:
 def rows_of_json(stored: Any) -> tuple[PriceRow, ...]:
     """The rows of a database's JSON, which must be exactly what PriceRow.to_json makes."""
     if not isinstance(stored, list):
-        raise PriceError("not a list")
+        raise PriceError(_("not rows of prices"))
     try:
         rows = tuple(PriceRow.from_json(each) for each in stored)
     except (AttributeError, TypeError, ValueError):
-        raise PriceError("not rows of prices") from None
+        raise PriceError(_("not rows of prices")) from None
     if [row.to_json() for row in rows] != stored:
-        raise PriceError("not rows of prices")
+        raise PriceError(_("not rows of prices"))
     for row in rows:
         _checked(row)
     check_rows(rows)
@@ -107,23 +116,23 @@ def rows_of_json(stored: Any) -> tuple[PriceRow, ...]:
 def check_rows(rows: Iterable[PriceRow]) -> None:
     labels = [row.label for row in rows]
     if len(labels) > MAX_ROWS:
-        raise PriceError(f"at most {MAX_ROWS} rows")
+        raise PriceError(_("at most %(most)s rows") % {"most": MAX_ROWS})
     if twice := next((label for label in labels if labels.count(label) > 1), None):
-        raise PriceError(f"{twice}: given twice")
+        raise _wrong(twice, _("given twice"))
 
 
 def _checked(row: PriceRow) -> PriceRow:
     if not row.prices and row.factor_millionths == MILLION:
-        raise PriceError(f"{row.label or 'a row'}: give it a price or a factor")
+        raise PriceError(": ".join(filter(None, [row.label, _("give it a price or a factor")])))
     if not row.label:
-        raise PriceError("give a condition such as service_tier=priority, or above=200000")
+        raise PriceError(_("give a condition such as service_tier=priority, or above=200000"))
     for name, price in row.prices.items():
         if not 0 <= price <= MAX_PRICE_NANOS:
-            raise PriceError(f"{name}: between 0 and {format_balance(MAX_PRICE_NANOS)}")
+            raise _wrong(name, _("at most %(most)s") % {"most": format_balance(MAX_PRICE_NANOS)})
     if row.above is not None and not 0 <= row.above <= MAX_TOKENS:
-        raise PriceError(f"above: at most {MAX_TOKENS:,} tokens")
+        raise _wrong("above", _("at most %(most)s tokens") % {"most": f"{MAX_TOKENS:,}"})
     if not 0 <= row.factor_millionths <= MAX_FACTOR_MILLIONTHS:
-        raise PriceError(f"factor: at most {format_factor(MAX_FACTOR_MILLIONTHS)}")
+        raise _wrong("factor", _("at most %(most)s") % {"most": format_factor(MAX_FACTOR_MILLIONTHS)})
     _conditions(dict(row.when))
     return row
 
@@ -131,15 +140,15 @@ def _checked(row: PriceRow) -> PriceRow:
 def _conditions(given: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     for name, value in given.items():
         if not _NAME.fullmatch(name) or name in {*PRICES, *_THRESHOLDS, "factor"}:
-            raise PriceError(f"{name}: not the name of a price or condition")
+            raise _wrong(name, _("not the name of a price or condition"))
         if not _VALUE.fullmatch(value):
-            raise PriceError(f"{name}: {value} is not a value")
+            raise _wrong(name, _("%(value)s is not a value") % {"value": value})
     return tuple(sorted((name, _SAME.get((name, value), value)) for name, value in given.items()))
 
 
 def _parse_tokens(text: str) -> int:
     if not _WHOLE.fullmatch(text):
-        raise PriceError("give a number of input tokens")
+        raise PriceError(_("give a number of input tokens"))
     return int(text)
 
 
@@ -147,4 +156,8 @@ def _named(name: str, parse: Any, text: str) -> int:
     try:
         return int(parse(text))
     except PriceError as error:
-        raise PriceError(f"{name}: {error}") from None
+        raise _wrong(name, str(error)) from None
+
+
+def _wrong(name: str, why: str) -> PriceError:
+    return PriceError(f"{name}: {why}")

@@ -159,7 +159,7 @@ class Videos:
             await request.answer(failure.status, failure.body, headers, failure.content_type)
             return
         log.warning("upstream_failed", reason=str(failure), request=str(task.pk))
-        await request.refuse(errors.upstream_failed(_("The model's provider failed. Nothing was charged.")), headers)
+        await request.refuse(errors.upstream_failed(), headers)
 
     async def _find(self, request: Request, presented: Presented, name: str) -> Task:
         return await in_database(_find, presented, request.address, name)
@@ -184,7 +184,7 @@ class Videos:
             if failure.is_client_error:
                 await request.answer(failure.status, failure.body, _headers(task), failure.content_type)
                 return
-            raise errors.upstream_failed(_("The model's provider failed. Nothing was charged.")) from failure
+            raise errors.upstream_failed() from failure
         with response:
             await _relay_content(request, task, response)
 

@@ -369,9 +369,11 @@ def test_migrating_back_and_forth_keeps_rows_triggers_and_balanced_books(
 ) -> None:
     charge_at(member, LONG_AGO)
     before = list(UsageRecord.objects.order_by("id").values())
+    added_since = {"quantities", "details", "upstream_cost"}
+    then = [{name: value for name, value in row.items() if name not in added_since} for row in before]
     try:
         migrate(("usage", "0005_no_constraint"))
-        assert list(UsageRecord.objects.order_by("id").values()) == before
+        assert list(UsageRecord.objects.order_by("id").values(*then[0])) == then
         assert_append_only(f"DELETE FROM {TABLE}")
     finally:
         migrate()

@@ -3,7 +3,7 @@ from __future__ import annotations
 from django.db import migrations, models
 from django.db.models import Value
 
-from core.append_only import AppendOnly
+from core.append_only import StillAppendOnly
 
 
 def _json() -> models.JSONField[object, object]:
@@ -15,10 +15,11 @@ class Migration(migrations.Migration):
 
     dependencies = [("usage", "0011_no_common_names")]
 
+    # Adding or removing a column rebuilds the table on SQLite, which drops its triggers.
     operations = [
+        StillAppendOnly("UsageRecord"),
         migrations.AddField("usagerecord", "quantities", _json()),
         migrations.AddField("usagerecord", "details", _json()),
         migrations.AddField("usagerecord", "upstream_cost", models.BigIntegerField(null=True)),
-        # Adding a column rebuilds the table on SQLite, which drops its triggers.
-        AppendOnly("UsageRecord"),
+        StillAppendOnly("UsageRecord"),
     ]
