@@ -51,7 +51,7 @@ def read_forms(raw: bytes, content_type: str) -> list[dict[str, str]]:
 
 
 def _parts(raw: bytes, boundary: bytes) -> list[tuple[str, str]]:
-    parts = []
+    parts: list[tuple[str, str]] = []
     for part in (b"\r\n" + raw).split(b"\r\n--" + boundary)[1:]:
         head, found, content = part.partition(b"\r\n\r\n")
         if part.startswith(b"--") or not found:

@@ -123,9 +123,9 @@ def is_hosted(tool: dict[str, Any]) -> bool:
     kind = tool.get("type", "function")
     environment = tool.get("environment")
     if kind == "shell":
-        return isinstance(environment, dict) and environment.get("type") != "local"
+        return isinstance(environment, dict) and environment.get("type") not in ("local", None)
     if kind == "tool_search":
-        return tool.get("execution") != "client"
+        return bool(tool.get("execution") != "client")
     return kind not in CLIENT_TOOLS
 
 

@@ -18,6 +18,7 @@ from tests.relay.provider.faults import FAILED_RESPONSE, FAULTS, Fault, with_qui
 from tests.relay.provider.kinds import KINDS, Kind
 from tests.relay.provider.prices import Bill, Offer, Prices
 
+FLAPPING = "flapping"
 MAX_BODY_BYTES = 128 * 1024 * 1024
 
 
@@ -45,6 +46,8 @@ class Provider:
         self.offers = offers
         self.mood = Mood()
         self.ledger: list[Entry] = []
+        # The fault that an upstream named "flapping" has at the moment; none if it is empty.
+        self.fault = ""
         self.port = 0
         self._videos: dict[str, telling.Json] = {}
 
@@ -89,8 +92,9 @@ class Provider:
         kind, path = KINDS[name], request.match_info["path"]
         body: Any = None
         raw = await request.read()
+        fault = self.fault if fault == FLAPPING else fault.replace("-", " ")
         if fault:
-            return self._fail(request, kind, path, fault.replace("-", " "))
+            return self._fail(request, kind, path, fault)
         await asyncio.sleep(self.mood.delay_s)
         try:
             body = read_json(raw, kind)

@@ -120,7 +120,7 @@ USAGES: dict[str, Callable[[Bill, Prices], Json]] = {
 
 
 def chat_usage(kind: Kind, bill: Bill, prices: Prices, numbers: str) -> Json:
-    return _rewritten(USAGES[kind.usage](bill, prices), numbers)
+    return _in_style(USAGES[kind.usage](bill, prices), numbers)
 
 
 def responses_usage(bill: Bill, numbers: str) -> Json:
@@ -132,12 +132,16 @@ def responses_usage(bill: Bill, numbers: str) -> Json:
         "output_tokens_details": {"reasoning_tokens": bill.reasoning},
         "total_tokens": bill.input_tokens + bill.output_tokens,
     }
-    return _rewritten(told, numbers)
+    return _in_style(told, numbers)
+
+
+def _in_style(usage: Json, numbers: str) -> Json:
+    return {name: _rewritten(value, numbers) for name, value in usage.items()}
 
 
 def _rewritten(value: Any, numbers: str) -> Any:
     if isinstance(value, dict):
-        return {name: _rewritten(inner, numbers) for name, inner in value.items()}
+        return _in_style(value, numbers)
     if type(value) is int and numbers != "int":
         return float(value) if numbers == "float" else str(value)
     return value
