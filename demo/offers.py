@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from core.money import NANOS_PER_USD
 from relay.models import Model, Upstream
-from relay.pricing import Rate
+from relay.prices import PriceList, Rate
 from relay.services import audit_values, record_change, set_price
 
 NAME = "demo"
@@ -30,6 +30,6 @@ def offer_demo_models(*, upstream_port: int) -> None:
         model, is_new = Model.objects.get_or_create(name=name)
         if is_new:
             record_change(model, before={}, actor=None)
-            set_price(model=model, rate=rate, starts_at=timezone.now(), actor=None)
+            set_price(model=model, prices=PriceList(rate), starts_at=timezone.now(), actor=None)
             upstream.models.add(model)
     record_change(upstream, before=before, actor=None)

@@ -46,7 +46,8 @@ from quotas.reconcile import reconcile
 from quotas.services import grant, set_remaining
 from quotas.spaces import create_space
 from relay.catalogue import Offer
-from relay.pricing import Rate
+from relay.dialects.videos import VideoRequest
+from relay.prices import PriceList, Rate
 from relay.tasks import TIMED_OUT, TaskReport, accept, apply_report, open_task
 from relay.upstreams import Target
 from tenants.models import Space
@@ -242,9 +243,9 @@ class _DemoHistory:
             presented=key,
             address=CLIENT_ADDRESS,
             offer=_offer(video.model),
+            request_id=new_id(),
+            video=VideoRequest(model=video.model, seconds=video.seconds, images=0, size="", fields={}),
             body_bytes=0,
-            seconds=video.seconds,
-            images=0,
         )
 
     def _accept(self, video: DemoVideo) -> None:
@@ -284,7 +285,7 @@ def _call_costing(nanos: int) -> Call:
 def _offer(model: str) -> Offer:
     return Offer(
         name=model,
-        rate=Rate(per_second=_cents_to_nanos(VIDEO_MODELS[model][1])),
+        prices=PriceList(Rate(per_second=_cents_to_nanos(VIDEO_MODELS[model][1]))),
         default_output_tokens=0,
         max_output_tokens=0,
         context_tokens=0,

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from operators import activity, books, people, spaces, upstreams, usage
+from operators import activity, books, people, prices, spaces, upstreams, usage
 
-__all__ = ["activity", "books", "people", "spaces", "upstreams", "usage"]
+__all__ = ["activity", "books", "people", "prices", "spaces", "upstreams", "usage"]

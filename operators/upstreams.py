@@ -1,4 +1,4 @@
-"""Models with their prices, and upstreams with write-only credentials, in Django admin."""
+"""Upstreams in Django admin, with write-only credentials and headers, and a button that tries one out."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from django import forms
-from django.contrib import admin
-from django.contrib.admin.widgets import AdminSplitDateTime
-from django.core.exceptions import ImproperlyConfigured
+from django.contrib import admin, messages
+from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest
-from django.utils import timezone
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404
+from django.urls import URLPattern, path, reverse
 from django.utils.decorators import method_decorator
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -19,170 +19,24 @@ from django.views.decorators.debug import sensitive_post_parameters
 
 from audit.services import record
 from core import vault
-from core.fields import AmountField
-from core.money import format_balance, format_exact
 from operators.deeds import acting_operator
-from relay.models import Model, Price, PriceStarted, Upstream, validate_credential
-from relay.pricing import MAX_PRICE_NANOS, Rate
-from relay.services import audit_values, record_change, set_price
-
-
-class UsdField(AmountField):
-    """An editable amount in USD: shown with all its digits and parsed to nano-dollars."""
-
-    def prepare_value(self, value: Any) -> Any:
-        return format_exact(value) if isinstance(value, int) else value
-
-    def has_changed(self, initial: Any, data: Any) -> bool:
-        return super().has_changed(self.prepare_value(initial), data)
-
-    def clean(self, value: Any) -> int | None:
-        nanos = super().clean(value)
-        if nanos is not None and nanos > MAX_PRICE_NANOS:
-            most = format_balance(MAX_PRICE_NANOS)
-            raise forms.ValidationError(_("Enter at most %(most)s.") % {"most": most}, "too_large")
-        return nanos
-
-
-class ModelForm(forms.ModelForm[Model]):
-    """A model's limits, ceilings and next price. A price in force is never edited: a new one supersedes it."""
-
-    image_nanos_ceiling = UsdField(label=gettext_lazy("An image costs at most (USD)"))
-    audio_minute_nanos_ceiling = UsdField(label=gettext_lazy("A minute of audio costs at most (USD)"))
-    input = UsdField(label=gettext_lazy("Input (USD per million tokens)"), required=False)
-    cached_input = UsdField(label=gettext_lazy("Cached input (blank: as input)"), required=False)
-    output = UsdField(label=gettext_lazy("Output (USD per million tokens)"), required=False)
-    per_request = UsdField(label=gettext_lazy("Each request (USD)"), required=False)
-    per_image = UsdField(label=gettext_lazy("Each image made (USD)"), required=False)
-    per_second = UsdField(label=gettext_lazy("Each second of video made (USD)"), required=False)
-    starts_at = forms.SplitDateTimeField(
-        label=gettext_lazy("Starts at (UTC; blank: now)"),
-        required=False,
-        widget=AdminSplitDateTime,
-    )
-
-    class Meta:
-        model = Model
-        fields = (
-            "name",
-            "is_enabled",
-            "default_output_tokens",
-            "max_output_tokens",
-            "context_tokens",
-            "image_nanos_ceiling",
-            "audio_minute_nanos_ceiling",
-            "task_timeout_s",
-        )
-        labels = {"is_enabled": gettext_lazy("Enabled"), "task_timeout_s": gettext_lazy("Time for a task (seconds)")}
-        help_texts = {
-            "name": gettext_lazy("The name that programs send in their requests."),
-            "default_output_tokens": gettext_lazy("The limit that a hold covers when a request sets none."),
-            "max_output_tokens": gettext_lazy("No request gets more, whatever limit it sets."),
-            "context_tokens": gettext_lazy(
-                "The input that a hold covers when a request refers to content stored by the upstream."
-            ),
-            "task_timeout_s": gettext_lazy("A task that has not ended by then fails and costs nothing."),
-        }
-
-    def rate(self) -> Rate | None:
-        """Return the price that was entered, or None when all its fields are blank."""
-        names = Rate.__dataclass_fields__
-        given = {name: nanos for name in names if (nanos := self.cleaned_data.get(name)) is not None}
-        if not given:
-            return None
-        return Rate(**{"cached_input": given.get("input", 0)} | given)
-
-    def clean(self) -> dict[str, Any]:
-        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
-        starts_at = cleaned.get("starts_at")
-        if starts_at and self.rate() is None:
-            self.add_error("starts_at", _("Enter the price that starts then."))
-        elif starts_at and starts_at < timezone.now():
-            self.add_error("starts_at", _("Enter a time in the future, or leave it blank for now."))
-        return cleaned
-
-
-class PriceInline(admin.TabularInline[Price, Model]):
-    """All prices with their start times, read-only."""
-
-    model = Price
-    extra = 0
-    can_delete = False
-    fields = readonly_fields = ("starts_at", "rate_usd")
-    ordering = ("-starts_at",)
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    @admin.display(description=gettext_lazy("Tokens per million, everything else per unit"))
-    def rate_usd(self, price: Price) -> str:
-        return str(price.rate)
-
-
-@admin.register(Model)
-class ModelAdmin(admin.ModelAdmin[Model]):
-    form = ModelForm
-    inlines = (PriceInline,)
-    list_display = ("name", "is_enabled", "price_now", "max_output_tokens", "context_tokens", "served_by")
-    list_filter = ("is_enabled",)
-    search_fields = ("name",)
-    actions = None
-    fieldsets = (
-        (None, {"fields": ("name", "is_enabled")}),
-        (
-            gettext_lazy("Maximum cost of a request"),
-            {"fields": ModelForm.Meta.fields[2:7]},
-        ),
-        (gettext_lazy("Tasks"), {"fields": ("task_timeout_s",)}),
-        (
-            gettext_lazy("Next price"),
-            {
-                "description": gettext_lazy(
-                    "Enter the whole price: a blank field is free. If all are blank, the price stays."
-                ),
-                "fields": ("input", "cached_input", "output", "per_request", "per_image", "per_second", "starts_at"),
-            },
-        ),
-    )
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Model]:
-        return super().get_queryset(request).prefetch_related("prices", "upstreams")
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Models are disabled, never deleted, because their prices explain past charges."""
-        return False
-
-    def save_model(self, request: HttpRequest, obj: Model, form: Any, change: bool) -> None:
-        actor = acting_operator(request)
-        before = audit_values(obj)
-        super().save_model(request, obj, form, change)
-        record_change(obj, before=before, actor=actor)
-        rate = form.rate()
-        if rate is None:
-            return
-        try:
-            set_price(model=obj, rate=rate, starts_at=form.cleaned_data["starts_at"] or timezone.now(), actor=actor)
-        except PriceStarted:
-            # A race: the start time passed between the form's check and now.
-            set_price(model=obj, rate=rate, starts_at=timezone.now(), actor=actor)
-
-    @admin.display(description=gettext_lazy("Price now"))
-    def price_now(self, model: Model) -> str:
-        now = timezone.now()
-        started = [price for price in model.prices.all() if price.starts_at <= now]
-        return str(max(started, key=lambda price: price.starts_at).rate) if started else _("None: requests are refused")
-
-    @admin.display(description=gettext_lazy("Served by"))
-    def served_by(self, model: Model) -> str:
-        return ", ".join(upstream.name for upstream in model.upstreams.all())
+from operators.pairs import KEPT, HeadersField, PairsField
+from relay.models import Upstream, validate_credential
+from relay.probe import try_out
+from relay.profiles import KINDS, READERS
+from relay.services import audit_values, record_change
+from relay.upstream_settings import split_proxy
 
 
 class UpstreamForm(forms.ModelForm[Upstream]):
     """An upstream with a write-only credential: it is never shown, and a blank field keeps the stored one."""
 
+    kind = forms.ChoiceField(
+        label=gettext_lazy("Kind"),
+        choices=[(kind, kind) for kind in KINDS],
+        required=False,
+        help_text=gettext_lazy("The provider, which sets how it is addressed and what it understands."),
+    )
     new_credential = forms.CharField(
         label=gettext_lazy("Credential"),
         required=False,
@@ -190,10 +44,33 @@ class UpstreamForm(forms.ModelForm[Upstream]):
         widget=forms.PasswordInput(render_value=False, attrs={"autocomplete": "new-password", "class": "vTextField"}),
         help_text=gettext_lazy("Stored encrypted and never shown. Leave blank to keep the current one."),
     )
+    model_names = PairsField(
+        label=gettext_lazy("Names there"),
+        help_text=gettext_lazy("PUBLIC=THERE, one a line, for models that have another name at this upstream."),
+    )
+    new_headers = HeadersField(
+        label=gettext_lazy("Headers"),
+        help_text=gettext_lazy("Name: value, one a line. Values are stored encrypted; dots keep the stored one."),
+    )
+    query = PairsField(
+        label=gettext_lazy("Query parameters"),
+        help_text=gettext_lazy("NAME=VALUE, one a line, such as api-version=2024-10-21."),
+    )
+    settings = PairsField(label=gettext_lazy("Settings that differ from the kind's"))
+    new_proxy = forms.CharField(
+        label=gettext_lazy("Proxy"),
+        required=False,
+        max_length=1000,
+        widget=forms.TextInput(attrs={"class": "vTextField", "autocomplete": "off"}),
+        help_text=gettext_lazy("http://USER:PASSWORD@HOST:PORT, or blank. A stored password is shown as dots."),
+    )
 
     class Meta:
         model = Upstream
-        fields = ("name", "base_url", "models", "priority", "weight", "timeout_s", "is_enabled")
+        fields = (
+            *("name", "kind", "base_url", "models", "model_names", "query", "settings"),
+            *("priority", "weight", "timeout_s", "is_enabled"),
+        )
         labels = {
             "base_url": gettext_lazy("Base URL"),
             "timeout_s": gettext_lazy("Timeout (seconds)"),
@@ -202,9 +79,19 @@ class UpstreamForm(forms.ModelForm[Upstream]):
         help_texts = {
             "base_url": gettext_lazy("What comes before /chat/completions, like https://api.openai.com/v1."),
             "priority": gettext_lazy("The upstream with the lowest number is tried first, the next when it fails."),
-            "weight": gettext_lazy("Its share of the requests among those of the same priority."),
+            "weight": gettext_lazy("Its share of the conversations among those of the same priority."),
             "timeout_s": gettext_lazy("A request fails when the upstream sends nothing for this long."),
         }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.initial["new_headers"] = self.instance.headers
+        self.initial["new_proxy"] = _shown_proxy(self.instance)
+        keys = _("KEY=VALUE, one a line: %(keys)s.") % {"keys": ", ".join(READERS)}
+        self.fields["settings"].help_text = keys
+
+    def clean_kind(self) -> str:
+        return self.cleaned_data["kind"] or self.instance.kind
 
     def clean_new_credential(self) -> str:
         """Return the credential encrypted, so that no later code handles the clear text."""
@@ -212,21 +99,63 @@ class UpstreamForm(forms.ModelForm[Upstream]):
         if not clear:
             return ""
         validate_credential(clear)
-        try:
-            return vault.encrypt(clear)
-        except ImproperlyConfigured as error:
-            raise forms.ValidationError(str(error), "no_key") from None
+        return _encrypted(clear)
+
+    def clean_new_headers(self) -> dict[str, str]:
+        """Return names and encrypted values."""
+        stored = {name.lower(): sealed for name, sealed in self.instance.headers.items()}
+        headers = {}
+        for name, value in self.cleaned_data["new_headers"].items():
+            if value == KEPT and name.lower() not in stored:
+                raise forms.ValidationError(_("Enter the value of %(name)s.") % {"name": name}, "no_value")
+            headers[name] = stored[name.lower()] if value == KEPT else _encrypted(value)
+        return headers
+
+    def clean_new_proxy(self) -> tuple[str, str]:
+        """Return the address and the encrypted credential."""
+        text: str = self.cleaned_data["new_proxy"]
+        if not text:
+            return "", ""
+        if text == _shown_proxy(self.instance):
+            return self.instance.proxy, self.instance.proxy_credential
+        address, credential = split_proxy(text.replace(f"{KEPT}@", ""))
+        if KEPT in text:
+            # The stored credential belongs to the previous address.
+            raise forms.ValidationError(_("Enter the proxy's password again, or leave it out."), "credential")
+        return address, _encrypted(credential) if credential else ""
 
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
-        former = self.initial.get("base_url", "")
-        moved = "base_url" in cleaned and _origin(cleaned["base_url"]) != _origin(former)
-        if moved and self.instance.has_credential and cleaned.get("new_credential") == "":
-            # Otherwise an operator could read the credential: by pointing the upstream at a server of their own.
+        if not self._has_moved(cleaned):
+            return cleaned
+        # Otherwise an operator could read secrets: by pointing the upstream at a server of their own.
+        if self.instance.has_credential and cleaned.get("new_credential") == "":
             self.add_error(
                 "new_credential", _("Enter it again: the stored credential belongs to the previous address.")
             )
+        if set(self.instance.headers.values()) & set(cleaned.get("new_headers", {}).values()):
+            self.add_error("new_headers", _("Enter the values again: the stored ones belong to the previous address."))
         return cleaned
+
+    def _has_moved(self, cleaned: dict[str, Any]) -> bool:
+        """Whether secrets would go to another server. Through a proxy, http:// lets the proxy read them."""
+        if "base_url" not in cleaned or "new_proxy" not in cleaned:
+            return False
+        is_elsewhere = _origin(cleaned["base_url"]) != _origin(self.initial.get("base_url", ""))
+        is_readable = cleaned["base_url"].startswith("http://") and bool(cleaned["new_proxy"][0])
+        return is_elsewhere or (is_readable and cleaned["new_proxy"][0] != self.instance.proxy)
+
+
+def _encrypted(clear: str) -> str:
+    try:
+        return vault.encrypt(clear)
+    except ImproperlyConfigured as error:
+        raise forms.ValidationError(str(error), "no_key") from None
+
+
+def _shown_proxy(upstream: Upstream) -> str:
+    credential = f"{KEPT}@" if upstream.proxy_credential else ""
+    return upstream.proxy.replace("://", f"://{credential}", 1)
 
 
 def _origin(address: str) -> tuple[str, str]:
@@ -237,44 +166,66 @@ def _origin(address: str) -> tuple[str, str]:
 @admin.register(Upstream)
 class UpstreamAdmin(admin.ModelAdmin[Upstream]):
     form = UpstreamForm
-    list_display = ("name", "base_url", "is_enabled", "credential_state", "serves", "priority", "weight")
-    list_filter = ("is_enabled",)
+    list_display = ("name", "kind", "base_url", "is_enabled", "credential_state", "serves", "priority", "weight")
+    list_filter = ("is_enabled", "kind")
     search_fields = ("name", "base_url")
     filter_horizontal = ("models",)
     readonly_fields = ("credential_state", "created_at")
+    change_form_template = "admin/relay/upstream/change_form.html"
     actions = None
-    fields = (
-        "name",
-        "base_url",
-        "credential_state",
-        "new_credential",
-        "models",
-        "priority",
-        "weight",
-        "timeout_s",
-        "is_enabled",
-        "created_at",
+    fieldsets = (
+        (
+            None,
+            {"fields": ("name", "kind", "base_url", "credential_state", "new_credential", "models", "model_names")},
+        ),
+        (gettext_lazy("Order"), {"fields": ("priority", "weight", "timeout_s", "is_enabled", "created_at")}),
+        (gettext_lazy("Where it differs"), {"fields": ("settings", "new_headers", "query", "new_proxy")}),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Upstream]:
         return super().get_queryset(request).prefetch_related("models")
 
-    @method_decorator(sensitive_post_parameters("new_credential"))
+    @method_decorator(sensitive_post_parameters("new_credential", "new_headers", "new_proxy"))
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         return super().changeform_view(request, *args, **kwargs)
 
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.test_view)
+        return [path("<int:pk>/test/", view, name="relay_upstream_test"), *super().get_urls()]
+
+    @method_decorator(sensitive_post_parameters("new_credential", "new_headers", "new_proxy"))
+    def test_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Try out the upstream as it is stored, and show the result on its page."""
+        if request.method != "POST":
+            return HttpResponse(status=405, headers={"Allow": "POST"})
+        upstream = get_object_or_404(Upstream, pk=pk)
+        if not self.has_change_permission(request, upstream):
+            raise PermissionDenied
+        result = try_out(upstream=upstream, actor=acting_operator(request))
+        level = messages.SUCCESS if result.is_ok else messages.ERROR
+        messages.add_message(request, level, result.text())
+        return HttpResponseRedirect(reverse("admin:relay_upstream_change", args=[upstream.pk]))
+
     def save_model(self, request: HttpRequest, obj: Upstream, form: Any, change: bool) -> None:
         form.before = audit_values(obj)
+        # The form's instance has the stored values still; its new ones are those of the form alone.
+        form.entered = [name for name, sealed in form.cleaned_data["new_headers"].items() if sealed not in _sealed(obj)]
         if sealed := form.cleaned_data["new_credential"]:
             obj.credential = sealed
+        obj.headers = form.cleaned_data["new_headers"]
+        obj.proxy, obj.proxy_credential = form.cleaned_data["new_proxy"]
         super().save_model(request, obj, form, change)
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         """Record the change only here, because Django saves the many-to-many `models` last."""
         super().save_related(request, form, formsets, change)
-        is_new = bool(form.cleaned_data["new_credential"])
-        actor = acting_operator(request)
-        record_change(form.instance, before=form.before, actor=actor, is_credential_new=is_new)
+        record_change(
+            form.instance,
+            before=form.before,
+            actor=acting_operator(request),
+            is_credential_new=bool(form.cleaned_data["new_credential"]),
+            new_headers=form.entered,
+        )
 
     def delete_model(self, request: HttpRequest, obj: Upstream) -> None:
         record("upstream.deleted", space=None, actor=acting_operator(request), target=obj, before=audit_values(obj))
@@ -287,3 +238,7 @@ class UpstreamAdmin(admin.ModelAdmin[Upstream]):
     @admin.display(description=gettext_lazy("Serves"))
     def serves(self, upstream: Upstream) -> str:
         return ", ".join(model.name for model in upstream.models.all())
+
+
+def _sealed(upstream: Upstream) -> set[str]:
+    return set(upstream.headers.values())

@@ -8,7 +8,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from core.money import format_cost
+from core.money import MINUS, format_cost
 from operators.browse import BrowseOnly
 from usage.models import Task, UsageRecord
 
@@ -43,6 +43,7 @@ class UsageRecordAdmin(BrowseOnly[UsageRecord]):
         "output_tokens",
         "cost_usd",
         "shortfall_usd",
+        "margin_usd",
         "code",
     )
     list_filter = ("kind", HasShortfall)
@@ -56,6 +57,14 @@ class UsageRecordAdmin(BrowseOnly[UsageRecord]):
     @admin.display(description=_("Shortfall"), empty_value="")
     def shortfall_usd(self, record: UsageRecord) -> str | None:
         return format_cost(record.shortfall) if record.shortfall else None
+
+    @admin.display(description=_("Margin"), empty_value="")
+    def margin_usd(self, record: UsageRecord) -> str | None:
+        """What was charged less what the request cost the operator, where that is known."""
+        if record.upstream_cost is None:
+            return None
+        margin = record.cost - record.upstream_cost
+        return format_cost(margin) if margin >= 0 else f"{MINUS}{format_cost(-margin)}"
 
 
 @admin.register(Task)

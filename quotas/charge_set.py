@@ -30,13 +30,15 @@ TEMPLATE_PATH = Path(__file__).parent / "sql" / "charge_set.template.sql"
 class OrderColumn:
     """One column of an order: its name and type in SQL, and the attribute path of a SetEntry that it is read from.
 
-    `encode` turns a value into text where str() would be wrong or slow.
+    `encode` turns a value into text where str() would be wrong or slow. `has_default` marks a column that relays of
+    the previous version do not send: its parameter comes last and is empty by default, so its values are NULL.
     """
 
     name: str
     sql_type: str
     path: str
     encode: Callable[[Any], str | None] | None = None
+    has_default: bool = False
 
 
 class SetEntry(NamedTuple):
@@ -57,6 +59,14 @@ class ParameterGroup:
     @cached_property
     def types(self) -> dict[str, str]:
         return {f"{self.kind}_{column.name}": f"{column.sql_type}[]" for column in self.columns}
+
+    @cached_property
+    def with_defaults(self) -> dict[str, str]:
+        return {
+            f"{self.kind}_{column.name}": f"{column.sql_type}[] DEFAULT '{{}}'"
+            for column in self.columns
+            if column.has_default
+        }
 
     @cached_property
     def _read(self) -> Callable[[SetEntry], tuple[Any, ...]]:
@@ -105,6 +115,9 @@ SETTLED = ParameterGroup(
         OrderColumn("status", "smallint", "order.call.status"),
         OrderColumn("code", "text", "order.call.code"),
         OrderColumn("is_estimated", "boolean", "order.call.is_estimated"),
+        OrderColumn("quantities", "jsonb", "order.call.quantities", _json, has_default=True),
+        OrderColumn("details", "jsonb", "order.call.details", _json, has_default=True),
+        OrderColumn("upstream_cost", "bigint", "order.call.upstream_cost", has_default=True),
     ),
 )
 ASKED = ParameterGroup(
@@ -122,6 +135,8 @@ ASKED = ParameterGroup(
         OrderColumn("lifetime_s", "int", "order.lifetime_s"),
         OrderColumn("status", "smallint", "order.status"),
         OrderColumn("code", "text", "order.code"),
+        OrderColumn("usual", "bigint", "order.usual_nanos", has_default=True),
+        OrderColumn("details", "jsonb", "order.details", _json, has_default=True),
     ),
 )
 RENEWED = ParameterGroup(
@@ -137,8 +152,7 @@ RENEWED = ParameterGroup(
 )
 
 # During an upgrade, relays of the previous version keep calling until they are restarted. A new version must therefore
-# keep these names and give a new parameter a default. Relays for version 4 call by position, so version 5 keeps the
-# positions and types of version 4.
+# keep these names and give a new parameter a default (`has_default`).
 PARAMETERS: Mapping[str, str] = {
     "moment": "timestamptz",
     "wallets": "uuid[]",
@@ -228,12 +242,15 @@ def render() -> str:
     kinds = (SETTLED, ASKED, RENEWED)
     fixed = {name: type_ for name, type_ in PARAMETERS.items() if not any(name in orders.types for orders in kinds)}
     answer = get_type_hints(ChargeSetRow, include_extras=True)
+    added = {name: type_ for orders in kinds for name, type_ in orders.with_defaults.items()}
+    always = [{name: type_ for name, type_ in orders.types.items() if name not in added} for orders in kinds]
     parts = {
-        "parameters": ",\n\n".join(_typed(types) for types in (fixed, *(orders.types for orders in kinds))),
+        "parameters": ",\n\n".join(map(_typed, (fixed, *always, added))),
         "answer": _typed({name: answer[name].__metadata__[0] for name in ChargeSetRow._fields}),
         "access_rules": _refusals(ACCESS_RULES),
         "funds_rules": _refusals(FUNDS_RULES),
         "refusal_statuses": _statuses(),
+        "funds_codes": ", ".join(f"'{rule.code}'" for rule in FUNDS_RULES),
     }
     for orders in kinds:
         parts[f"{orders.kind}_arrays"] = _wrapped(", ".join(orders.types))

@@ -9,11 +9,9 @@ transaction that locks the wallet first and decides under that lock.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import datetime, timedelta
 from uuid import UUID
 
-import msgspec
 import structlog
 from django.db import transaction
 from django.db.models import F, Q, Value
@@ -30,38 +28,21 @@ from core.errors import (
     NotSpending,
     QuotaError,
 )
-from core.ids import NIL, id_at, moment_of
+from core.ids import NIL, moment_of
 from core.money import MAX_AMOUNT_NANOS
 from quotas.models import Hold, Wallet
+from quotas.records import Call, write_record
 from quotas.services import lock, return_free
-from usage.aggregates import of_record
-from usage.models import MIN_KEPT_DAYS, HourlyUsage, UsageRecord
-from usage.quarters import reopen
+from usage.models import MIN_KEPT_DAYS, UsageRecord
+
+# Callers import Call from here, with the functions that take one.
+__all__ = ["Call"]
 
 log = structlog.get_logger(__name__)
 
 HOLD_LIFETIME_S = 60
 # `UsageRecord.code` of a record that the sweep wrote.
 SWEPT = "hold_expired"
-
-
-class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of a usage record that are not money. Once there is a hold, model and key are taken from the hold."""
-
-    model: str
-    key_id: UUID = NIL
-    key_name: str = ""
-    input_tokens: int = 0
-    cached_tokens: int = 0
-    output_tokens: int = 0
-    images: int = 0
-    seconds: int = 0
-    price: dict[str, Any] = msgspec.field(default_factory=dict)
-    duration_ms: int = 0
-    first_token_ms: int | None = None
-    status: int = 200
-    code: str = ""
-    is_estimated: bool = False
 
 
 @transaction.atomic
@@ -73,9 +54,13 @@ def hold_for_key(
     address: str | None,
     least_nanos: int,
     most_nanos: int,
+    usual_nanos: int = 0,
     lifetime_s: int = HOLD_LIFETIME_S,
 ) -> tuple[Hold, ApiKey]:
     """Hold as much as wallet and key have available, between `least_nanos` and `most_nanos`.
+
+    With `usual_nanos`, hold no more than that or a quarter of what is available, whichever is more, so that one request
+    does not take all. Where `most_nanos` is 0 (a free model), hold nothing, whatever wallet and key have.
 
     Raises KeyRefused when the key may not be used, and whatever `hold` raises when less than `least_nanos` is
     available.
@@ -84,9 +69,11 @@ def hold_for_key(
     wallet = _spending_wallet(key.user)
     key.refresh_from_db(fields=["limit", "spent", "held"])
     key_free = _key_free(key)
-    free = wallet.available if key_free is None else min(wallet.available, key_free)
+    reachable = wallet.available if key_free is None else min(wallet.available, key_free)
+    if usual_nanos:
+        reachable = min(reachable, max(usual_nanos, reachable // 4))
     call = Call(model=model, key_id=key.pk, key_name=key.name)
-    amount = min(most_nanos, max(least_nanos, free))
+    amount = min(most_nanos, max(least_nanos, reachable))
     made, _is_new = hold(request_id=request_id, user=key.user, amount_nanos=amount, call=call, lifetime_s=lifetime_s)
     return made, key
 
@@ -101,8 +88,8 @@ def hold(
     not spend. Raises HoldUnknown when this request was settled before, when another user's hold has this id, and when
     the id is so old that the record of an earlier settlement may have been pruned.
     """
-    if amount_nanos <= 0:
-        raise QuotaError("a hold must be more than zero")
+    if amount_nanos < 0:
+        raise QuotaError("a hold must not be negative")
     wallet = _spending_wallet(user)
     if earlier := Hold.objects.filter(space=user.space_id, pk=request_id).first():
         if earlier.user_id != user.pk:
@@ -110,10 +97,12 @@ def hold(
         return earlier, False
     if _may_be_pruned(request_id):
         raise HoldUnknown(request_id)
-    # The record of a refused request has held=0; it must not prevent a retry with the same id.
-    if UsageRecord.objects.filter(space=user.space_id, request_id=request_id, held__gt=0).exists():
+    # The error record of a refused request has held=0; it must not prevent a retry with the same id.
+    was_held = Q(held__gt=0) | Q(kind=UsageRecord.Kind.CONSUME)
+    if UsageRecord.objects.filter(was_held, space=user.space_id, request_id=request_id).exists():
         raise HoldUnknown(request_id)
-    _check_funds(wallet, call.key_id, amount_nanos)
+    if amount_nanos:
+        _check_funds(wallet, call.key_id, amount_nanos)
     _shift_key(wallet, call.key_id, held=amount_nanos, spent=0)
     _shift_wallet(wallet, held=amount_nanos, spent=0)
     now = origin.now()
@@ -152,9 +141,9 @@ def renew(
 def settle(*, space_id: int, request_id: UUID, cost_nanos: int, call: Call) -> UsageRecord:
     """Charge a request its cost and release the rest of its hold.
 
-    A cost beyond the hold is charged up to the wallet's available amount; the uncharged rest is the record's shortfall.
-    A repeat returns the first record. After a sweep, only the cost that the sweep did not charge is charged. Raises
-    HoldUnknown when there is neither a hold nor a usage record with this id.
+    A cost beyond the hold is charged as far as the wallet and the key's limit go; the uncharged rest is the record's
+    shortfall. A repeat returns the first record. After a sweep, only the cost that the sweep did not charge is charged.
+    Raises HoldUnknown when there is neither a hold nor a usage record with this id.
 
     A cost above MAX_AMOUNT_NANOS, which no wallet can exceed, is reduced to it.
     """
@@ -175,20 +164,20 @@ def release(*, space_id: int, request_id: UUID, call: Call | None = None) -> boo
         return False
     _free_hold(locked, 0)
     if call is not None:
-        _write_record(locked.wallet, locked.hold, 0, 0, call)
+        write_record(locked.wallet, locked.hold, 0, 0, call)
     _return_rest(locked)
     return True
 
 
 @transaction.atomic
 def log_refusal(*, request_id: UUID, user: User, call: Call) -> None:
-    wallet = Wallet.objects.select_for_update(no_key=True).get(_wallet_of(user))
+    wallet = Wallet.objects.select_for_update(no_key=True).get(spent_by(user))
     if not UsageRecord.objects.filter(space=wallet.space_id, request_id=request_id).exists():
         # Stands for the hold that a refused request never had.
         none = Hold(
             id=request_id, user_id=user.pk, key_id=call.key_id, key_name=call.key_name, model=call.model, amount=0
         )
-        _write_record(wallet, none, 0, 0, call)
+        write_record(wallet, none, 0, 0, call)
 
 
 def expire_holds(*, now: datetime | None = None, max_holds: int = 1000) -> int:
@@ -226,13 +215,14 @@ class _ClosedWalletError(Exception):
     """The locked wallet belongs to a deleted member, so the pool must be locked with it, in id order."""
 
 
-def _wallet_of(user: User) -> Q:
+def spent_by(user: User) -> Q:
+    """The wallet that the user spends from: a manager from the pool, everybody else from their own."""
     owner = Q(kind=Wallet.Kind.POOL) if user.is_manager else Q(user=user)
     return owner & Q(space=user.space_id)
 
 
 def _spending_wallet(user: User) -> Wallet:
-    wallet = Wallet.objects.select_for_update(no_key=True).filter(_wallet_of(user)).first()
+    wallet = Wallet.objects.select_for_update(no_key=True).filter(spent_by(user)).first()
     if wallet is None:
         raise NotSpending
     # Reload under the lock: `user` may have been read before they were disabled or deleted, or the space suspended.
@@ -267,9 +257,9 @@ def _lock_wallet(space_id: int, wallet_id: UUID) -> tuple[Wallet, Wallet | None]
 
 
 def _close_hold(locked: _LockedHold, cost_nanos: int, call: Call) -> UsageRecord:
-    charged = min(cost_nanos, locked.hold.amount + locked.wallet.available)
+    charged = min(cost_nanos, locked.hold.amount + _reachable(locked.wallet, locked.hold.key_id))
     _free_hold(locked, charged)
-    record = _write_record(locked.wallet, locked.hold, charged, cost_nanos - charged, call)
+    record = write_record(locked.wallet, locked.hold, charged, cost_nanos - charged, call)
     _return_rest(locked)
     return record
 
@@ -295,8 +285,8 @@ def _may_be_pruned(request_id: UUID) -> bool:
 def _settle_late(space_id: int, request_id: UUID, cost_nanos: int, call: Call) -> UsageRecord:
     """Settle a request whose hold is gone.
 
-    Settled before: return that record. Swept: charge the difference to what the sweep charged, up to what the wallet
-    has available. No record, for instance because it was pruned: raise HoldUnknown.
+    Settled before: return that record. Swept: charge the difference to what the sweep charged, as far as the wallet
+    and the key's limit go. No record, for instance because it was pruned: raise HoldUnknown.
     """
     records = UsageRecord.objects.filter(space=space_id, request_id=request_id)
     first = records.first()
@@ -307,7 +297,7 @@ def _settle_late(space_id: int, request_id: UUID, cost_nanos: int, call: Call) -
     if settled := records.exclude(code=SWEPT).first():
         return settled
     due = max(0, cost_nanos - first.cost)
-    charged = min(due, wallet.available)
+    charged = min(due, _reachable(wallet, first.key_id))
     _shift_wallet(wallet, held=0, spent=charged)
     _shift_key(wallet, first.key_id, held=0, spent=charged)
     gone = Hold(
@@ -320,7 +310,7 @@ def _settle_late(space_id: int, request_id: UUID, cost_nanos: int, call: Call) -
         model=first.model,
         amount=0,
     )
-    return _write_record(wallet, gone, charged, due - charged, call)
+    return write_record(wallet, gone, charged, due - charged, call)
 
 
 def _shift_wallet(wallet: Wallet, *, held: int, spent: int) -> None:
@@ -329,9 +319,20 @@ def _shift_wallet(wallet: Wallet, *, held: int, spent: int) -> None:
     wallet.spent += spent
 
 
+def _key_of(wallet: Wallet, key_id: UUID) -> ApiKey | None:
+    # Read under the wallet's lock, which also serialises the limits of its owner's keys.
+    return None if key_id == NIL else ApiKey.with_deleted.get(space=wallet.space_id, pk=key_id)
+
+
+def _reachable(wallet: Wallet, key_id: UUID) -> int:
+    """What may still be charged: the wallet's available amount, but no more than the key's limit leaves."""
+    key = _key_of(wallet, key_id)
+    key_free = None if key is None else _key_free(key)
+    return wallet.available if key_free is None else max(0, min(wallet.available, key_free))
+
+
 def _check_funds(wallet: Wallet, key_id: UUID, amount_nanos: int) -> None:
-    # The wallet's lock also serialises the limits of its owner's keys.
-    key = None if key_id == NIL else ApiKey.with_deleted.get(space=wallet.space_id, pk=key_id)
+    key = _key_of(wallet, key_id)
     key_free = None if key is None else _key_free(key)
     code = first_refusal(FUNDS_RULES, Funds(amount_nanos, wallet.available, key_free))
     if code == KeyLimitReached.code and key is not None and key.limit is not None:
@@ -350,42 +351,3 @@ def _shift_key(wallet: Wallet, key_id: UUID, *, held: int, spent: int) -> None:
         ApiKey.with_deleted.filter(space=wallet.space_id, pk=key_id).update(
             held=F("held") + held, spent=F("spent") + spent, last_used_at=origin.now()
         )
-
-
-def _write_record(wallet: Wallet, held: Hold, charged: int, shortfall: int, call: Call) -> UsageRecord:
-    # Runs in the transaction that charges, so that log and wallets always agree.
-    at = origin.now()
-    record = UsageRecord.objects.create(
-        id=id_at(at),
-        space_id=wallet.space_id,
-        wallet_id=wallet.pk,
-        user_id=held.user_id,
-        username=User.everyone.values_list("username", flat=True).get(pk=held.user_id),
-        kind=UsageRecord.Kind.CONSUME if charged or call.status < 400 else UsageRecord.Kind.ERROR,
-        request_id=held.pk,
-        held=held.amount,
-        cost=charged,
-        shortfall=shortfall,
-        available_after=wallet.available,
-        **msgspec.structs.asdict(call) | {"model": held.model, "key_id": held.key_id, "key_name": held.key_name},
-    )
-    _roll_up(record, at.astimezone(UTC).replace(minute=0, second=0, microsecond=0))
-    if origin.current().moment is not None:
-        # A backdated charge (demo data): reopen the closed quarters that it falls into.
-        reopen(space_id=wallet.space_id, at=at)
-    return record
-
-
-def _roll_up(record: UsageRecord, hour: datetime) -> None:
-    place = {
-        "space_id": record.space_id,
-        "user_id": record.user_id,
-        "key_id": record.key_id,
-        "model": record.model,
-        "hour": hour,
-    }
-    figures = of_record(record)
-    raised = {name: F(name) + value for name, value in figures.items()}
-    if not HourlyUsage.objects.filter(**place).update(**raised):
-        # The wallet's lock keeps a concurrent charge from inserting the same row.
-        HourlyUsage.objects.create(**place, **figures)

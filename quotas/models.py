@@ -130,6 +130,8 @@ class Transfer(models.Model):
 class Hold(models.Model):
     """Money set aside for a request in flight. Renewed while the answer runs; deleted by settle, release or sweep.
 
+    The hold of a request to a free model is zero.
+
     Its id is the request's id, which makes it the idempotency key of all steps.
     """
 
@@ -155,7 +157,7 @@ class Hold(models.Model):
     class Meta:
         constraints = [
             models.CheckConstraint(
-                condition=Q(amount__gt=0, accrued__gte=0, accrued__lte=F("amount")), name="hold_amount_positive"
+                condition=Q(amount__gte=0, accrued__gte=0, accrued__lte=F("amount")), name="hold_not_negative"
             )
         ]
         indexes = [

@@ -8,7 +8,7 @@ the cost exceeds the hold). tests/quotas/test_sets.py holds both implementations
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 from uuid import UUID
 
@@ -49,6 +49,8 @@ class Settled(msgspec.Struct, frozen=True):
 class HoldOrder(Order[Held], frozen=True, kw_only=True):
     """Hold as much as wallet and key have available, between `least_nanos` and `most_nanos`.
 
+    `usual_nanos` and a `most_nanos` of 0 are as in charging.hold_for_key. `details` are written with a refusal.
+
     Refused with KeyRefused, InsufficientQuota or KeyLimitReached; the refusal of a known key is logged. `request_id`
     must be new: the SQL function does not look for an earlier hold or settlement with the same id.
     """
@@ -59,6 +61,9 @@ class HoldOrder(Order[Held], frozen=True, kw_only=True):
     address: str | None
     least_nanos: int
     most_nanos: int
+    usual_nanos: int = 0
+    details: dict[str, Any] = msgspec.field(default_factory=dict)
+    # Greater than zero, which tells a hold of nothing from a check.
     lifetime_s: int = HOLD_LIFETIME_S
     # Holds and checks share the function's "asked" parameters; these two are fields of checks only.
     status: ClassVar[int] = 0
@@ -68,7 +73,8 @@ class HoldOrder(Order[Held], frozen=True, kw_only=True):
 class CheckOrder(Order[list[str]], frozen=True, kw_only=True):
     """Check an API key without holding. The outcome lists the models that it is limited to; empty means all.
 
-    Refused with KeyRefused. A `code` logs an Error record for a request that the relay refused before its hold.
+    Refused with KeyRefused. A `code` logs an Error record, with `details`, for a request that the relay refused before
+    its hold.
     """
 
     request_id: UUID
@@ -77,7 +83,9 @@ class CheckOrder(Order[list[str]], frozen=True, kw_only=True):
     model: str = ""
     status: int = 0
     code: str = ""
+    details: dict[str, Any] = msgspec.field(default_factory=dict)
     # The function's "asked" parameters that only holds use.
+    usual_nanos: ClassVar[int] = 0
     least_nanos: ClassVar[int] = 0
     most_nanos: ClassVar[int] = 0
     lifetime_s: ClassVar[int] = 0
@@ -149,7 +157,7 @@ def write_one(order: Order[Any]) -> Any:
             return _write_order(order)
     except QuotaError as refusal:
         if isinstance(order, HoldOrder) or (isinstance(order, CheckOrder) and (order.model or order.code)):
-            _log_refusal(order, refusal.code, REFUSAL_STATUS.get(refusal.code, 400))
+            _log_refusal(order, refusal.code, REFUSAL_STATUS.get(refusal.code, 400), figures=_figures(refusal))
         return refusal
 
 
@@ -163,6 +171,7 @@ def _write_order(order: Order[Any]) -> Any:
                 address=order.address,
                 least_nanos=order.least_nanos,
                 most_nanos=order.most_nanos,
+                usual_nanos=order.usual_nanos,
                 lifetime_s=order.lifetime_s,
             )
             return Held(hold.amount)
@@ -193,10 +202,20 @@ def _check(order: CheckOrder) -> list[str]:
     return list(key.models_allowed)
 
 
-def _log_refusal(order: HoldOrder | CheckOrder, code: str, status: int) -> None:
+def _figures(refusal: QuotaError) -> dict[str, int]:
+    """The figures of a refusal that a page shows: limit, spent, available and amount, in nanos."""
+    if not isinstance(refusal, InsufficientQuota | KeyLimitReached):
+        return {}
+    return {name: getattr(refusal, name) for name in ("limit", "spent", "available", "amount")}
+
+
+def _log_refusal(
+    order: HoldOrder | CheckOrder, code: str, status: int, *, figures: Mapping[str, int] | None = None
+) -> None:
     # An unknown key belongs to no space, so there is no log to write its refusal to.
     if key := find_key(order.presented):
-        call = Call(model=order.model, key_id=key.pk, key_name=key.name, status=status, code=code)
+        details = order.details | dict(figures or {})
+        call = Call(model=order.model, key_id=key.pk, key_name=key.name, status=status, code=code, details=details)
         charging.log_refusal(request_id=order.request_id, user=key.user, call=call)
 
 

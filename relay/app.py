@@ -7,34 +7,45 @@ settled before the response is sent, except for a stream. A client that disconne
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
+from django.conf import settings
 from django.db import DatabaseError, InterfaceError
 
-from accounts.keys import Presented, parse_key
+from accounts.keys import Presented, find_key, parse_key, usable_key
 from core.errors import KeyRefused, QuotaError
-from core.money import format_exact
-from relay import errors, quick_json
+from relay import errors
+from relay.account import SHAPES, account_of
 from relay.catalogue import Catalogue, Offer
-from relay.charges import Charge, check_order, open_charge, refusal_order, verify_key
-from relay.errors import CLIENT_ERROR_STATUSES
-from relay.exchange import ClientGoneError, Receive, Request, Scope, Send
-from relay.http import HttpError, UpstreamResponse
-from relay.model_requests import ENDPOINTS, Endpoint, ModelRequest, model_for_log, read_model_request
-from relay.pricing import parse_usage
-from relay.stream import EventStream
+from relay.charges import check_order, open_charge, refusal_order, verify_key
+from relay.conversations import conversation_of
+from relay.dialects import DIALECTS, check, check_unknown
+from relay.dialects.ask import Ask
+from relay.dialects.bodies import json_object, model_for_log
+from relay.dialects.dialect import Dialect
+from relay.exchange import MAX_BODY_BYTES_IN_LOOP, ClientGoneError, Receive, Request, Scope, Send
+from relay.forward import Forwarder, Forwarding
+from relay.listing import model_row
+from relay.speeds import Speeds
+from relay.stored import find, remember
+from relay.tasks import in_database
 from relay.teller import Teller
-from relay.upstreams import UpstreamError, Upstreams
+from relay.upstreams import Target, Upstreams
 from relay.videos import Videos
 
 log = structlog.get_logger(__name__)
 
-MAX_RESPONSE_BYTES = 64 * 1024 * 1024
-# Watching for a disconnect costs an asyncio task, so requests that are answered sooner than this do without one.
-DISCONNECT_CHECK_DELAY_S = 0.5
+PSEUDONYMS = frozenset({"user", "safety_identifier", "user_id"})
+MAX_PSEUDONYMS = 20_000
+KEY_HEADERS = (b"x-api-key", b"api-key")
+# Where a client calls whose base URL lacks /v1.
+PATHS_WITHOUT_VERSION = frozenset({*DIALECTS, "/videos", "/models", "/key"})
 
 
 class UnknownKeyCounter:
@@ -65,7 +76,11 @@ class Relay:
         self.teller = Teller()
         self.catalogue = Catalogue()
         self.upstreams = Upstreams()
+        self.speeds = Speeds()
+        self.forwarder = Forwarder(self.upstreams)
         self.videos = Videos(self.teller, self.catalogue, self.upstreams)
+        # A key never changes its owner, so this needs no refresh.
+        self._pseudonyms: dict[Presented, str] = {}
 
     async def start(self) -> None:
         self.teller.start()
@@ -94,152 +109,187 @@ class Relay:
             request.end()
 
     async def _serve(self, request: Request) -> None:
+        method = request.scope["method"]
+        if method == "OPTIONS":
+            await request.answer_preflight()
+            return
         path = request.scope["path"].removeprefix("/v1").rstrip("/")
-        presented = _required_key(request)
-        if path == "/models" or path.startswith("/models/"):
-            await self._models(request, presented, path.removeprefix("/models").lstrip("/"))
+        if method == "HEAD" and not path:
+            await request.answer(200, b"", {})
             return
-        if path == "/videos" or path.startswith("/videos/"):
-            await self.videos.serve(request, presented, path.removeprefix("/videos").lstrip("/"))
-            return
-        endpoint = ENDPOINTS.get(path)
-        if endpoint is None:
-            raise errors.ApiError(404, "invalid_request", "This endpoint does not exist.")
-        if request.scope["method"] != "POST":
-            raise errors.ApiError(405, "invalid_request", "This endpoint accepts only POST.")
-        await self._spend(request, presented, endpoint)
+        dialect = DIALECTS.get(path)
+        if dialect is not None:
+            _require_method(request, "POST")
+            await self._spend(request, _required_key(request), dialect)
+        elif path == "/videos" or path.startswith("/videos/"):
+            await self.videos.serve(request, _required_key(request), path.removeprefix("/videos").lstrip("/"))
+        else:
+            await self._tell(request, path)
 
-    async def _models(self, request: Request, presented: Presented, name: str) -> None:
-        if request.scope["method"] != "GET":
-            raise errors.ApiError(405, "invalid_request", "This endpoint accepts only GET.")
+    # -- Addresses that cost nothing
+
+    async def _tell(self, request: Request, path: str) -> None:
+        is_model = path == "/models" or path.startswith("/models/")
+        if not is_model and path not in SHAPES:
+            raise errors.unknown_endpoint()
+        _require_method(request, "GET")
+        presented = _required_key(request)
+        if is_model:
+            # Names such as /data/models/x begin with a slash of their own.
+            told = await self._models(request, presented, path.removeprefix("/models").removeprefix("/"))
+        else:
+            told = SHAPES[path](await in_database(account_of, presented, request.address))
+        await request.answer(200, json.dumps(told).encode(), {"cache-control": "no-store"})
+
+    async def _models(self, request: Request, presented: Presented, name: str) -> dict[str, Any]:
         allowed = await self.teller.ask(check_order(presented, request.address))
         offers = [offer for offer in self.catalogue.offers.values() if not allowed or offer.name in allowed]
-        rows = [_model_row(offer) for offer in sorted(offers, key=lambda offer: offer.name)]
+        rows = [
+            model_row(offer, offer.prices_for(presented.space_id))
+            for offer in sorted(offers, key=lambda offer: offer.name)
+        ]
         if not name:
-            await request.answer(200, json.dumps({"object": "list", "data": rows}).encode(), {})
-            return
+            return {"object": "list", "data": rows}
         row = next((row for row in rows if row["id"] == name), None)
         if row is None:
             raise errors.unknown_model(name)
-        await request.answer(200, json.dumps(row).encode(), {})
+        return row
 
-    async def _spend(self, request: Request, presented: Presented, endpoint: Endpoint) -> None:
+    # -- Requests that spend
+
+    async def _spend(self, request: Request, presented: Presented, dialect: Dialect) -> None:
         raw = await request.body(lambda: verify_key(self.teller, presented, request.address))
         try:
-            model_request = read_model_request(endpoint, raw)
-            offer = self._offer(model_request.model)
+            ask = await _read(dialect, raw)
+            offer, targets = self._offer(ask, presented, dialect)
+            targets = await self._holders(request, presented, ask, targets)
         except errors.ApiError as error:
             # The key is verified before the body's error is returned, so that a client without a valid key cannot find
             # out which models are on sale. Raises KeyRefused instead.
-            model = model_for_log(raw)
+            model = await _in_thread_if_large(raw, model_for_log, raw)
             await self.teller.ask(
-                refusal_order(presented, request.address, model=model, status=error.status, code=error.code)
+                refusal_order(
+                    request, presented, model=model, status=error.status, code=error.code, message=error.message
+                )
             )
             raise
-        charge = await open_charge(self.teller, presented, request.address, model_request, offer)
-        try:
-            await self._forward(request, model_request, offer, charge)
-        except BaseException as error:
-            # Release the hold after any exception, cancellation included; otherwise it blocks money until it is swept.
-            is_client_gone = isinstance(error, asyncio.CancelledError | ClientGoneError)
-            await charge.fail(499 if is_client_gone else 500, "client_gone" if is_client_gone else "relay_error")
-            raise
+        charge = await open_charge(self.teller, self.speeds, request, presented, ask, dialect, self.catalogue.offers)
+        conversation = conversation_of(request, ask)
+        forwarding = Forwarding(
+            request=request,
+            dialect=dialect,
+            ask=ask,
+            charge=charge,
+            is_large=len(raw) > MAX_BODY_BYTES_IN_LOOP,
+            user=await self._pseudonym_of(presented) if PSEUDONYMS & set(ask.written) else "",
+            cache_scope=_pseudonym(f"space:{presented.space_id}"),
+            on_stored=self._remember(presented) if dialect.stores else None,
+        )
+        in_order = self.upstreams.in_order(targets, f"{presented.hash}:{conversation}", model=offer.name)
+        await self.forwarder.forward(forwarding, in_order)
 
-    def _offer(self, name: str) -> Offer:
-        offer = self.catalogue.offers.get(name)
+    def _offer(self, ask: Ask, presented: Presented, dialect: Dialect) -> tuple[Offer, Sequence[Target]]:
+        offer = self.catalogue.offers.get(ask.model)
         if offer is None or not offer.targets:
-            raise errors.unknown_model(name)
-        return offer
+            raise errors.unknown_model(ask.model)
+        targets = [target for target in offer.targets if target.speaks(dialect.path)]
+        if not targets:
+            raise errors.ApiError(
+                404, "model_not_found", f"The model {ask.model[:100]} is not served at /v1{dialect.path}.", "model"
+            )
+        check(ask, offer.prices_for(presented.space_id))
+        if ask.unknown:
+            willing = [target for target in targets if target.profile.unknown_fields == "pass"]
+            if not willing:
+                check_unknown(ask, targets[0].profile)
+            targets = willing
+        return offer, targets
 
-    async def _forward(self, request: Request, model_request: ModelRequest, offer: Offer, charge: Charge) -> None:
-        body = model_request.for_upstream(charge.output_limit)
-        failure = UpstreamError("no upstream serves this model")
-        for target in self.upstreams.in_order(offer.targets):
-            try:
-                with request.cancel_on_disconnect(delay_s=DISCONNECT_CHECK_DELAY_S):
-                    response = await self.upstreams.request("POST", target, model_request.endpoint.path, body)
-            except UpstreamError as error:
-                failure = error
-                if error.status in CLIENT_ERROR_STATUSES:
-                    break
-                continue
-            with response:
-                if model_request.is_stream and response.content_type == "text/event-stream":
-                    await self._send_stream(request, model_request, charge, response)
-                else:
-                    await self._send_complete(request, charge, response)
-            return
-        await _answer_failure(request, charge, failure)
+    async def _holders(
+        self, request: Request, presented: Presented, ask: Ask, targets: Sequence[Target]
+    ) -> Sequence[Target]:
+        """Of the targets, the one that keeps the content which the request points at. Raises ApiError 404."""
+        for pointer in ask.pointers:
+            holder = await in_database(_holder, presented, request.address, pointer.id)
+            targets = [target for target in targets if target.id == holder]
+            if not targets:
+                raise errors.unknown_content(pointer.param, pointer.id)
+        return targets
 
-    async def _send_complete(self, request: Request, charge: Charge, response: UpstreamResponse) -> None:
-        try:
-            with request.cancel_on_disconnect(delay_s=DISCONNECT_CHECK_DELAY_S):
-                body = await response.read(MAX_RESPONSE_BYTES)
-        except HttpError as error:
-            await _answer_failure(request, charge, UpstreamError(f"broke off: {error}"))
-            return
-        usage = parse_usage(quick_json.read_usage(body))
-        # Settled before it is sent, because the headers report the cost and what remains.
-        settled = await charge.settle(usage or charge.estimate(len(body)), is_estimated=usage is None)
-        headers = charge.headers() | {
-            "x-space-cost-usd": format_exact(settled.cost_nanos),
-            "x-space-remaining-usd": format_exact(settled.available_nanos),
-        }
-        await request.answer(200, body, headers, response.headers.get("content-type", ""))
+    async def _pseudonym_of(self, presented: Presented) -> str:
+        """What stands for the member at providers, the same for all of their keys."""
+        known = self._pseudonyms.get(presented)
+        if known is None:
+            if len(self._pseudonyms) >= MAX_PSEUDONYMS:
+                self._pseudonyms.clear()
+            user_id = await in_database(_user_of, presented)
+            known = self._pseudonyms[presented] = _pseudonym(f"member:{presented.space_id}:{user_id}")
+        return known
 
-    async def _send_stream(
-        self, request: Request, model_request: ModelRequest, charge: Charge, response: UpstreamResponse
-    ) -> None:
-        charge.events = events = EventStream(shows_usage=model_request.shows_usage)
-        held = {"x-space-held-usd": format_exact(charge.held_nanos), "cache-control": "no-cache"}
-        await request.start(200, {"content-type": "text/event-stream"} | charge.headers() | held)
-        status, code = 499, "client_gone"
-        try:
-            with request.cancel_on_disconnect():
-                status, code = await _relay_events(request, response, events, charge)
-        except ClientGoneError:
-            pass
-        finally:
-            # However the stream ended, charge what was delivered and release the rest.
-            usage = events.usage
-            used = usage or charge.estimate(events.text_bytes)
-            await charge.settle(used, is_estimated=usage is None, status=status, code=code)
-        if code != "client_gone":
-            await request.write(b"", more=False)
+    def _remember(self, presented: Presented) -> Any:
+        async def keep(stored_id: str, target: Target) -> None:
+            await in_database(_remember, presented, stored_id, target.id)
+
+        return keep
 
 
-async def _relay_events(
-    request: Request, response: UpstreamResponse, events: EventStream, charge: Charge
-) -> tuple[int, str]:
-    status, code = 200, ""
-    try:
-        async for chunk in response.chunks():
-            charge.record_first_token()
-            if out := events.feed(chunk):
-                await request.write(out, more=True)
-    except HttpError:
-        status, code = 502, "upstream_broke_off"
-    if out := events.finish():
-        await request.write(out, more=True)
-    return status, code
-
-
-async def _answer_failure(request: Request, charge: Charge, failure: UpstreamError) -> None:
-    await charge.fail(failure.status, "upstream_error")
-    if failure.status in CLIENT_ERROR_STATUSES and failure.body:
-        await request.answer(failure.status, failure.body, charge.headers(), failure.content_type)
+async def answer_without_version(scope: Scope, receive: Receive, send: Send) -> None:
+    """Tell a client that calls /chat/completions what its base URL should be."""
+    request = Request(scope, receive, send)
+    if scope["method"] == "OPTIONS":
+        await request.answer_preflight()
         return
-    log.warning("upstream_failed", reason=str(failure), request=str(charge.request_id))
-    await request.refuse(errors.upstream_failed("The model's provider failed. Nothing was charged."), charge.headers())
+    base_url = f"{scope['scheme']}://{request.header(b'host')[:200]}/v1"
+    await request.refuse(errors.base_url_without_version(base_url))
+
+
+async def _read(dialect: Dialect, raw: bytes) -> Ask:
+    ask: Ask = await _in_thread_if_large(raw, _parse, dialect, raw)
+    return ask
+
+
+def _parse(dialect: Dialect, raw: bytes) -> Ask:
+    return dialect.read(json_object(raw), body_bytes=len(raw))
+
+
+async def _in_thread_if_large(raw: bytes, work: Any, *args: Any) -> Any:
+    return await asyncio.to_thread(work, *args) if len(raw) > MAX_BODY_BYTES_IN_LOOP else work(*args)
+
+
+def _holder(presented: Presented, address: str | None, object_id: str) -> int | None:
+    """Raises KeyRefused, so that a client without a valid key learns nothing about ids."""
+    key = usable_key(presented, address=address)
+    return find(space_id=key.space_id, user_id=key.user_id, object_id=object_id)
+
+
+def _user_of(presented: Presented) -> int | None:
+    key = find_key(presented)
+    return key.user_id if key else None
+
+
+def _remember(presented: Presented, object_id: str, upstream_id: int) -> None:
+    # The key may have been disabled since: the answer is its user's all the same.
+    if key := find_key(presented):
+        remember(space_id=key.space_id, user_id=key.user_id, upstream_id=upstream_id, object_ids=[object_id])
+
+
+def _require_method(request: Request, right: str) -> None:
+    method = request.scope["method"]
+    if method != right and not (method == "HEAD" and right == "GET"):
+        raise errors.wrong_method(right)
 
 
 def _required_key(request: Request) -> Presented:
+    """The key in whichever header the client's dialect uses. Raises KeyRefused."""
     scheme, _, text = request.header(b"authorization").partition(" ")
-    presented = parse_key(text.strip()) if scheme.lower() == "bearer" else None
-    if presented is None:
-        raise KeyRefused("invalid_api_key")
-    return presented
+    texts = [text.strip()] if scheme.lower() == "bearer" else []
+    texts += [request.header(name).strip() for name in KEY_HEADERS]
+    for text in texts:
+        if presented := parse_key(text):
+            return presented
+    raise KeyRefused("invalid_api_key")
 
 
-def _model_row(offer: Offer) -> dict[str, Any]:
-    return {"id": offer.name, "object": "model", "created": offer.created, "owned_by": "space-manage"}
+def _pseudonym(name: str) -> str:
+    # Stable, and without the secret key nobody can tell whom it stands for.
+    return hmac.new(settings.SECRET_KEY.encode(), name.encode(), hashlib.sha256).hexdigest()[:32]

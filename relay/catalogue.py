@@ -7,6 +7,7 @@ checks them for every request, so that a revoked key stops working immediately.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -15,8 +16,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, InterfaceError, connection
 from django.utils import timezone
 
-from relay.models import Model, Price, Upstream
-from relay.pricing import Rate
+from relay.models import CostPrice, Model, Price, SpaceTerms, Upstream
+from relay.prices import PriceList
+from relay.profiles import ProfileError
 from relay.upstreams import Target
 
 log = structlog.get_logger(__name__)
@@ -24,8 +26,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Offer:
+    """A model on sale. `terms` are those of spaces, by space id; `cost_prices` are the operator's, by upstream id."""
+
     name: str
-    rate: Rate
+    prices: PriceList
     default_output_tokens: int
     max_output_tokens: int
     context_tokens: int
@@ -34,6 +38,11 @@ class Offer:
     task_timeout_s: int
     created: int
     targets: list[Target] = field(default_factory=list)
+    terms: Mapping[int, PriceList] = field(default_factory=dict)
+    cost_prices: Mapping[int, PriceList] = field(default_factory=dict)
+
+    def prices_for(self, space_id: int) -> PriceList:
+        return self.terms.get(space_id, self.prices)
 
 
 class Catalogue:
@@ -71,16 +80,35 @@ def read_offers() -> dict[str, Offer]:
         if target := target_of(upstream):
             for model in upstream.models.all():
                 served.setdefault(model.pk, []).append(target)
-    prices = Price.objects.in_force(timezone.now()).filter(model__in=served, model__is_enabled=True)
+    now = timezone.now()
+    prices = Price.objects.in_force(now).filter(model__in=served, model__is_enabled=True)
+    terms, costs = SpaceTerms.objects.in_force(now), CostPrice.objects.in_force(now)
     return {
-        price.model.name: _offer(price.model, price, served[price.model_id]) for price in prices.select_related("model")
+        price.model.name: _offer(
+            price.model,
+            price,
+            served[price.model_id],
+            terms=_terms_of(price, terms),
+            costs={cost.upstream_id: cost.price_list for cost in costs if cost.model_id == price.model_id},
+        )
+        for price in prices.select_related("model")
     }
 
 
-def _offer(model: Model, price: Price, targets: list[Target]) -> Offer:
+def _terms_of(price: Price, terms: Iterable[SpaceTerms]) -> dict[int, PriceList]:
+    # Terms of the model come last, so that they replace the space's terms for all models.
+    chosen = sorted(
+        (each for each in terms if each.model_id in (None, price.model_id)), key=lambda each: each.model_id or 0
+    )
+    return {each.space_id: each.apply_to(price.price_list) for each in chosen}
+
+
+def _offer(
+    model: Model, price: Price, targets: list[Target], *, terms: dict[int, PriceList], costs: dict[int, PriceList]
+) -> Offer:
     return Offer(
         name=model.name,
-        rate=price.rate,
+        prices=price.price_list,
         default_output_tokens=model.default_output_tokens,
         max_output_tokens=model.max_output_tokens,
         context_tokens=model.context_tokens,
@@ -89,25 +117,31 @@ def _offer(model: Model, price: Price, targets: list[Target]) -> Offer:
         task_timeout_s=model.task_timeout_s,
         created=int(price.starts_at.timestamp()),
         targets=targets,
+        terms=terms,
+        cost_prices=costs,
     )
 
 
 def target_of(upstream: Upstream) -> Target | None:
-    """The upstream with its decrypted credential; None if CREDENTIAL_KEYS does not decrypt it.
+    """The upstream with its secrets decrypted; None if CREDENTIAL_KEYS does not decrypt them.
 
     Such an upstream is left out with an error in the log, so that the others keep serving.
     """
     try:
-        credential = upstream.unseal()
-    except ImproperlyConfigured as error:
+        return Target(
+            id=upstream.pk,
+            name=upstream.name,
+            base_url=upstream.base_url,
+            credential=upstream.unseal(),
+            priority=upstream.priority,
+            weight=upstream.weight,
+            timeout_s=upstream.timeout_s,
+            profile=upstream.profile,
+            models=upstream.model_names,
+            headers=upstream.unseal_headers(),
+            query=tuple(upstream.query.items()),
+            proxy=upstream.unseal_proxy(),
+        )
+    except (ImproperlyConfigured, ProfileError) as error:
         log.error("upstream_left_out", upstream=upstream.name, error=str(error))
         return None
-    return Target(
-        id=upstream.pk,
-        name=upstream.name,
-        base_url=upstream.base_url,
-        credential=credential,
-        priority=upstream.priority,
-        weight=upstream.weight,
-        timeout_s=upstream.timeout_s,
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 from django.utils.translation import gettext as _
@@ -18,9 +19,16 @@ from core.errors import (
 )
 from core.money import format_exact
 
+# What /v1 serves, named in the answer to any other path.
+ENDPOINTS = (
+    *("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/videos"),
+    *("/v1/models", "/v1/key"),
+)
 # Upstream statuses caused by the client's own request: passed on, and no other upstream is tried.
 # All others (401, 403, 429, 5xx) concern the operator's account with the upstream.
 CLIENT_ERROR_STATUSES = frozenset({400, 404, 405, 409, 413, 415, 422})
+_TYPE_OF_STATUS = {401: "authentication_error", 403: "permission_error", 429: "insufficient_quota"}
+_TYPE_OF_CODE = {"rate_limited": "rate_limit_error"}
 
 
 @dataclass
@@ -30,15 +38,18 @@ class ApiError(Exception):
     message: str
     param: str | None = None
     may_retry: bool | None = None
+    retry_after_s: float | None = None
 
     def body(self) -> dict[str, Any]:
-        kind = {401: "authentication_error", 403: "permission_error", 429: "insufficient_quota"}.get(
-            self.status, "invalid_request_error" if self.status < 500 else "server_error"
-        )
+        by_status = _TYPE_OF_STATUS.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
+        kind = _TYPE_OF_CODE.get(self.code, by_status)
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
     def headers(self) -> dict[str, str]:
-        return {} if self.may_retry is None else {"x-should-retry": str(self.may_retry).lower()}
+        headers = {} if self.may_retry is None else {"x-should-retry": str(self.may_retry).lower()}
+        if self.retry_after_s is not None:
+            headers["retry-after"] = str(max(1, ceil(self.retry_after_s)))
+        return headers
 
 
 def invalid(message: str, param: str | None = None) -> ApiError:
@@ -49,8 +60,36 @@ def unknown_model(name: str) -> ApiError:
     return ApiError(404, "model_not_found", _("The model %(name)s does not exist.") % {"name": name[:100]}, "model")
 
 
+def unsupported(message: str, param: str) -> ApiError:
+    return ApiError(400, "unsupported_parameter", message, param)
+
+
 def unknown_endpoint() -> ApiError:
-    return ApiError(404, "invalid_request", "This endpoint does not exist.")
+    return ApiError(404, "invalid_request", f"This endpoint does not exist. There is {', '.join(ENDPOINTS)}.")
+
+
+def base_url_without_version(base_url: str) -> ApiError:
+    return ApiError(404, "invalid_request", f"The base URL of this API is {base_url}; yours lacks /v1 at its end.")
+
+
+def too_large(max_bytes: int) -> ApiError:
+    return ApiError(413, "invalid_request", f"The body is larger than {max_bytes} bytes.")
+
+
+def unknown_content(param: str, identifier: str) -> ApiError:
+    """The same answer for another user's content as for content that never existed, so that ids cannot be probed."""
+    message = _("%(param)s: nothing with the id %(id)s is kept for you.") % {"param": param, "id": identifier[:100]}
+    return ApiError(404, "invalid_request", message, param)
+
+
+def rate_limited(retry_after_s: float) -> ApiError:
+    return ApiError(
+        429,
+        "rate_limited",
+        _("The model's providers are at their rate limit. Nothing was charged. Try again later."),
+        may_retry=True,
+        retry_after_s=retry_after_s,
+    )
 
 
 def wrong_method(right: str) -> ApiError:

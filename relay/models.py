@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 from urllib.parse import urlsplit
 
 from django.core.exceptions import ValidationError
-from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models, transaction
-from django.db.models import CheckConstraint, F, OuterRef, Q, Subquery, UniqueConstraint
+from django.db.models import CheckConstraint, F, Q, UniqueConstraint
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from core import vault
 from core.money import NANOS_PER_CENT
-from relay.pricing import MAX_PRICE_NANOS, MAX_TOKENS, Rate
+from relay.price_models import CostPrice, Price, PriceStarted, SpaceTerms, columns_of
+from relay.prices import MAX_PRICE_NANOS, MAX_TOKENS, PriceList
+from relay.profiles import KINDS, Profile, profile_of
+from relay.upstream_settings import (
+    MODEL_NAME,
+    validate_headers,
+    validate_model_names,
+    validate_proxy,
+    validate_query,
+    validate_settings,
+)
+from tenants.models import Space
 from usage.models import MAX_MODEL_NAME_LENGTH
+
+__all__ = ["CostPrice", "Model", "Price", "PriceStarted", "SpaceTerms", "StoredContent", "Upstream"]
 
 MAX_TIMEOUT_S = 24 * 3600
 
-validate_name = RegexValidator(
-    r"\A[A-Za-z0-9][A-Za-z0-9._:/@+-]*\Z", _("Use only the letters A-Z, digits and . _ : / @ + -"), "letters"
-)
+validate_name = MODEL_NAME
 _limits = [MinValueValidator(1), MaxValueValidator(MAX_TOKENS)]
 _ceiling = [MinValueValidator(0), MaxValueValidator(MAX_PRICE_NANOS)]
 _time = [MinValueValidator(1), MaxValueValidator(MAX_TIMEOUT_S)]
@@ -67,7 +77,8 @@ class Model(models.Model):
 
     name = models.CharField(max_length=MAX_MODEL_NAME_LENGTH, unique=True, validators=[validate_name])
     default_output_tokens = models.PositiveIntegerField(default=4096, validators=_limits)
-    max_output_tokens = models.PositiveIntegerField(default=4096, validators=_limits)
+    # The context window stands for it until an operator knows better: a lower limit would cut answers short.
+    max_output_tokens = models.PositiveIntegerField(default=128_000, validators=_limits)
     context_tokens = models.PositiveIntegerField(default=128_000, validators=_limits)
     image_nanos_ceiling = models.BigIntegerField(default=5 * NANOS_PER_CENT, validators=_ceiling)
     audio_minute_nanos_ceiling = models.BigIntegerField(default=10 * NANOS_PER_CENT, validators=_ceiling)
@@ -108,86 +119,14 @@ class Model(models.Model):
         return self.prices.filter(starts_at__lte=moment).order_by("-starts_at").first()
 
     @transaction.atomic
-    def set_price(self, rate: Rate, starts_at: datetime) -> bool:
+    def set_price(self, prices: PriceList, starts_at: datetime) -> bool:
         """Set the price from a moment on. Returns False, and writes nothing, if that is the price already.
 
-        A price that has not started yet is replaced. Raises PriceStarted if a price that is in force started at that
-        moment or later, since requests were charged at it.
+        Raises PriceStarted if a price that is in force started at that moment or later.
         """
         # Lock the model's row, so that two operators cannot set a price for the same moment.
         Model.objects.select_for_update(no_key=True).get(pk=self.pk)
-        before = self.price_at(starts_at)
-        if before is not None and before.rate == rate:
-            return False
-        now = timezone.now()
-        if starts_at <= now and self.prices.filter(starts_at__gte=starts_at, starts_at__lte=now).exists():
-            raise PriceStarted
-        self.prices.update_or_create(starts_at=starts_at, defaults=rate.snapshot())
-        return True
-
-
-class PriceStarted(Exception):
-    """A price that has started cannot be changed or preceded by another. Set one that starts now instead."""
-
-
-class PriceQuerySet(models.QuerySet["Price"]):
-    def in_force(self, moment: datetime) -> PriceQuerySet:
-        started = Price.objects.filter(model=OuterRef("model"), starts_at__lte=moment).order_by("-starts_at")
-        return self.filter(pk=Subquery(started.values("pk")[:1]))
-
-
-def _price(**options: Any) -> models.BigIntegerField[int, int]:
-    return models.BigIntegerField(default=0, validators=_ceiling, **options)
-
-
-class Price(models.Model):
-    """The price of a model from a moment on, until its next price starts.
-
-    `input`, `cached_input` and `output` are nano-dollars per million tokens, the others nano-dollars each. A price that
-    has started is never changed; `Model.set_price` adds the next one.
-    """
-
-    model = models.ForeignKey(Model, on_delete=models.CASCADE, related_name="prices", db_index=False)
-    starts_at = models.DateTimeField(default=timezone.now)
-    input = _price()
-    cached_input = _price()
-    output = _price()
-    per_request = _price()
-    per_image = _price()
-    per_second = _price()
-
-    objects = PriceQuerySet.as_manager()
-
-    class Meta:
-        ordering = ["model", "-starts_at"]
-        constraints = [
-            UniqueConstraint(fields=["model", "starts_at"], name="one_price_of_a_model_per_moment"),
-            CheckConstraint(
-                condition=Q(
-                    input__range=(0, MAX_PRICE_NANOS),
-                    cached_input__range=(0, MAX_PRICE_NANOS),
-                    output__range=(0, MAX_PRICE_NANOS),
-                    per_request__range=(0, MAX_PRICE_NANOS),
-                    per_image__range=(0, MAX_PRICE_NANOS),
-                    per_second__range=(0, MAX_PRICE_NANOS),
-                ),
-                name="price_within_limits",
-            ),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.model} {self.starts_at:%Y-%m-%d %H:%M}"
-
-    @property
-    def rate(self) -> Rate:
-        return Rate(
-            input=self.input,
-            cached_input=self.cached_input,
-            output=self.output,
-            per_request=self.per_request,
-            per_image=self.per_image,
-            per_second=self.per_second,
-        )
+        return Price.objects.set_from(starts_at, {"model": self}, columns_of(prices))
 
 
 class Upstream(models.Model):
@@ -197,9 +136,19 @@ class Upstream(models.Model):
     """
 
     name = models.CharField(max_length=100, unique=True, validators=[validate_name])
+    kind = models.CharField(max_length=20, default="openai")
     base_url = models.CharField(max_length=500, validators=[validate_base_url])
     # Encrypted by core/vault.py; empty if the upstream needs none.
     credential = models.TextField(blank=True, editable=False)
+    # Values of the kind's profile that differ here; see relay/profiles.py.
+    settings = models.JSONField(default=dict, blank=True)
+    # Name → value, encrypted like the credential, because some values are secret.
+    headers = models.JSONField(default=dict, blank=True, editable=False, validators=[validate_headers])
+    query = models.JSONField(default=dict, blank=True, validators=[validate_query])
+    proxy = models.CharField(max_length=500, blank=True, validators=[validate_proxy])
+    proxy_credential = models.TextField(blank=True, editable=False)
+    # Public name → the upstream's name, where they differ.
+    model_names = models.JSONField(default=dict, blank=True, validators=[validate_model_names])
     priority = models.PositiveSmallIntegerField(default=0)
     weight = models.PositiveSmallIntegerField(default=1, validators=[MinValueValidator(1)])
     timeout_s = models.PositiveIntegerField(default=600, validators=_time)
@@ -215,6 +164,21 @@ class Upstream(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    def clean(self) -> None:
+        super().clean()
+        if self.kind not in KINDS:
+            kinds = ", ".join(KINDS)
+            raise ValidationError({"kind": ValidationError(_("One of %(kinds)s."), "kind", {"kinds": kinds})})
+        try:
+            validate_settings(self.kind, self.settings)
+        except ValidationError as error:
+            raise ValidationError({"settings": error}) from None
+
+    @property
+    def profile(self) -> Profile:
+        """Raises ProfileError if a stored setting is not valid, which `clean` prevents."""
+        return profile_of(self.kind, self.settings)
+
     @property
     def has_credential(self) -> bool:
         return bool(self.credential)
@@ -229,3 +193,39 @@ class Upstream(models.Model):
         Raises ImproperlyConfigured if none of CREDENTIAL_KEYS decrypts it.
         """
         return vault.decrypt(self.credential) if self.credential else ""
+
+    def seal_header(self, name: str, value: str) -> None:
+        """Set a header, or remove it if the value is empty. Only sets the field; the caller saves."""
+        kept = {known: sealed for known, sealed in self.headers.items() if known.lower() != name.lower()}
+        self.headers = kept | ({name: vault.encrypt(value)} if value else {})
+
+    def unseal_headers(self) -> tuple[tuple[str, str], ...]:
+        # Sorted, because PostgreSQL keeps no order of keys in JSON.
+        return tuple((name, vault.decrypt(sealed)) for name, sealed in sorted(self.headers.items()))
+
+    def seal_proxy(self, address: str, credential: str) -> None:
+        self.proxy = address
+        self.proxy_credential = vault.encrypt(credential) if credential else ""
+
+    def unseal_proxy(self) -> str:
+        """The proxy's address with its credential; empty if there is no proxy."""
+        if not self.proxy_credential:
+            return self.proxy
+        return self.proxy.replace("://", f"://{vault.decrypt(self.proxy_credential)}@", 1)
+
+
+class StoredContent(models.Model):
+    """The id of a response or conversation that an upstream keeps for a user. relay/stored.py reads and writes it."""
+
+    space = models.ForeignKey(Space, on_delete=models.DO_NOTHING, related_name="+", db_index=False, db_constraint=False)
+    user_id = models.BigIntegerField()
+    upstream_id = models.BigIntegerField()
+    object_id = models.CharField(max_length=200)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = [UniqueConstraint(fields=["space", "object_id"], name="one_owner_of_stored_content")]
+        indexes = [models.Index(fields=["created_at"], name="stored_content_by_age")]
+
+    def __str__(self) -> str:
+        return self.object_id

@@ -1,231 +1,49 @@
 """Cost of a request, and the most that it can cost: pure functions on integers, without Django.
 
-Token prices are nano-dollars per million tokens, prices per piece are nano-dollars each. Fractions of a nano-dollar are
-summed over all terms and rounded up once.
+Fractions of a nano-dollar are summed over all terms and rounded up once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cached_property
-from typing import Any, Self
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import msgspec
 
-from core.money import NANOS_PER_USD, PARTS_PER_NANO, format_exact
+from core.money import PARTS_PER_NANO, format_exact
+from relay.prices import (
+    FALLBACKS,
+    MAX_PRICE_NANOS,
+    MAX_TOKENS,
+    MILLION,
+    PIECE_PRICES,
+    PRICES,
+    TOKEN_PRICES,
+    PriceList,
+    PriceRow,
+    Rate,
+    divide_rounding_up,
+    refuse_negative,
+)
 
-MILLION = 1_000_000
-# A cost at both maxima still fits into the database's BIGINT.
-MAX_TOKENS = 1_000_000_000
-MAX_PRICE_NANOS = 1_000_000 * NANOS_PER_USD
+# The names of relay/prices.py that are used together with those below.
+__all__ = [
+    "FALLBACKS",
+    "MAX_PRICE_NANOS",
+    "MAX_TOKENS",
+    "MILLION",
+    "PIECE_PRICES",
+    "PRICES",
+    "TOKEN_PRICES",
+    "PriceList",
+    "PriceRow",
+    "Rate",
+]
+
 BYTES_PER_TOKEN = 4
-
-
-@dataclass(frozen=True)
-class Rate:
-    """One row of prices. A usage record keeps the row that it was charged at as its snapshot.
-
-    None is "no price of its own": such tokens cost what FALLBACKS names, and a request that asks for such pieces is
-    refused (relay/dialects). Zero is free.
-    """
-
-    input: int = 0
-    cached_input: int = 0
-    output: int = 0
-    per_request: int = 0
-    per_image: int = 0
-    per_second: int = 0
-    cached_input_explicit: int | None = None
-    cache_write_5m: int | None = None
-    cache_write_1h: int | None = None
-    cache_write_12h: int | None = None
-    audio_input: int | None = None
-    audio_output: int | None = None
-    image_input: int | None = None
-    image_output: int | None = None
-    reasoning: int | None = None
-    citation: int | None = None
-    per_search: int | None = None
-    per_character: int | None = None
-    per_minute: int | None = None
-
-    def __post_init__(self) -> None:
-        _refuse_negative({name: price for name, price in asdict(self).items() if price is not None})
-
-    @classmethod
-    def of(cls, snapshot: Mapping[str, Any]) -> Self:
-        """The rate of a usage record's snapshot. Prices missing there are the defaults; unknown names are ignored."""
-        return cls(**{name: int(snapshot[name]) for name in PRICES if snapshot.get(name) is not None})
-
-    def of_tokens(self, name: str) -> int:
-        """The price of a kind of tokens: its own, else the one that stands for it."""
-        price: int | None = getattr(self, name)
-        return self.of_tokens(FALLBACKS[name]) if price is None else price
-
-    def scaled(self, factor_millionths: int) -> Rate:
-        """All prices times a factor, each rounded up to a whole nano-dollar."""
-        if factor_millionths == MILLION:
-            return self
-        return Rate(
-            **{
-                name: None if price is None else divide_rounding_up(price * factor_millionths, MILLION)
-                for name, price in asdict(self).items()
-            }
-        )
-
-    def snapshot(self) -> dict[str, int]:
-        """The prices that are set, by name. Do not mutate it: it is cached and shared, which saves a copy a request."""
-        return self._snapshot
-
-    @cached_property
-    def _snapshot(self) -> dict[str, int]:
-        return {name: price for name, price in asdict(self).items() if price is not None}
-
-    @cached_property
-    def is_free(self) -> bool:
-        return not any(self._snapshot.values())
-
-    def __str__(self) -> str:
-        named = [f"{name.replace('_', ' ')} ${format_exact(price)}" for name, price in self._snapshot.items() if price]
-        return ", ".join(named) or "free"
-
-
-PRICES = tuple(each.name for each in fields(Rate))
-# Prices in nano-dollars each. All others are per million tokens.
-PIECE_PRICES = ("per_request", "per_image", "per_second", "per_search", "per_character", "per_minute")
-TOKEN_PRICES = tuple(name for name in PRICES if name not in PIECE_PRICES)
-# Which price stands for one that is not set.
-FALLBACKS = {
-    "cached_input_explicit": "cached_input",
-    "cache_write_5m": "input",
-    "cache_write_1h": "cache_write_5m",
-    "cache_write_12h": "cache_write_1h",
-    "audio_input": "input",
-    "audio_output": "output",
-    "image_input": "input",
-    "image_output": "output",
-    "reasoning": "output",
-    "citation": "input",
-}
-
-
-@dataclass(frozen=True)
-class PriceRow:
-    """Prices that replace those of the base row where all conditions hold.
-
-    `when` are pairs such as ("service_tier", "priority"), ("speed", "fast"), ("size", "1792x1024"), ("quality", "hd"),
-    and ("tool", "image_generation") for the tokens of a hosted tool. `above` is a threshold on all input tokens, cached
-    and written ones included; it must be passed, or reached if `is_inclusive`. `factor_millionths` multiplies the row.
-    """
-
-    prices: Mapping[str, int] = field(default_factory=dict)
-    when: tuple[tuple[str, str], ...] = ()
-    above: int | None = None
-    is_inclusive: bool = False
-    factor_millionths: int = MILLION
-
-    def holds(self, facts: Mapping[str, str], input_tokens: int) -> bool:
-        return self.is_reached(input_tokens) and all(facts.get(name) == value for name, value in self.when)
-
-    def is_reached(self, input_tokens: int) -> bool:
-        if self.above is None:
-            return True
-        return input_tokens >= self.above if self.is_inclusive else input_tokens > self.above
-
-    @property
-    def label(self) -> str:
-        """Like `service_tier=priority above=200000`; what a receipt says about the row."""
-        parts = [f"{name}={value}" for name, value in self.when]
-        if self.above is not None:
-            parts.append(f"{'from' if self.is_inclusive else 'above'}={self.above}")
-        return " ".join(parts)
-
-    @property
-    def specificity(self) -> tuple[int, int]:
-        return (len(self.when), -1 if self.above is None else self.above)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "when": dict(self.when),
-            "above": self.above,
-            "is_inclusive": self.is_inclusive,
-            "factor_millionths": self.factor_millionths,
-            "prices": dict(self.prices),
-        }
-
-    @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> Self:
-        return cls(
-            prices={name: int(price) for name, price in row.get("prices", {}).items() if name in PRICES},
-            when=tuple(sorted(row.get("when", {}).items())),
-            above=row.get("above"),
-            is_inclusive=bool(row.get("is_inclusive", False)),
-            factor_millionths=int(row.get("factor_millionths", MILLION)),
-        )
-
-
-_NO_FACTS: Mapping[str, str] = {}
-
-
-@dataclass(frozen=True)
-class PriceList:
-    """All prices of a model at one moment: the base row, and the rows that replace parts of it under conditions.
-
-    Rows apply from the least to the most specific: thresholds alone, then more conditions, then higher thresholds.
-    """
-
-    base: Rate = field(default_factory=Rate)
-    rows: tuple[PriceRow, ...] = ()
-
-    def rate(self, *, input_tokens: int = 0, facts: Mapping[str, str] = _NO_FACTS) -> Rate:
-        """The row at which a request with these counts and facts is charged."""
-        rate, factor = self.base, MILLION
-        for row in self._sorted:
-            if row.holds(facts, input_tokens):
-                rate = replace(rate, **row.prices)
-                factor = row.factor_millionths
-        return rate.scaled(factor)
-
-    def label(self, *, input_tokens: int = 0, facts: Mapping[str, str] = _NO_FACTS) -> str:
-        """Which rows applied, for the receipt; empty for the base row alone."""
-        return ", ".join(row.label for row in self._sorted if row.holds(facts, input_tokens))
-
-    def dearest(self, *, input_tokens: int, candidates: Iterable[Mapping[str, str]] = (_NO_FACTS,)) -> Rate:
-        """Per price, the most that it can be with at most `input_tokens`, for any of the candidates' facts."""
-        reachable = {0, input_tokens} | {
-            row.above + 1 for row in self.rows if row.above is not None and row.is_reached(input_tokens)
-        }
-        rates = [self.rate(input_tokens=tokens, facts=facts) for facts in candidates for tokens in reachable]
-        return rates[0] if len(set(rates)) == 1 else _maxima(rates)
-
-    def has(self, price: str, facts: Mapping[str, str] = _NO_FACTS) -> bool:
-        return getattr(self.rate(facts=facts), price) is not None
-
-    def has_row(self, name: str, value: str) -> bool:
-        return any((name, value) in row.when for row in self.rows)
-
-    def scaled(self, factor_millionths: int) -> PriceList:
-        if factor_millionths == MILLION:
-            return self
-        rows = (
-            replace(
-                row,
-                prices={
-                    name: divide_rounding_up(price * factor_millionths, MILLION) for name, price in row.prices.items()
-                },
-            )
-            for row in self.rows
-        )
-        return PriceList(self.base.scaled(factor_millionths), tuple(rows))
-
-    @cached_property
-    def is_free(self) -> bool:
-        return self.base.is_free and not any(any(row.prices.values()) for row in self.rows)
-
-    @cached_property
-    def _sorted(self) -> tuple[PriceRow, ...]:
-        return tuple(sorted(self.rows, key=lambda row: row.specificity))
+# More than any wallet can have, and within the database's BIGINT: a cost or bound beyond it stops here.
+MAX_COST_NANOS = 2**62
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -258,7 +76,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         counts = [getattr(self, name) for name in COUNTS]
         if min(counts) < 0:
-            _refuse_negative(dict(zip(COUNTS, counts, strict=True)))
+            refuse_negative(dict(zip(COUNTS, counts, strict=True)))
 
     @property
     def input_tokens(self) -> int:
@@ -378,7 +196,8 @@ def terms(rate: Rate, usage: Usage, tool_rates: Mapping[str, Rate] | None = None
 
 
 def cost_nanos(rate: Rate, usage: Usage, tool_rates: Mapping[str, Rate] | None = None) -> int:
-    return divide_rounding_up(sum(term.parts for term in terms(rate, usage, tool_rates)), PARTS_PER_NANO)
+    parts = sum(term.parts for term in terms(rate, usage, tool_rates))
+    return min(divide_rounding_up(parts, PARTS_PER_NANO), MAX_COST_NANOS)
 
 
 def _own_terms(rate: Rate, usage: Usage) -> Iterator[Term]:
@@ -414,12 +233,14 @@ class Extent(msgspec.Struct, frozen=True, kw_only=True):
     searches: int = 0
     characters: int = 0
     minutes: int = 0
+    # What hosted tools with prices of their own can cost, beside the model's own tokens.
+    tool_nanos: int = 0
 
 
 def bound_nanos(rate: Rate, extent: Extent, *, output_tokens: int, context_tokens: int = MAX_TOKENS) -> int:
     """The most that a request can cost, in nano-dollars, at the dearest `rate` that it can be charged at."""
     fixed, price = _fixed_parts(rate, extent, context_tokens), dearest_output(rate, extent)
-    return divide_rounding_up(fixed + extent.outputs * output_tokens * price, MILLION)
+    return min(divide_rounding_up(fixed + extent.outputs * output_tokens * price, MILLION), MAX_COST_NANOS)
 
 
 def affordable_output_tokens(
@@ -437,13 +258,14 @@ def affordable_output_tokens(
 
 
 def dearest_input(rate: Rate, extent: Extent) -> int:
-    """Plain, cached or written: the provider decides which. A short write is assumed wherever it has a price."""
-    writes = [rate.of_tokens(name) for name in ("cache_write_5m", *extent.cache_writes)]
-    return max(rate.input, rate.cached_input, rate.of_tokens("cached_input_explicit"), *writes)
+    """Plain, cached, written or cited: the provider decides which. A short write is assumed wherever it has a price."""
+    kinds = ("input", "cached_input", "cached_input_explicit", "cache_write_5m", "citation", *extent.cache_writes)
+    return max(rate.of_tokens(name) for name in kinds)
 
 
 def dearest_output(rate: Rate, extent: Extent) -> int:
-    kinds = ["output", "reasoning", *(["audio_output"] if extent.has_audio_output else [])]
+    """A model that has a price for tokens of pictures may make some unasked; sound is made only when asked for."""
+    kinds = ("output", "reasoning", "image_output", *(("audio_output",) if extent.has_audio_output else ()))
     return max(rate.of_tokens(name) for name in kinds)
 
 
@@ -457,8 +279,8 @@ def _fixed_parts(rate: Rate, extent: Extent, context_tokens: int) -> int:
         input_parts = extent.context_reads * window_parts
     else:
         input_parts = min(extent.input_tokens * price + extent.media_nanos * MILLION, window_parts)
-    pieces = sum(getattr(extent, name) * (getattr(rate, price) or 0) for name, price in PRICE_OF_PIECE.items())
-    return input_parts + (pieces + rate.per_request) * MILLION
+    pieces: int = sum(getattr(extent, name) * (getattr(rate, price) or 0) for name, price in PRICE_OF_PIECE.items())
+    return input_parts + (pieces + rate.per_request + extent.tool_nanos) * MILLION
 
 
 def estimate_tokens(size_bytes: int) -> int:
@@ -478,20 +300,3 @@ def valid_count(value: object) -> int | None:
     if type(value) is not int or value < 0:
         return None
     return min(value, MAX_TOKENS)
-
-
-def divide_rounding_up(amount: int, by: int) -> int:
-    return -(-amount // by)
-
-
-def _maxima(rates: list[Rate]) -> Rate:
-    columns = {name: [getattr(rate, name) for rate in rates] for name in PRICES}
-    return Rate(
-        **{name: max((price for price in prices if price is not None), default=None) for name, prices in columns.items()}  # type: ignore[arg-type]  # the six that have no None keep a value
-    )
-
-
-def _refuse_negative(figures: Mapping[str, int]) -> None:
-    if min(figures.values()) < 0:
-        name = next(name for name, figure in figures.items() if figure < 0)
-        raise ValueError(f"{name} is negative")

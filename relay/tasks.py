@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -23,14 +23,16 @@ from django.db.models import Q
 
 from accounts.keys import Presented
 from core import origin
-from core.ids import id_at
 from quotas import charging
 from quotas.charging import Call
 from quotas.models import Hold
+from relay.answers import read_answer
 from relay.catalogue import Offer, target_of
+from relay.dialects.videos import VideoRequest
 from relay.http import HttpError
 from relay.models import Upstream
-from relay.pricing import Rate, Usage, bound_nanos, cost_nanos, parse_usage, valid_count
+from relay.prices import PriceList, Rate
+from relay.pricing import Extent, Usage, bound_nanos, cost_nanos, valid_count
 from relay.teller import CallOrder
 from relay.upstreams import Target, UpstreamError, Upstreams
 from usage.models import Task
@@ -84,6 +86,8 @@ class TaskReport:
     # None if the upstream reported none.
     seconds: int | None = None
     tokens: Usage = _NO_TOKENS
+    # What chooses the price row, such as the size.
+    facts: Mapping[str, str] = field(default_factory=dict)
     code: str = ""
     http_status: int = 502
 
@@ -103,40 +107,45 @@ def read_report(body: bytes) -> TaskReport | None:
     word = task["status"].lower()
     status = next((status for status, words in _STATUSES.items() if word in words), Task.Status.IN_PROGRESS)
     error = task.get("error")
+    told = read_answer(body, path=VIDEOS_PATH, ask_facts={})
     return TaskReport(
         status=status,
         upstream_task_id=_matching(_UPSTREAM_ID, task.get("id")),
         answer=json.dumps(task),
         progress=_valid_progress(task.get("progress")),
         seconds=_count_or_digits(task.get("seconds")),
-        tokens=parse_usage(task) or _NO_TOKENS,
+        tokens=told.usage or _NO_TOKENS,
+        facts=told.facts,
         code=_matching(_CODE, error.get("code") if isinstance(error, dict) else None) or "upstream_failed",
     )
 
 
 def open_task(
     *,
+    request_id: UUID,
     presented: Presented,
     address: str | None,
     offer: Offer,
+    video: VideoRequest,
     body_bytes: int,
-    seconds: int,
-    images: int,
 ) -> tuple[Task, Hold]:
     """Hold the upper bound of the task's cost and create its row, in one transaction, before it is submitted.
 
-    Raises what `charging.hold_for_key` raises.
+    The task keeps the whole price list and what was asked, because the finished job tells which row applies. Raises
+    what `charging.hold_for_key` raises.
     """
-    rate = offer.rate
-    bound = bound_nanos(rate, body_bytes=body_bytes, choices=1, output_tokens=0, images=images, seconds=seconds)
+    prices = offer.prices_for(presented.space_id)
+    extent = Extent(input_tokens=body_bytes, images=video.images, seconds=max(1, video.images) * video.seconds)
+    rate = prices.dearest(input_tokens=body_bytes, candidates=video.candidates(prices))
+    bound = bound_nanos(rate, extent, output_tokens=0, context_tokens=offer.context_tokens)
     with transaction.atomic():
         hold, key = charging.hold_for_key(
-            request_id=id_at(origin.now()),
+            request_id=request_id,
             presented=presented,
             model=offer.name,
             address=address,
-            least_nanos=max(bound, 1),
-            most_nanos=max(bound, 1),
+            least_nanos=bound,
+            most_nanos=bound,
             lifetime_s=offer.task_timeout_s + HOLD_MARGIN_S,
         )
         task = Task.objects.create(
@@ -148,9 +157,9 @@ def open_task(
             key_name=key.name,
             model=offer.name,
             kind=Task.Kind.VIDEO,
-            images=images,
-            seconds=seconds,
-            price=rate.snapshot(),
+            images=video.images,
+            seconds=video.seconds,
+            price=prices.snapshot() | {"facts": dict(video.facts)},
             submitted_at=hold.created_at,
             deadline_at=hold.created_at + timedelta(seconds=offer.task_timeout_s),
             next_poll_at=hold.created_at + timedelta(seconds=SUBMISSION_LOST_AFTER_S),
@@ -255,15 +264,24 @@ def _write(task: Task, report: TaskReport | None) -> Task:
 
 
 def _succeed(task: Task, report: TaskReport, now: datetime) -> None:
-    rate = Rate.of(task.price)
     seconds = task.seconds if report.seconds is None else report.seconds
-    usage = msgspec.structs.replace(report.tokens, images=task.images, seconds=seconds)
+    # Providers tell the length of one video; each of them is made and billed.
+    usage = msgspec.structs.replace(report.tokens, images=task.images, seconds=max(1, task.images) * seconds)
+    prices, facts = PriceList.of_snapshot(task.price), {**task.price.get("facts", {}), **report.facts}
+    rate = prices.rate(input_tokens=usage.input_tokens, facts=facts)
     is_estimated = report.seconds is None and rate.per_second > 0
     charged = charging.settle(
         space_id=task.space_id,
         request_id=task.pk,
         cost_nanos=cost_nanos(rate, usage),
-        call=_call(task, now, usage=usage, is_estimated=is_estimated),
+        call=_call(
+            task,
+            now,
+            usage=usage,
+            rate=rate,
+            row=prices.label(input_tokens=usage.input_tokens, facts=facts),
+            is_estimated=is_estimated,
+        ),
     )
     task.seconds, task.cost, task.progress = seconds, charged.cost, 100
     _end(task, Task.Status.SUCCESS, now)
@@ -295,6 +313,8 @@ def _call(
     now: datetime,
     *,
     usage: Usage = _NO_TOKENS,
+    rate: Rate | None = None,
+    row: str = "",
     status: int = 200,
     code: str = "",
     is_estimated: bool = False,
@@ -308,7 +328,9 @@ def _call(
         output_tokens=usage.output_tokens,
         images=usage.images,
         seconds=usage.seconds,
-        price=task.price,
+        quantities=usage.quantities(),
+        price=(rate or Rate.of(task.price)).snapshot(),
+        details={name: text for name, text in (("upstream", task.platform), ("row", row)) if text},
         duration_ms=min((now - task.submitted_at) // timedelta(milliseconds=1), _MAX_DURATION_MS),
         status=status,
         code=code,

@@ -9,17 +9,12 @@ import asyncio
 import json
 import re
 import time
-from collections import Counter
-from dataclasses import dataclass
-from io import BytesIO
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 from uuid import UUID
 
 import structlog
-from django.core.exceptions import SuspiciousOperation
-from django.core.files.uploadhandler import FileUploadHandler
-from django.http.multipartparser import MultiPartParser, MultiPartParserError
 from django.utils.translation import gettext as _
 
 from accounts.keys import Presented, usable_key
@@ -28,10 +23,13 @@ from core.money import format_exact
 from relay import errors
 from relay.catalogue import Catalogue, Offer
 from relay.charges import refusal_order, verify_key
-from relay.errors import CLIENT_ERROR_STATUSES, ApiError, invalid
-from relay.exchange import Request
+from relay.dialects import check_needs
+from relay.dialects.bodies import model_for_log
+from relay.dialects.names import UNSORTED, unsupported
+from relay.dialects.videos import VideoRequest, read_video_request
+from relay.errors import ApiError, invalid
+from relay.exchange import Linger, Request
 from relay.http import HttpError, UpstreamResponse
-from relay.model_requests import MAX_CHOICES, json_object, model_for_log, required_model
 from relay.tasks import (
     GONE_UPSTREAM,
     MAX_TASK_BYTES,
@@ -50,41 +48,13 @@ from relay.tasks import (
     upstream_of,
 )
 from relay.teller import DATABASE_ERRORS, MAX_RETRY_S, RETRY_INTERVAL_S, Teller
-from relay.upstreams import Target, UpstreamError, Upstreams
+from relay.upstreams import Target, UpstreamError, Upstreams, final_failure
 from usage.models import Task
 
 log = structlog.get_logger(__name__)
 
-# OpenAI's default for a request without `seconds`.
-DEFAULT_SECONDS = 4
-MAX_SECONDS = 3600
 _PUBLIC_ID = re.compile(r"video_([0-9a-f]{32})", re.ASCII)
 _OPENAI_STATUS = {Task.Status.SUCCESS: "completed"}
-# The fields that decide the price. A duplicate is refused: we and the upstream might read different values.
-_PRICED_FIELDS = ("model", "seconds", "n")
-
-
-@dataclass(frozen=True)
-class VideoRequest:
-    model: str
-    seconds: int
-    images: int
-    body: bytes
-    content_type: str
-
-
-def read_video_request(raw: bytes, content_type: str) -> VideoRequest:
-    """Parse JSON, or the multipart form that OpenAI's clients send. Raises ApiError 400, which names the field."""
-    is_form = content_type.lower().startswith("multipart/form-data")
-    fields = _form(raw, content_type) if is_form else json_object(raw)
-    return VideoRequest(
-        model=required_model(fields),
-        seconds=_integer_or_digits(fields, "seconds", default=DEFAULT_SECONDS, maximum=MAX_SECONDS),
-        images=_integer_or_digits(fields, "n", default=1, maximum=MAX_CHOICES),
-        # JSON is serialised again: with duplicate names, the upstream might read another value than we did.
-        body=raw if is_form else json.dumps(fields).encode(),
-        content_type=content_type if is_form else "application/json",
-    )
 
 
 class Videos:
@@ -111,28 +81,30 @@ class Videos:
         """Commit the hold and the task, then submit to an upstream. From there on, a disconnect cancels nothing."""
         raw = await request.body(lambda: verify_key(self.teller, presented, request.address))
         try:
-            video_request = await asyncio.to_thread(read_video_request, raw, request.header(b"content-type"))
-            offer = self._offer(video_request.model)
+            video = await asyncio.to_thread(read_video_request, raw, request.header(b"content-type"))
+            offer = self._offer(video.model)
+            check_needs(video.needs, video.facts, offer.prices_for(presented.space_id))
+            targets = _willing(offer, video)
         except ApiError as error:
             # The key is verified before the body's error is returned, so that a client without a valid key cannot find
             # out which models are on sale.
-            await self._log_refusal(request, presented, model_for_log(raw), error)
+            await self._log_refusal(request, presented, await asyncio.to_thread(model_for_log, raw), error)
             raise
         opened = task_order(
             presented,
+            request_id=request.request_id,
             address=request.address,
             offer=offer,
+            video=video,
             body_bytes=len(raw),
-            seconds=video_request.seconds,
-            images=video_request.images,
         )
         try:
             task, hold = await self.teller.ask(opened)
         except QuotaError as error:
-            await self._log_refusal(request, presented, video_request.model, errors.refused(error))
+            await self._log_refusal(request, presented, video.model, errors.refused(error))
             raise
         try:
-            target, report = await self._submit_upstream(video_request, offer.targets)
+            target, report = await self._submit_upstream(video, targets)
         except UpstreamError as failure:
             await self._answer_failure(request, task, failure)
             return
@@ -142,27 +114,33 @@ class Videos:
     async def _log_refusal(self, request: Request, presented: Presented, model: str, error: ApiError) -> None:
         """Raises KeyRefused if the key is not valid."""
         await self.teller.ask(
-            refusal_order(presented, request.address, model=model, status=error.status, code=error.code)
+            refusal_order(request, presented, model=model, status=error.status, code=error.code, message=error.message)
         )
 
-    async def _submit_upstream(self, video_request: VideoRequest, targets: list[Target]) -> tuple[Target, TaskReport]:
-        failure = UpstreamError("no upstream serves this model")
+    async def _submit_upstream(self, video: VideoRequest, targets: Sequence[Target]) -> tuple[Target, TaskReport]:
+        failures: list[UpstreamError] = []
         try:
             async with asyncio.timeout(SUBMIT_TIMEOUT_S):
-                for target in self.upstreams.in_order(targets):
+                for target in self.upstreams.in_order(targets, path=VIDEOS_PATH, model=video.model):
                     try:
-                        return target, await self._submit_to(target, video_request)
+                        return target, await self._submit_to(target, video)
                     except UpstreamError as error:
-                        failure = error
-                        if error.status in CLIENT_ERROR_STATUSES:
+                        failures.append(error)
+                        if not error.tries_next:
                             break
         except TimeoutError:
-            failure = UpstreamError("no upstream accepted the task in time", status=504)
-        raise failure
+            raise UpstreamError("no upstream accepted the task in time", status=504) from None
+        raise final_failure(failures)
 
-    async def _submit_to(self, target: Target, video_request: VideoRequest) -> TaskReport:
+    async def _submit_to(self, target: Target, video: VideoRequest) -> TaskReport:
         response = await self.upstreams.request(
-            "POST", target, VIDEOS_PATH, video_request.body, video_request.content_type, is_fresh=True
+            "POST",
+            target,
+            VIDEOS_PATH,
+            video.body_for(model=target.model_name(video.model)),
+            video.content_type,
+            model=video.model,
+            is_fresh=True,
         )
         try:
             with response:
@@ -177,7 +155,7 @@ class Videos:
         report = TaskReport(Task.Status.FAILED, code="upstream_error", http_status=failure.status)
         await in_database(apply_report, task, report)
         headers = _headers(task)
-        if failure.status in CLIENT_ERROR_STATUSES and failure.body:
+        if failure.is_client_error:
             await request.answer(failure.status, failure.body, headers, failure.content_type)
             return
         log.warning("upstream_failed", reason=str(failure), request=str(task.pk))
@@ -203,7 +181,7 @@ class Videos:
         try:
             response = await self.upstreams.request("GET", target, path)
         except UpstreamError as failure:
-            if failure.status in CLIENT_ERROR_STATUSES and failure.body:
+            if failure.is_client_error:
                 await request.answer(failure.status, failure.body, _headers(task), failure.content_type)
                 return
             raise errors.upstream_failed(_("The model's provider failed. Nothing was charged.")) from failure
@@ -257,6 +235,14 @@ def _headers(task: Task) -> dict[str, str]:
     return headers if task.cost is None else headers | {"x-space-cost-usd": format_exact(task.cost)}
 
 
+def _willing(offer: Offer, video: VideoRequest) -> list[Target]:
+    """The upstreams that take fields which nobody sorted, if the request has any. Raises ApiError 400 if none does."""
+    willing = [target for target in offer.targets if not video.unknown or target.profile.unknown_fields == "pass"]
+    if not willing:
+        raise unsupported(video.unknown[0], UNSORTED)
+    return willing
+
+
 async def _accept_with_retries(task: Task, target: Target, report: TaskReport) -> Task:
     # Retry while the database is unavailable, because the upstream already works on the task.
     give_up_at = time.monotonic() + MAX_RETRY_S
@@ -275,7 +261,8 @@ async def _relay_content(request: Request, task: Task, response: UpstreamRespons
     headers = {name: response.headers[name] for name in kept if name in response.headers}
     await request.start(200, headers | _headers(task))
     try:
-        with request.cancel_on_disconnect():
+        # Nothing is charged by what is fetched, so nothing is read on for a client that left.
+        with request.present(Linger(0, max_answers=0)):
             async for chunk in response.chunks():
                 await request.write(chunk, more=True)
     except HttpError as error:
@@ -299,47 +286,3 @@ def _find(presented: Presented, address: str | None, name: str) -> Task:
     if not task:
         raise errors.unknown_task()
     return task
-
-
-# -- Parsing ------------------------------------------------------------------------------------------------------
-
-
-class _FieldNameHandler(FileUploadHandler):
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def new_file(self, field_name: str, *args: Any, **kwargs: Any) -> None:
-        self.names.append(field_name)
-
-    def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
-        return None
-
-    def file_complete(self, file_size: int) -> None:
-        return None
-
-
-def _form(raw: bytes, content_type: str) -> dict[str, Any]:
-    files = _FieldNameHandler()
-    meta = {"CONTENT_TYPE": content_type, "CONTENT_LENGTH": len(raw)}
-    try:
-        fields, _files = MultiPartParser(meta, BytesIO(raw), [files], "utf-8").parse()
-    except (MultiPartParserError, SuspiciousOperation):
-        raise invalid("The body is not a valid multipart form.") from None
-    named = Counter(files.names) + Counter(name for name, values in fields.lists() for _value in values)
-    for name in _PRICED_FIELDS:
-        if named[name] > 1 or name in files.names:
-            raise invalid(f"{name} must be given once, as text.", name)
-    return dict(fields.items())
-
-
-def _integer_or_digits(fields: dict[str, Any], name: str, *, default: int, maximum: int) -> int:
-    value = fields.get(name)
-    if value is None:
-        return default
-    # OpenAI's clients send `seconds` as a string of digits.
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value, re.ASCII):
-        value = int(value)
-    if type(value) is not int or not 1 <= value <= maximum:
-        raise invalid(f"{name} must be a whole number from 1 to {maximum}.", name)
-    return value

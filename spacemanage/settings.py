@@ -111,6 +111,9 @@ try:
     HTTPS = env.bool("HTTPS", not DEMO)
     # The relay reloads its catalogue of models, prices and upstreams at this interval.
     CATALOGUE_REFRESH_S = env.float("CATALOGUE_REFRESH_S", 2.0)
+    # For so long an answer is read on after its client left, whole or streamed, so that it is charged as told.
+    LEFT_ANSWER_S = env.float("LEFT_ANSWER_S", 120.0)
+    LEFT_STREAM_S = env.float("LEFT_STREAM_S", 10.0)
     OPERATORS_NEED_2FA = env.bool("OPERATORS_NEED_2FA", False)
     LOG_LEVEL = env.log_level("LOG_LEVEL", logging.INFO)
 except EnvError as error:

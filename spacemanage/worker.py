@@ -1,7 +1,7 @@
 """The worker: periodic background work.
 
-It sweeps the holds of dead processes, polls the tasks that are due, makes the usage log's partitions ahead of time, and
-closes quarters that are over.
+It sweeps the holds of dead processes, polls the tasks that are due, makes the usage log's partitions ahead of time,
+closes quarters that are over, and forgets ids of stored content.
 
 Any number of workers may run at the same time. The server runs one beside the relay; `manage.py worker` runs one alone.
 """
@@ -15,6 +15,7 @@ from uuid import UUID
 import structlog
 
 from quotas.charging import expire_holds
+from relay.stored import prune
 from relay.tasks import claim_due, due_tasks, in_database, refresh
 from relay.teller import DATABASE_ERRORS
 from relay.upstreams import Upstreams
@@ -27,6 +28,7 @@ SWEEP_INTERVAL_S = 5.0
 POLL_INTERVAL_S = 1.0
 MAKE_MONTHS_INTERVAL_S = 3600.0
 CLOSE_INTERVAL_S = 60.0
+PRUNE_INTERVAL_S = 3600.0
 MAX_CONCURRENT_POLLS = 32
 MAX_TASKS_PER_POLL = 128
 
@@ -43,6 +45,7 @@ class Worker:
             _repeat(self.poll, POLL_INTERVAL_S),
             _repeat(self.make_months, MAKE_MONTHS_INTERVAL_S),
             _repeat(self.close, CLOSE_INTERVAL_S),
+            _repeat(self.prune, PRUNE_INTERVAL_S),
         )
 
     async def sweep(self) -> None:
@@ -53,6 +56,9 @@ class Worker:
 
     async def close(self) -> None:
         await in_database(close_quarters)
+
+    async def prune(self) -> None:
+        await in_database(prune)
 
     async def poll(self) -> None:
         """Poll the tasks that are due now, concurrently. The failure of one does not affect the others."""

@@ -4,7 +4,7 @@ from datetime import datetime
 from uuid import UUID
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import Q, Value
 from django.utils.translation import gettext_lazy as _
 
 from core.ids import NIL, moment_of, new_id
@@ -41,7 +41,14 @@ class UsageRecord(models.Model):
     output_tokens = models.BigIntegerField(default=0)
     images = models.BigIntegerField(default=0)
     seconds = models.BigIntegerField(default=0)
+    # Counts that no column gives, such as cache writes (relay.pricing.Usage.quantities). This and the next two have a
+    # database default because a relay of the version before these columns may still insert rows during an upgrade.
+    quantities = models.JSONField(default=dict, db_default=Value({}, models.JSONField()))
     price = models.JSONField(default=dict)
+    # What else is known of the request, by name: the price row, the upstream, the sentence of a refusal.
+    details = models.JSONField(default=dict, db_default=Value({}, models.JSONField()))
+    # What the request cost the operator, where its upstream has cost prices or tells its cost.
+    upstream_cost = models.BigIntegerField(null=True)
     held = models.BigIntegerField(default=0)
     cost = models.BigIntegerField(default=0)
     shortfall = models.BigIntegerField(default=0)

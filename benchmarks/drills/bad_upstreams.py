@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from relay.pricing import Usage
 
 DRIPPED = "Seven bytes at a time, whatever they tear apart."
-DRIPPED_USAGE = Usage(input_tokens=11, output_tokens=7)
+DRIPPED_USAGE = Usage(input=11, output=7)
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

@@ -26,7 +26,7 @@ from quotas.models import Wallet
 from quotas.services import set_remaining
 from quotas.spaces import create_space
 from relay.models import Model, Upstream
-from relay.pricing import Rate
+from relay.prices import PriceList, Rate
 
 PASSWORD = "drill sergeant's own"
 # A fixed price per request, so that a hold equals its cost.
@@ -79,7 +79,7 @@ class Stage:
     def offer(self, kind: str, rate: Rate, *urls: str, timeout_s: int = 600) -> str:
         """Return the name of a new model, which these upstreams serve in order of priority."""
         model = Model.objects.create(name=f"{self._name}-{kind}", default_output_tokens=64, max_output_tokens=4096)
-        model.set_price(rate, timezone.now())
+        model.set_price(PriceList(rate), timezone.now())
         for priority, url in enumerate(urls):
             name = f"{model.name}-{priority}"
             upstream = Upstream.objects.create(name=name, base_url=url, priority=priority, timeout_s=timeout_s)

@@ -62,6 +62,7 @@ _SENTENCES: dict[str, Words] = {
     "space.renamed": gettext_lazy("%(actor)s renamed the space from %(was)s to %(is)s"),
     "space.suspended": gettext_lazy("%(actor)s suspended the space"),
     "space.resumed": gettext_lazy("%(actor)s resumed the space"),
+    "space.terms_set": gettext_lazy("%(actor)s set the prices that the space pays"),
     "space.two_factor_required": gettext_lazy("%(actor)s required two-factor sign-in of admins"),
     "space.two_factor_not_required": gettext_lazy("%(actor)s no longer requires two-factor sign-in of admins"),
 }
@@ -130,6 +131,9 @@ _FIELD_LABELS: dict[str, Words] = {
     "limit": gettext_lazy("Spending limit"),
     "expires_at": gettext_lazy("Expires"),
     "models": gettext_lazy("Models"),
+    "model": gettext_lazy("Model"),
+    "price": gettext_lazy("Price"),
+    "starts_at": gettext_lazy("From"),
     "ips": gettext_lazy("IP ranges"),
     "old_key_until": gettext_lazy("Old key works until"),
     "page": gettext_lazy("Page"),

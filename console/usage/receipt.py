@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from core.ids import NIL
-from core.money import PARTS_PER_NANO, format_parts
+from core.money import PARTS_PER_NANO, format_cost, format_parts
 from quotas.charging import SWEPT
-from relay.pricing import Rate, Term, Usage, terms
+from relay.pricing import Rate, Term, terms, usage_of_columns
 from usage.models import UsageRecord
 
 
@@ -39,8 +43,11 @@ class ReceiptId:
 
 @dataclass(frozen=True)
 class Receipt:
+    """`notes` say in sentences what figures do not: which prices, a limit, a client that left."""
+
     lines: list[ReceiptLine]
     record: UsageRecord
+    notes: list[str] = field(default_factory=list)
 
     @property
     def held_usd(self) -> str:
@@ -86,33 +93,52 @@ def receipt_of(record: UsageRecord) -> Receipt:
         lines.append(ReceiptLine(_reason(record, other), "", other))
     if record.shortfall:
         lines.append(ReceiptLine(_("Limited to what was available"), "", -record.shortfall * PARTS_PER_NANO))
-    return Receipt(lines, record)
+    return Receipt(lines, record, list(_notes(record)))
 
 
 def _priced(record: UsageRecord) -> list[ReceiptLine]:
-    usage = Usage(
+    usage = usage_of_columns(
         input_tokens=record.input_tokens,
-        cached_tokens=min(record.cached_tokens, record.input_tokens),
+        cached_tokens=record.cached_tokens,
         output_tokens=record.output_tokens,
         images=record.images,
         seconds=record.seconds,
+        quantities=record.quantities,
     )
-    lines = [ReceiptLine(_label(term), _how(term), term.parts) for term in terms(Rate.of(record.price), usage)]
+    tool_rates = {name: Rate.of(price) for name, price in record.details.get("tool_rates", {}).items()}
+    charged = terms(Rate.of(record.price), usage, tool_rates)
+    lines = [ReceiptLine(_label(term), _how(term), term.parts) for term in charged]
     if rest := -sum(line.parts for line in lines) % PARTS_PER_NANO:
         lines.append(ReceiptLine(_("Rounded up to a whole nano-dollar"), "", rest))
     return lines
 
 
+_LABELS = {
+    "input": gettext_lazy("Input"),
+    "cached_input": gettext_lazy("Cached input"),
+    "cached_input_explicit": gettext_lazy("Input from an explicit cache"),
+    "cache_write_5m": gettext_lazy("Cache write, short"),
+    "cache_write_1h": gettext_lazy("Cache write, 1 hour"),
+    "cache_write_12h": gettext_lazy("Cache write, 12 hours"),
+    "output": gettext_lazy("Output"),
+    "audio_input": gettext_lazy("Audio input"),
+    "audio_output": gettext_lazy("Audio output"),
+    "image_input": gettext_lazy("Image input"),
+    "image_output": gettext_lazy("Image output"),
+    "reasoning": gettext_lazy("Reasoning"),
+    "citation": gettext_lazy("Citations"),
+    "request": gettext_lazy("Request"),
+    "images": gettext_lazy("Images"),
+    "seconds": gettext_lazy("Seconds"),
+    "searches": gettext_lazy("Web searches"),
+    "characters": gettext_lazy("Characters"),
+    "minutes": gettext_lazy("Minutes"),
+}
+
+
 def _label(term: Term) -> str:
-    labels = {
-        "input": _("Input"),
-        "cached_input": _("Cached input"),
-        "output": _("Output"),
-        "request": _("Request"),
-        "images": _("Images"),
-        "seconds": _("Seconds"),
-    }
-    return labels[term.name]
+    label = str(_LABELS[term.name])
+    return _("%(tool)s: %(label)s") % {"tool": term.tool, "label": label} if term.tool else label
 
 
 def _how(term: Term) -> str:
@@ -128,5 +154,54 @@ def _reason(record: UsageRecord, other: int) -> str:
     if record.code == SWEPT:
         return _("Delivered before the request was cut off")
     if other < 0:
-        return _("Limited to what was held") if record.is_estimated else _("Charged by an earlier row")
+        is_limited = record.is_estimated or record.details.get("cut")
+        return _("Limited to what was held") if is_limited else _("Charged by an earlier row")
     return _("Without a price on record")
+
+
+# -- What else a reader should know -------------------------------------------------------------------------------
+
+
+def row_of(record: UsageRecord) -> str:
+    """The price row in words, like `service_tier=priority, above 200,000 input tokens`; empty for the base row."""
+    parts = str(record.details.get("row", "")).replace(",", "").split()
+    return ", ".join(_THRESHOLD.sub(_threshold, part) for part in parts)
+
+
+_THRESHOLD = re.compile(r"(above|from)=([0-9]+)")
+
+
+def _threshold(found: re.Match[str]) -> str:
+    tokens = f"{int(found[2]):,}"
+    if found[1] == "above":
+        return _("above %(tokens)s input tokens") % {"tokens": tokens}
+    return _("from %(tokens)s input tokens on") % {"tokens": tokens}
+
+
+_FLAGS = {
+    "client_left": gettext_lazy("The program left before the answer was complete."),
+    "cut": gettext_lazy("More was reported than can be; the charge stops at what was held."),
+}
+
+
+def _notes(record: UsageRecord) -> Iterator[str]:
+    details = record.details
+    if row := row_of(record):
+        yield _("Prices of %(row)s.") % {"row": row}
+    if said := details.get("message") or _lack_of_money(details):
+        yield str(said)
+    if (answered := details.get("answered_model")) and answered != record.model:
+        yield _("Answered by %(model)s.") % {"model": answered}
+    if limit := details.get("output_limit"):
+        words = _("The answer was limited to %(tokens)s output tokens, which is what the money covered.")
+        yield words % {"tokens": f"{limit:,}"}
+    yield from (str(words) for name, words in _FLAGS.items() if details.get(name))
+    if record.is_estimated and record.code != SWEPT and record.kind != UsageRecord.Kind.ERROR:
+        yield _("Estimated from what was sent and delivered, because no usage was reported.")
+
+
+def _lack_of_money(details: Mapping[str, Any]) -> str:
+    if "available" not in details or "amount" not in details:
+        return ""
+    figures = {name: format_cost(details[name]) for name in ("amount", "available")}
+    return _("It could have cost %(amount)s; %(available)s was left.") % figures

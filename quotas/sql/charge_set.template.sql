@@ -41,6 +41,7 @@ DECLARE
     at int;
     key_free bigint;
     granted bigint;
+    reachable bigint;
     refusal text;
     -- What is granted, one place for each hold.
     requests uuid[] := '{}';
@@ -108,13 +109,14 @@ BEGIN
         ), logged AS (
             INSERT INTO usage_usagerecord (
                 id, space_id, wallet_id, user_id, username, key_id, key_name, model, kind, request_id, input_tokens,
-                cached_tokens, output_tokens, images, seconds, price, held, cost, shortfall, available_after,
-                is_estimated, duration_ms, first_token_ms, status, code
+                cached_tokens, output_tokens, images, seconds, quantities, price, details, upstream_cost, held, cost,
+                shortfall, available_after, is_estimated, duration_ms, first_token_ms, status, code
             )
             SELECT
                 record, space, wallet_id, user_id, username, key_id, key_name, model, kind, request, input_tokens,
-                cached_tokens, output_tokens, images, seconds, price, amount, cost, 0, free,
-                is_estimated, duration_ms, first_token_ms, status, code
+                cached_tokens, output_tokens, images, seconds, coalesce(quantities, '{}'), price,
+                coalesce(details, '{}'), upstream_cost, amount, cost,
+                0, free, is_estimated, duration_ms, first_token_ms, status, code
             FROM ended
         ), rolled_up AS (
             INSERT INTO usage_hourlyusage AS total (
@@ -225,10 +227,16 @@ BEGIN
         granted := 0;
         IF refusal IS NULL AND ask.most > 0 THEN
             -- LEAST passes over the NULL of a key without a limit.
-            granted := least(ask.most, greatest(ask.least, least(free, key_free)));
-            refusal := CASE
-                @{funds_rules}
-            END;
+            reachable := least(free, key_free);
+            IF ask.usual > 0 THEN
+                reachable := least(reachable, greatest(ask.usual, reachable / 4));
+            END IF;
+            granted := least(ask.most, greatest(ask.least, reachable));
+            IF granted > 0 THEN
+                refusal := CASE
+                    @{funds_rules}
+                END;
+            END IF;
         END IF;
 
         place := ask.place;
@@ -247,7 +255,8 @@ BEGIN
         END IF;
         RETURN NEXT;
 
-        IF refusal IS NULL AND granted > 0 THEN
+        -- A check has no lifetime; a hold has one even if it is of nothing, as for a free model.
+        IF refusal IS NULL AND ask.lifetime_s > 0 THEN
             free := free - granted;
             key_frees[at] := key_free - granted;
             requests := requests || ask.request;
@@ -265,12 +274,18 @@ BEGIN
             refused := refused || ask.record;
             INSERT INTO usage_usagerecord (
                 id, space_id, wallet_id, user_id, username, key_id, key_name, model, kind, request_id, input_tokens,
-                cached_tokens, output_tokens, images, seconds, price, held, cost, shortfall, available_after,
-                is_estimated, duration_ms, status, code
+                cached_tokens, output_tokens, images, seconds, quantities, price, details, held, cost, shortfall,
+                available_after, is_estimated, duration_ms, status, code
             ) VALUES (
                 ask.record, ask.space, ask.wallet_id, ask.user_id, ask.username, ask.key_id, ask.key_name, ask.model,
-                'error', ask.request, 0, 0, 0, 0, 0, '{}', 0, 0, 0, free,
-                false, 0,
+                'error', ask.request, 0, 0, 0, 0, 0, '{}', '{}',
+                coalesce(ask.details, '{}') || CASE
+                    WHEN refusal IN (@{funds_codes}) THEN jsonb_build_object(
+                        'limit', limit_nanos, 'spent', spent_nanos, 'available', free_nanos, 'amount', granted
+                    )
+                    ELSE '{}'
+                END,
+                0, 0, 0, free, false, 0,
                 CASE
                     WHEN refusal IS NULL THEN ask.status
                     @{refusal_statuses}

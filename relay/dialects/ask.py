@@ -61,3 +61,7 @@ class Ask:
     unknown: tuple[str, ...] = ()
     # What identifies the conversation, so that all its requests go to one upstream; empty if nothing does.
     conversation: str = ""
+    # Names in `fields` that are written anew for each upstream: pseudonyms, `store`, budgets within the limit.
+    written: tuple[str, ...] = ()
+    # The most pictures that a hosted tool can make, by the name of the tool's price row.
+    made_pictures: Mapping[str, int] = field(default_factory=dict)

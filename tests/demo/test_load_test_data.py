@@ -73,7 +73,9 @@ def test_each_row_costs_what_its_price_says_and_leaves_what_is_available(monkeyp
     spent = dict.fromkeys(Wallet.objects.filter(space=space).values_list("pk", flat=True), 0)
     free = {wallet.pk: wallet.total - wallet.allocated for wallet in Wallet.objects.filter(space=space)}
     for record in UsageRecord.objects.filter(space=space).order_by("id"):
-        usage = Usage(record.input_tokens, record.cached_tokens, record.output_tokens)
+        usage = Usage(
+            input=record.input_tokens - record.cached_tokens, cached=record.cached_tokens, output=record.output_tokens
+        )
         assert record.cost == (0 if record.kind == "error" else cost_nanos(Rate.of(record.price), usage))
         spent[record.wallet_id] += record.cost
         assert record.available_after == free[record.wallet_id] - spent[record.wallet_id]

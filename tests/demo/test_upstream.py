@@ -19,12 +19,17 @@ from django.core.management import CommandError, call_command
 
 from demo.upstream import make_app
 from demo.upstream_answers import DISCLAIMER, HUGE_OUTPUT_TOKENS
-from relay.pricing import Usage, parse_usage
+from relay.answers import read_answer
+from relay.pricing import Usage
 
 HI: Any = [{"role": "user", "content": "hi"}]
 T = TypeVar("T")
 
 CREDENTIAL = "sk-demo-credential"
+
+
+def told_usage(answer: object) -> Usage | None:
+    return read_answer(json.dumps(answer).encode(), path="/chat/completions", ask_facts={}).usage
 
 
 class Served:
@@ -208,14 +213,14 @@ def test_the_usage_of_a_stream_comes_only_when_asked_for(served: Served) -> None
 
     assert [event for event in without[:-1] if "usage" in event] == []
     assert [event["usage"] for event in asked[:-2]] == [None] * 5
-    assert asked[-2]["choices"] == [] and parse_usage(asked[-2]) == Usage(4, 0, 3)
+    assert asked[-2]["choices"] == [] and told_usage(asked[-2]) == Usage(input=4, output=3)
     assert without[-1] == asked[-1] == "[DONE]"
 
 
 def test_half_of_a_long_prompt_is_reported_as_cached(served: Served) -> None:
     _, answer = served.ask("POST", "/v1/chat/completions", json=directive("x" * 8192))
 
-    usage = parse_usage(answer)
+    usage = told_usage(answer)
     assert (usage.input_tokens, usage.cached_tokens) == (2052, 1024)
 
 
@@ -294,7 +299,7 @@ def test_it_reports_the_usage_of_its_directive(served: Served, text: str, output
     _, response = served.ask("POST", "/v1/responses", json={"model": "m", "input": text})
     steps, _ = served.stream("/v1/responses", {"model": "m", "input": text})
 
-    usages = [parse_usage(payload) for payload in (answer, events[-2], response, steps[-1])]
+    usages = [told_usage(payload) for payload in (answer, events[-2], response, steps[-1])]
     assert [usage and usage.output_tokens for usage in usages] == [output] * 4
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Iterator
 from hashlib import sha256
@@ -19,11 +20,15 @@ from django.utils import timezone
 from psycopg.rows import dict_row
 from psycopg.types.json import Json
 
+from accounts.keys import KeyTerms, create_key, parse_key
+from accounts.models import User
 from core.ids import new_id
 from core.money import NANOS_PER_USD as USD
 from quotas import charge_set
+from quotas.charging import Call
 from quotas.models import Wallet
-from usage.models import HourlyUsage
+from quotas.sets import ChargeSet, HoldOrder, SettleOrder
+from usage.models import HourlyUsage, UsageRecord
 
 SQL = Path(apps.get_app_config("quotas").path) / "sql"
 # One a process, because the tests of this module may run in several workers at once.
@@ -37,6 +42,7 @@ STEPS: list[tuple[Target, str]] = [
     (("quotas", "0005_charge_set"), "charge_set_v3.sql"),
     (("quotas", "0006_charge_set"), "charge_set_v4.sql"),
     (("quotas", "0007_charge_set"), "charge_set_v5.sql"),
+    (("quotas", "0008_charge_set"), "charge_set_v6.sql"),
 ]
 # A migration runs once per database, so editing an installed file would change new databases only.
 CHECKSUMS = {
@@ -45,6 +51,7 @@ CHECKSUMS = {
     "charge_set_v3.sql": "7ac26ba61b78a37d",
     "charge_set_v4.sql": "23a53a270cc01979",
     "charge_set_v5.sql": "891df2dd62fcb19f",
+    "charge_set_v6.sql": "d97e6c7271fa77ab",
 }
 
 
@@ -113,6 +120,9 @@ def charge(fresh: Fresh, space_id: int) -> list[Any]:
     settlement |= dict.fromkeys(("input_tokens", "cached_tokens", "output_tokens", "images", "seconds"), 0)
     settlement |= {"price": Json({}), "duration_ms": 1, "first_token_ms": None, "status": 200, "code": ""}
     settlement |= {"is_estimated": False}
+    # Columns that version 6 added, last in each kind; a version without them is not sent any.
+    hold |= {"usual": 0, "details": Json({})}
+    settlement |= {"quantities": Json({"searches": 2}), "details": Json({}), "upstream_cost": 7}
     return [call(fresh, asked=hold)["outcome"], call(fresh, settled=settlement)["outcome"]]
 
 
@@ -131,7 +141,7 @@ def call(fresh: Fresh, **orders: dict[str, Any]) -> dict[str, Any]:
         given |= {name: as_json(order) for name, order in documents.items()}
     for prefix, order in orders.items():
         columns = [each["name"] for each in parameters if each["name"].startswith(f"{prefix}_")]
-        given |= dict(zip(columns, [[value] for value in order.values()], strict=bool(columns)))
+        given |= dict(zip(columns, [[value] for value in order.values()], strict=False))
     arguments = ", ".join(f"{each['name']} => %s::{each['type']}" for each in parameters)
     values = [given.get(each["name"], []) for each in parameters]
     row = fresh.execute(f"SELECT * FROM quotas_charge_set({arguments})", values).fetchone()
@@ -171,6 +181,7 @@ def test_a_database_at_any_migration_has_that_version_and_can_be_migrated_furthe
 def test_reversing_a_migration_installs_the_previous_version(fresh: Fresh) -> None:
     migrate(STEPS[-1][0])
     undone = {
+        ("quotas", "0007_charge_set"): "charge_set_v5.sql",
         ("quotas", "0006_charge_set"): "charge_set_v4.sql",
         ("quotas", "0005_charge_set"): "charge_set_v3.sql",
         ("quotas", "0004_no_constraint"): "charge_set_v2.sql",
@@ -191,11 +202,23 @@ def test_the_newest_version_equals_what_is_rendered_from_declarations_and_rules(
 
 @pytest.mark.django_db
 @pytest.mark.postgresql("SQLite has no such functions")
-def test_a_relay_of_the_previous_version_can_still_call_by_position() -> None:
-    """Relays are restarted after the migration, and settle requests in between."""
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT * FROM quotas_charge_set(now(), %s, %s{', %s' * 34})", ["{}", False, *["{}"] * 34])
-        assert cursor.fetchall() == []
+def test_a_relay_of_the_previous_version_charges_until_it_is_restarted(member: User) -> None:
+    """It calls by the names that it knows, so new parameters have defaults."""
+    presented = parse_key(create_key(owner=member, terms=KeyTerms(name="laptop"))[1])
+    assert presented is not None
+    hold = HoldOrder(request_id=new_id(), presented=presented, model="m", address=None, least_nanos=1, most_nanos=USD)
+    settle = SettleOrder(space_id=presented.space_id, request_id=hold.request_id, cost_nanos=7, call=Call(model="m"))
+    known = set(re.findall(r"(\w+) (?:timestamptz|boolean|\w+\[\])", (SQL / "charge_set_v5.sql").read_text()))
+
+    for order in (hold, settle):
+        values = {name: value for name, value in ChargeSet([order], {}).values.items() if name in known}
+        arguments = ", ".join(f"{name} => %({name})s::{charge_set.PARAMETERS[name]}" for name in values)
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT outcome FROM quotas_charge_set({arguments})", values)
+            assert cursor.fetchall() == [("allowed",) if order is hold else ("settled",)]
+
+    record = UsageRecord.objects.get()
+    assert (record.cost, record.quantities, record.details, record.upstream_cost) == (7, {}, {}, None)
 
 
 def test_an_installed_version_never_changes() -> None:

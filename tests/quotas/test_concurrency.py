@@ -11,10 +11,13 @@ from functools import partial
 from threading import Barrier
 from uuid import UUID
 
+import msgspec
 import pytest
 from django.db import connection
+from django.db.models import Sum
 from django.utils import timezone
 
+from accounts.keys import KeyTerms, create_key
 from accounts.models import User
 from audit.models import AuditEvent
 from core.errors import (
@@ -216,6 +219,35 @@ def test_a_swept_hold_settled_from_many_threads_is_charged_once(space: Space, me
 
     assert len(set(results)) == 1
     assert figures(member) == (5 * USD, 0, 1 * USD, 0)
+    assert_balanced(space)
+
+
+def test_costs_beyond_their_holds_settled_from_many_threads_never_pass_the_keys_limit(
+    space: Space, member: User
+) -> None:
+    key, _text = create_key(owner=member, terms=KeyTerms(name="laptop", limit_nanos=2 * USD))
+    call = msgspec.structs.replace(CALL, key_id=key.pk)
+    requests = [new_id() for _ in range(16)]
+    for request_id in requests:
+        hold(request_id=request_id, user=member, amount_nanos=USD // 16, call=call)
+
+    together(*(settling(member, request_id, USD // 2) for request_id in requests))
+
+    key.refresh_from_db()
+    assert (key.spent, key.held) == (2 * USD, 0)
+    assert figures(member) == (5 * USD, 0, 2 * USD, 0)
+    assert UsageRecord.objects.aggregate(all=Sum("shortfall")) == {"all": 6 * USD}
+    assert_balanced(space)
+
+
+def test_holds_of_nothing_from_many_threads_are_made_settled_and_swept_once(space: Space, member: User) -> None:
+    requests = [held(member, 0) for _ in range(10)]
+    sweep = partial(expire_holds, now=timezone.now() + timedelta(hours=1))
+
+    together(*(settling(member, request_id, 0) for request_id in requests), sweep, sweep)
+
+    assert UsageRecord.objects.values("request_id").distinct().count() == 10 and not Hold.objects.exists()
+    assert figures(member) == (5 * USD, 0, 0, 0)
     assert_balanced(space)
 
 

@@ -18,7 +18,7 @@ from accounts.keys import GRACES, KeyTerms, Presented, create_key, parse_key, ro
 from accounts.models import ApiKey, User
 from accounts.spending import REFUSAL_STATUS
 from core import origin
-from core.errors import InsufficientQuota, KeyLimitReached, KeyRefused, QuotaError
+from core.errors import HoldUnknown, InsufficientQuota, KeyLimitReached, KeyRefused, QuotaError
 from core.ids import id_at, new_id
 from quotas.charge_set import array_text
 from quotas.charging import Call, expire_holds
@@ -141,6 +141,108 @@ def test_a_hold_takes_what_is_available_between_least_and_most(member: User) -> 
     assert comparable(outcomes[2]) == comparable(InsufficientQuota(available=0, amount=1, spent=0, limit=5 * USD))
     assert figures(member) == (5 * USD, 0, 0, 5 * USD)
     assert rows() == [("error", "insufficient_quota", 429, 0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("least", "usual", "most", "held"),
+    [
+        (1, 0, 3 * USD, 3 * USD),
+        # A quarter of the $5.00 that is free, unless the usual amount is more.
+        (1, 1, 3 * USD, 5 * USD // 4),
+        (1, 2 * USD, 3 * USD, 2 * USD),
+        (1, 1, USD, USD),
+        (2 * USD, 1, 3 * USD, 2 * USD),
+        (1, 9 * USD, 9 * USD, 5 * USD),
+    ],
+)
+def test_a_usual_amount_leaves_three_quarters_of_the_money_to_other_requests(
+    member: User, least: int, usual: int, most: int, held: int
+) -> None:
+    assert write(hold_order(key_of(member), most, least=least, usual_nanos=usual)) == [Held(held)]
+
+    assert figures(member)[3] == held
+
+
+def test_the_quarter_is_of_what_the_keys_limit_leaves_and_rounded_down(member: User) -> None:
+    key = key_of(member, limit_nanos=11)
+
+    outcomes = write(*(hold_order(key, 100, least=1, usual_nanos=1) for _ in range(2)))
+
+    assert outcomes == [Held(2), Held(2)]
+
+
+def test_a_free_model_needs_no_money_whatever_wallet_and_key_have(member: User) -> None:
+    key = key_of(member, limit_nanos=USD)
+    Wallet.objects.filter(user=member).update(spent=5 * USD)
+    ApiKey.objects.update(limit=USD, spent=5 * USD)
+    order = hold_order(key, 0)
+
+    assert write(order) == [Held(0)]
+    assert Hold.objects.values_list("pk", "amount").get() == (order.request_id, 0)
+    assert write(renew_order(order, 5)) == [True]
+    assert write(settle_order(order, 0)) == [Settled(0, 0)]
+
+    assert rows() == [("consume", "", 200, 0, 0)] and not Hold.objects.exists()
+    assert figures(member) == (5 * USD, 0, 5 * USD, 0)
+
+
+def test_a_hold_of_nothing_is_made_released_and_swept_like_any_other(member: User) -> None:
+    key = key_of(member)
+    released, swept = hold_order(key, 0), hold_order(key, 0)
+    write(released, swept)
+
+    assert write(release_order(released)) == [True]
+    assert expire_holds(now=timezone.now() + timedelta(minutes=5)) == 1
+    assert rows() == [("error", "upstream_error", 502, 0, 5 * USD), ("error", "hold_expired", 504, 0, 5 * USD)]
+    assert write_one(released) == Held(0), "an error record does not prevent another try"
+    assert figures(member) == (5 * USD, 0, 0, 0)
+
+
+def test_a_settled_hold_of_nothing_cannot_be_held_again(member: User) -> None:
+    order = hold_order(key_of(member), 0)
+    write(order)
+    write(settle_order(order, 0))
+
+    assert isinstance(write_one(order), HoldUnknown)
+    assert not Hold.objects.exists()
+
+
+def test_a_suspended_space_gets_no_hold_of_nothing(member: User) -> None:
+    order = hold_order(key_of(member), 0)
+    assert member.space is not None
+    set_suspended(space=member.space, is_suspended=True, actor=None)
+
+    [refused] = write(order)
+
+    assert refused.code == "space_suspended" and not Hold.objects.exists()
+
+
+def test_a_refusal_for_lack_of_money_keeps_the_figures_beside_the_orders_details(member: User) -> None:
+    told = {"client_request_id": "c-1", "message": "“too” little"}
+    poor = hold_order(key_of(member), 9 * USD, details=told)
+    limited = hold_order(key_of(member, limit_nanos=USD), 2 * USD)
+
+    write(poor, limited)
+
+    figures_of = {record.request_id: record.details for record in UsageRecord.objects.all()}
+    assert figures_of[poor.request_id] == told | {
+        "limit": 5 * USD,
+        "spent": 0,
+        "available": 5 * USD,
+        "amount": 9 * USD,
+    }
+    assert figures_of[limited.request_id] == {"limit": USD, "spent": 0, "available": USD, "amount": 2 * USD}
+
+
+def test_other_refusals_keep_the_orders_details_alone(member: User) -> None:
+    key, told = key_of(member, models=("other",)), {"upstream": "east"}
+    check = CheckOrder(
+        request_id=new_id(), presented=key, address=None, status=404, code="model_not_found", details=told
+    )
+
+    write(hold_order(key, 1, details=told), check)
+
+    assert list(UsageRecord.objects.values_list("details", flat=True)) == [told, told]
 
 
 def test_holds_of_one_set_share_their_wallet_and_leave_other_wallets_alone(member: User, stranger: User) -> None:
@@ -362,6 +464,57 @@ def test_a_settlement_charges_logs_and_rolls_up(member: User) -> None:
     assert reconcile(member.space) == []
 
 
+def test_a_settlement_keeps_every_count_and_what_the_request_cost_the_operator(member: User) -> None:
+    order = hold_order(key_of(member), 2 * USD)
+    call = Call(
+        model="m",
+        quantities={"cache_write_1h": 5, "tools": {"image_generation": {"image_output": 7}}},
+        details={"row": "service_tier=priority", "message": 'a "quoted" {word}, \\ and \n'},
+        upstream_cost=USD // 3,
+    )
+    write(order)
+
+    write(settle_order(order, USD, call))
+
+    record = UsageRecord.objects.get()
+    assert (record.quantities, record.details, record.upstream_cost) == (
+        call.quantities,
+        call.details,
+        call.upstream_cost,
+    )
+
+
+def test_a_cost_beyond_the_hold_is_charged_no_further_than_the_keys_limit(member: User) -> None:
+    order, other = hold_order(key_of(member, limit_nanos=2 * USD), USD), hold_order(key_of(member), USD)
+    write(order, other)
+
+    [beyond] = write(settle_order(order, 4 * USD))
+
+    assert beyond.cost_nanos == 2 * USD
+    assert UsageRecord.objects.get().shortfall == 2 * USD
+    key = ApiKey.objects.get(limit=2 * USD)
+    assert (key.spent, key.held) == (2 * USD, 0)
+    assert figures(member) == (5 * USD, 0, 2 * USD, USD) and reconcile(member.space) == []
+
+
+def test_a_late_settlement_is_charged_no_further_than_the_keys_limit(member: User) -> None:
+    order = hold_order(key_of(member, limit_nanos=2 * USD), USD)
+    write(order)
+    write(renew_order(order, USD))
+    expire_holds(now=timezone.now() + timedelta(minutes=5))
+
+    assert write(settle_order(order, 4 * USD)) == [Settled(USD, 3 * USD)]
+    assert (ApiKey.objects.get().spent, UsageRecord.objects.latest("id").shortfall) == (2 * USD, 2 * USD)
+
+
+def test_a_limit_lowered_below_what_was_spent_charges_the_hold_alone(member: User) -> None:
+    order = hold_order(key_of(member, limit_nanos=2 * USD), USD)
+    write(order)
+    ApiKey.objects.update(limit=1)
+
+    assert write(settle_order(order, 4 * USD)) == [Settled(USD, 4 * USD)]
+
+
 def test_settlements_of_one_wallet_report_what_was_available_after_each(member: User) -> None:
     key = key_of(member)
     holds = [hold_order(key, USD) for _ in range(4)]
@@ -464,7 +617,7 @@ def test_a_deleted_members_hold_settles_and_its_rest_returns_to_the_pool(member:
 def scripts(draw: st.DrawFn) -> list[list[tuple[str, int, int, int]]]:
     """Draw sets of (deed, index of the key or hold, nanos, least)."""
     deed = st.tuples(
-        st.sampled_from(["hold", "hold", "settle", "release", "renew", "check"]),
+        st.sampled_from(["hold", "hold", "usual", "free", "settle", "release", "renew", "check"]),
         st.integers(0, 5),
         st.integers(1, 12),
         st.integers(1, 12),
@@ -503,8 +656,8 @@ class ScriptRun:
 
     def _order(self, deed: str, which: int, nanos: int, least: int) -> Order[Any] | None:
         key = self.keys[which % len(self.keys)]
-        if deed == "hold":
-            return hold_order(key, max(nanos, least), least=min(nanos, least))
+        if deed in ("hold", "usual", "free"):
+            return self._hold_order(deed, key, nanos, least)
         if deed == "check":
             return CheckOrder(request_id=new_id(), presented=key, address=None, model="m")
         if not self.holds:
@@ -515,6 +668,14 @@ class ScriptRun:
             return settle_order(held, min(nanos, held.least_nanos))
         return release_order(held) if deed == "release" else renew_order(held, nanos)
 
+    @staticmethod
+    def _hold_order(deed: str, key: Presented, nanos: int, least: int) -> HoldOrder:
+        if deed == "free":
+            return hold_order(key, 0)
+        if deed == "usual":
+            return hold_order(key, 2 * max(nanos, least), least=1, usual_nanos=min(nanos, least), details={"n": nanos})
+        return hold_order(key, max(nanos, least), least=min(nanos, least))
+
     def state(self, space: Space) -> Any:
         return (
             list(Wallet.objects.filter(space=space).order_by("pk").values_list("total", "spent", "held")),
@@ -524,6 +685,7 @@ class ScriptRun:
                     "kind", "code", "status", "held", "cost", "available_after"
                 )
             ),
+            sorted(map(str, UsageRecord.objects.filter(space=space).values_list("details", flat=True))),
             sorted(HourlyUsage.objects.filter(space=space).values_list("user_id", "requests", "errors", "cost")),
             sorted(Hold.objects.filter(space=space).values_list("amount", "accrued")),
         )

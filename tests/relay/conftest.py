@@ -108,10 +108,10 @@ def upstream_url() -> Iterator[str]:
         process.stop()
 
 
-def start_relay(*options: str) -> tuple[str, Process]:
-    """Start a relay on the tests' database."""
+def start_relay(*options: str, **more: str) -> tuple[str, Process]:
+    """Start a relay on the tests' database, with further environment variables."""
     port = free_port()
-    env = {"DATABASE_URL": database_url(), "DEMO": "true", "CATALOGUE_REFRESH_S": "0.1", "LOG_LEVEL": "ERROR"}
+    env = {"DATABASE_URL": database_url(), "DEMO": "true", "CATALOGUE_REFRESH_S": "0.1", "LOG_LEVEL": "ERROR"} | more
     process = Process(sys.executable, "-m", "spacemanage.serve", "--port", str(port), *options, env=env)
     url = f"http://127.0.0.1:{port}"
     wait_for(lambda: requests.get(f"{url}/healthz", timeout=5).status_code == 200)

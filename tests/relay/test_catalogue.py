@@ -15,13 +15,13 @@ from django.utils import timezone
 
 from accounts.models import User
 from relay.models import Model, Price, PriceStarted, Upstream, validate_base_url
-from relay.pricing import MAX_PRICE_NANOS, Rate
+from relay.prices import MAX_PRICE_NANOS, PRICES, PriceList, Rate
 
 pytestmark = pytest.mark.django_db
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-CHEAP, DEAR = Rate(input=1_000_000_000), Rate(input=5_000_000_000)
+CHEAP, DEAR = PriceList(Rate(input=1_000_000_000)), PriceList(Rate(input=5_000_000_000))
 SECRET = "sk-upstream-5f2c"
 
 
@@ -51,8 +51,12 @@ def run(name: str, *args: str) -> str:
     return out.getvalue()
 
 
-def rates(model: Model) -> list[Rate]:
-    return [price.rate for price in model.prices.order_by("starts_at")]
+def prices_of(model: Model) -> list[PriceList]:
+    return [price.price_list for price in model.prices.order_by("starts_at")]
+
+
+def plain(**prices: int) -> PriceList:
+    return PriceList(Rate(**prices))
 
 
 # -- Prices -------------------------------------------------------------------------------------------------------
@@ -76,7 +80,7 @@ def test_the_same_price_again_writes_nothing(model: Model) -> None:
     assert model.set_price(CHEAP, NOW)
     assert not model.set_price(CHEAP, NOW + HOUR)
 
-    assert rates(model) == [CHEAP]
+    assert prices_of(model) == [CHEAP]
 
 
 def test_a_price_in_force_is_not_changed_and_a_future_price_is_replaced(model: Model) -> None:
@@ -87,13 +91,13 @@ def test_a_price_in_force_is_not_changed_and_a_future_price_is_replaced(model: M
         with pytest.raises(PriceStarted):
             model.set_price(DEAR, moment)
     model.set_price(DEAR, to_come)
-    model.set_price(Rate(output=7), to_come)
+    model.set_price(plain(output=7), to_come)
 
-    assert rates(model) == [CHEAP, Rate(output=7)]
+    assert prices_of(model) == [CHEAP, plain(output=7)]
 
 
 @pytest.mark.parametrize("figure", [-1, MAX_PRICE_NANOS + 1])
-@pytest.mark.parametrize("name", Rate().snapshot())
+@pytest.mark.parametrize("name", PRICES)
 def test_the_database_refuses_prices_out_of_range(model: Model, name: str, figure: int) -> None:
     with pytest.raises(IntegrityError):
         Price.objects.create(model=model, **{name: figure})
@@ -175,9 +179,9 @@ def test_set_price_again_changes_nothing_and_another_price_follows_the_first(mod
         run("set_price", "--model=gpt-4o", "--input=1")
     run("set_price", "--model=gpt-4o", "--input=2", "--output=3")
 
-    assert rates(model) == [
-        Rate(input=10**9, cached_input=10**9),
-        Rate(input=2 * 10**9, cached_input=2 * 10**9, output=3 * 10**9),
+    assert prices_of(model) == [
+        plain(input=10**9, cached_input=10**9),
+        plain(input=2 * 10**9, cached_input=2 * 10**9, output=3 * 10**9),
     ]
 
 
@@ -187,7 +191,7 @@ def test_set_price_from_a_date_leaves_todays_price(model: Model) -> None:
     out = run("set_price", "--model=gpt-4o", "--input=9", "--from=2999-01-31")
 
     assert "from 2999-01-31 00:00 UTC" in out
-    assert model.price_at(timezone.now()).rate == CHEAP
+    assert model.price_at(timezone.now()).price_list == CHEAP
     assert model.price_at(datetime(2999, 1, 31, tzinfo=UTC)).rate.input == 9 * 10**9
 
 
@@ -198,7 +202,7 @@ def test_set_price_without_a_price_changes_only_the_limits(model: Model) -> None
 
     model.refresh_from_db()
     assert (model.max_output_tokens, model.default_output_tokens) == (16384, 4096)
-    assert rates(model) == [CHEAP]
+    assert prices_of(model) == [CHEAP]
 
 
 @pytest.mark.parametrize(
@@ -236,7 +240,7 @@ def test_set_price_does_not_change_a_price_that_requests_were_charged_at(model: 
         run("set_price", "--model=gpt-4o", "--input=9", "--max-output-tokens=7", "--from=2020-01-01")
 
     model.refresh_from_db()
-    assert rates(model) == [CHEAP] and model.max_output_tokens == 4096
+    assert prices_of(model) == [CHEAP] and model.max_output_tokens == 128_000
 
 
 # -- add_upstream -------------------------------------------------------------------------------------------------
@@ -320,34 +324,33 @@ def test_import_prices_shows_what_would_change_and_writes_nothing(model: Model) 
 
     out = run("import_prices", "--models=gpt-4o,gpt-4o-mini").splitlines()
 
-    assert out[0].startswith("gpt-4o: input $1.00 → input $2.50, cached input $1.25, output $10.00")
-    assert out[1].startswith("gpt-4o-mini: new → input $0.15, cached input $0.075, output $0.60")
+    assert out[0].startswith("gpt-4o: input $1.00 → input $2.50, cached input $1.25, output $10.00, per search $0.01; ")
+    assert out[1].startswith("gpt-4o-mini: new → input $0.15, cached input $0.075, output $0.60, per search $0.01; ")
     assert out[2] == "2 to write: repeat with --apply, 0 unchanged."
-    assert rates(model) == [CHEAP] and Model.objects.count() == 1
+    assert prices_of(model) == [CHEAP] and Model.objects.count() == 1
 
 
 def test_import_prices_is_idempotent_and_keeps_prices_that_the_list_does_not_have(model: Model) -> None:
-    model.set_price(Rate(per_image=7), NOW - HOUR)
+    model.set_price(plain(per_image=7), NOW - HOUR)
 
     assert "2 written" in run("import_prices", "--models=gpt-4o,gpt-4", "--apply")
     assert "0 written, 2 unchanged." in run("import_prices", "--models=gpt-4o,gpt-4", "--apply")
 
     now = timezone.now()
     assert model.price_at(now).rate == Rate(
-        input=2_500_000_000, cached_input=1_250_000_000, output=10_000_000_000, per_image=7
+        input=2_500_000_000, cached_input=1_250_000_000, output=10_000_000_000, per_image=7, per_search=10_000_000
     )
     other = Model.objects.get(name="gpt-4")
-    assert other.context_tokens == 8192
+    assert other.context_tokens == other.max_output_tokens == 8192
     assert other.price_at(now).rate == Rate(input=30_000_000_000, cached_input=30_000_000_000, output=60_000_000_000)
 
 
 def test_import_prices_imports_supported_models_and_names_those_left_out() -> None:
-    out = run("import_prices", "--apply")
+    out = run("import_prices", "--apply") + run("import_prices", "--provider=mistral", "--apply")
 
-    assert "whisper-1: left out, it also has a price for audio_hours" in out
-    assert "gpt-5.4: new" in out and "the provider charges more above 272,000 input tokens" in out
-    assert Model.objects.filter(name="gpt-4o").exists() and not Model.objects.filter(name="whisper-1").exists()
-    assert Price.objects.in_force(timezone.now()).count() == Model.objects.count() > 50
+    assert "left out, it also has a price for input_document_kpages" in out
+    assert Model.objects.filter(name="gpt-4o").exists() and not Model.objects.filter(name__contains="ocr").exists()
+    assert Price.objects.in_force(timezone.now()).count() == Model.objects.count() > 100
 
 
 @pytest.mark.parametrize(
@@ -414,7 +417,7 @@ def test_an_operator_reads_prices_and_sets_the_next(signed_in: Client, model: Mo
 
     assert "input $1.00" in page and 'value="0.05"' in page
     assert response.status_code == 302
-    assert rates(model) == [CHEAP, Rate(input=7 * 10**9, cached_input=7 * 10**9)]
+    assert prices_of(model) == [CHEAP, plain(input=7 * 10**9, cached_input=7 * 10**9)]
     assert model.prices.latest("starts_at").starts_at == datetime(2999, 1, 31, 12, tzinfo=UTC)
     assert "input $1.00" in signed_in.get("/admin/relay/model/").content.decode()
 
@@ -426,7 +429,7 @@ def test_a_model_saved_without_a_price_keeps_it_and_its_history_says_what_change
 
     signed_in.post(f"/admin/relay/model/{model.pk}/change/", MODEL | NO_PRICES)
 
-    assert rates(model) == [CHEAP]
+    assert prices_of(model) == [CHEAP]
     changed = json.loads(LogEntry.objects.get().change_message)[0]["changed"]["fields"]
     assert "Max output tokens" in changed and "An image costs at most (USD)" not in changed
 

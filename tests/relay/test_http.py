@@ -3,63 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
 from relay.http import MAX_RESPONSE_HEAD_BYTES, HttpClient, HttpError, UpstreamResponse
 from tests.relay.conftest import run_async
+from tests.relay.servers import Script, Server, listening
 
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Type: text/plain; charset=x\r\n\r\nhello"
 
 
-class Server:
-    """Answers each request with the next script: bytes are sent, a float is a pause, b"hang up" closes."""
-
-    def __init__(self, *scripts: list[bytes | float]) -> None:
-        self.scripts = list(scripts)
-        self.connections = 0
-        self.requests: list[bytes] = []
-        self.url = ""
-
-    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        try:
-            while self.scripts and (head := await reader.readuntil(b"\r\n\r\n")):
-                length = next(int(line[15:]) for line in head.split(b"\r\n") if line.startswith(b"content-length:"))
-                self.requests.append(head + await reader.readexactly(length))
-                if not await self._play(writer):
-                    break
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
-
-    async def _play(self, writer: asyncio.StreamWriter) -> bool:
-        """Play the next script. Returns False if it ends by closing the connection."""
-        for step in self.scripts.pop(0):
-            if step == b"hang up":
-                return False
-            if isinstance(step, float):
-                await asyncio.sleep(step)
-            else:
-                writer.write(step)
-                await writer.drain()
-        return True
-
-
 @asynccontextmanager
-async def serving(*scripts: list[bytes | float]) -> AsyncIterator[tuple[Server, HttpClient]]:
-    server, client = Server(*scripts), HttpClient()
-    listening = await asyncio.start_server(server, "127.0.0.1", 0)
-    server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1/x?y=1"
+async def serving(*scripts: Script) -> AsyncIterator[tuple[Server, HttpClient]]:
+    client = HttpClient()
     try:
-        yield server, client
+        async with listening(Server(*scripts), "/v1/x?y=1") as server:
+            yield server, client
     finally:
         client.close()
-        listening.close()
 
 
 async def ask(
@@ -105,7 +69,7 @@ def test_the_head_is_available_before_the_body() -> None:
         [b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello"],
     ],
 )
-def test_a_connection_that_the_server_will_close_is_not_reused(script: list[bytes | float]) -> None:
+def test_a_connection_that_the_server_will_close_is_not_reused(script: Script) -> None:
     async def scene() -> None:
         async with serving(script, [WHOLE]) as (server, client):
             assert [await read(client, server.url) for _ in range(2)] == [b"hello", b"hello"]
@@ -138,16 +102,55 @@ def test_bytes_before_a_broken_connection_are_delivered() -> None:
     run_async(scene())
 
 
-def test_a_request_on_a_stale_connection_is_repeated_once_and_never_with_is_fresh() -> None:
+def test_a_connection_that_was_closed_while_idle_is_replaced_before_anything_is_sent() -> None:
     async def scene() -> None:
-        async with serving([WHOLE], [b"hang up"], [WHOLE], [b"hang up"]) as (server, client):
+        async with serving([WHOLE, b"hang up"], [WHOLE]) as (server, client):
             assert await read(client, server.url) == b"hello"
-            # The server closes the kept-alive connection without a byte; the request is repeated on a new one.
+            # The loop has not read the end of the connection yet: the socket alone knows of it.
+            time.sleep(0.05)
             assert await read(client, server.url) == b"hello"
-            assert (server.connections, len(server.requests)) == (2, 3)
-            with pytest.raises(HttpError):
-                await ask(client, server.url, is_fresh=True)
-            assert (server.connections, len(server.requests)) == (3, 4)
+            assert (server.connections, len(server.requests)) == (2, 2)
+
+    run_async(scene())
+
+
+def test_a_request_that_the_server_accepted_is_never_sent_again() -> None:
+    async def scene() -> None:
+        async with serving([WHOLE], [b"hang up"], [WHOLE]) as (server, client):
+            assert await read(client, server.url) == b"hello"
+            with pytest.raises(HttpError, match="broke"):
+                await ask(client, server.url)
+            assert (server.connections, len(server.requests)) == (1, 2)
+
+    run_async(scene())
+
+
+def test_a_fresh_request_uses_no_kept_connection() -> None:
+    async def scene() -> None:
+        async with serving([WHOLE], [WHOLE]) as (server, client):
+            assert await read(client, server.url) == b"hello"
+            with await ask(client, server.url, is_fresh=True) as answer:
+                assert await answer.read(9) == b"hello"
+            assert server.connections == 2
+
+    run_async(scene())
+
+
+def test_only_so_many_connections_and_pools_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.http.MAX_IDLE_CONNECTIONS", 2)
+    monkeypatch.setattr("relay.http.MAX_POOLS", 1)
+
+    async def scene() -> None:
+        slow: Script = [0.1, WHOLE]
+        async with serving(slow, slow, slow, slow, slow, [WHOLE], [WHOLE], [WHOLE]) as (server, client):
+            await asyncio.gather(*(read(client, server.url) for _ in range(5)))
+            assert server.connections == 5
+            assert sum(map(len, client._pools.values())) == 2
+            async with listening(Server([WHOLE])) as other:
+                await read(client, other.url)
+            assert len(client._pools) == 1
+            await read(client, server.url)
+            assert server.connections == 6
 
     run_async(scene())
 

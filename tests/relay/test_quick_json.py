@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay import quick_json
-from relay.pricing import parse_usage
 
 
 @pytest.mark.parametrize(
@@ -37,25 +36,39 @@ def test_invalid_json_is_a_value_error(raw: bytes) -> None:
         quick_json.read(raw)
 
 
-COUNTS = st.one_of(st.none(), st.integers(-2, 2**70), st.text(max_size=2))
-USAGES = st.one_of(
-    st.none(), st.text(max_size=2), st.dictionaries(st.sampled_from(["prompt_tokens", "output_tokens"]), COUNTS)
+VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-2, 2**70), st.text(max_size=2)),
+    lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(st.text(max_size=2), inner, max_size=2)),
+    max_leaves=5,
 )
-ANSWERS = st.one_of(
-    st.integers(),
-    st.lists(st.integers(), max_size=2),
-    st.fixed_dictionaries(
-        {"id": st.text()}, optional={"usage": USAGES, "response": st.one_of(USAGES, st.builds(dict, usage=USAGES))}
-    ),
-)
+NAMES = ["id", "usage", "response", "choices", "data", "results", "elsewhere"]
+CHOICES = st.lists(st.dictionaries(st.sampled_from(["message", "text", "logprobs"]), VALUES, max_size=3), max_size=2)
 
 
-@given(ANSWERS, st.booleans())
-def test_read_usage_finds_the_same_usage_as_the_full_parse(answer: object, is_ascii: bool) -> None:
+@given(st.dictionaries(st.sampled_from(NAMES), st.one_of(VALUES, CHOICES)), st.booleans())
+def test_an_answer_is_read_like_json_but_for_what_is_skipped(answer: dict[str, object], is_ascii: bool) -> None:
     raw = json.dumps(answer, ensure_ascii=is_ascii).encode(errors="surrogatepass")
-    assert parse_usage(quick_json.read_usage(raw)) == parse_usage(answer)
+
+    got = quick_json.read_answer(raw)
+
+    for name in ("id", "usage", "response"):
+        assert got.get(name) == answer.get(name)
+    for name in ("data", "results"):
+        assert bool(got.get(name)) == bool(answer.get(name)) or answer.get(name) == 0
 
 
-@pytest.mark.parametrize("raw", [b"", b"{", b"\xff", b"[" * 100_000])
-def test_invalid_json_has_no_usage(raw: bytes) -> None:
-    assert parse_usage(quick_json.read_usage(raw)) is None
+def test_only_what_is_read_of_a_choice_is_decoded() -> None:
+    raw = b'{"choices": [{"message": {"content": "x"}, "logprobs": {"content": [1, 2]}}], "data": [[0.5]], "more": 1}'
+
+    assert quick_json.read_answer(raw) == {
+        "choices": [{"message": {"content": "x"}}],
+        "data": True,
+        "results": False,
+        "embeddings": False,
+    }
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"\xff", b"nul"])
+def test_an_answer_that_is_not_json_is_a_value_error(raw: bytes) -> None:
+    with pytest.raises(ValueError, match=r".*"):
+        quick_json.read_answer(raw)

@@ -76,7 +76,7 @@ def test_a_response_is_charged_by_its_reported_usage(relay_url: str, key: str, m
 
     usage = answer.parse().usage
     assert usage is not None
-    cost = cost_nanos(RATE, Usage(usage.prompt_tokens, 0, usage.completion_tokens))
+    cost = cost_nanos(RATE, Usage(input=usage.prompt_tokens, output=usage.completion_tokens))
     record = UsageRecord.objects.get()
     assert (record.cost, record.input_tokens, record.output_tokens) == (
         cost,
@@ -103,7 +103,7 @@ def test_a_stream_is_charged_and_its_usage_withheld_unless_requested(relay_url: 
     assert all(chunk.usage is None and chunk.choices for chunk in plain)
     usage = asked[-1].usage
     assert usage is not None and asked[-1].choices == []
-    cost = cost_nanos(RATE, Usage(usage.prompt_tokens, 0, usage.completion_tokens))
+    cost = cost_nanos(RATE, Usage(input=usage.prompt_tokens, output=usage.completion_tokens))
     assert books(member) == (2 * cost, 0, 0)
     assert balanced(member.space)
 

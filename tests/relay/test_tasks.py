@@ -33,12 +33,12 @@ from quotas.models import Hold, Wallet
 from quotas.reconcile import reconcile
 from quotas.services import set_remaining
 from relay.catalogue import read_offers
-from relay.errors import ApiError
 from relay.models import Model, Price, Upstream
-from relay.pricing import Rate, Usage
+from relay.prices import PriceList, Rate
+from relay.pricing import Usage
 from relay.tasks import TaskReport, accept, apply_report, claim_due, claim_for_client, due_tasks, open_task, read_report
 from relay.upstreams import Target
-from relay.videos import read_video_request, video_json
+from relay.videos import video_json
 from tests.factories import charge, manager_of
 from tests.postgres import free_port
 from tests.relay.conftest import ROOT, Process, database_url, new_key, serve, start_relay, wait_for
@@ -589,7 +589,7 @@ def test_a_disabled_members_task_finishes(opened: Task, member: User) -> None:
 
 def test_a_task_is_charged_at_the_price_when_it_was_submitted(opened: Task, video_model: Model, member: User) -> None:
     accept(opened, SOMEWHERE, WORKING)
-    video_model.set_price(Rate(per_second=5 * USD), timezone.now())
+    video_model.set_price(PriceList(Rate(per_second=5 * USD)), timezone.now())
 
     assert apply_report(opened, SUCCESS).cost == FOUR_SECONDS
     assert UsageRecord.objects.get().price == RATE.snapshot()
@@ -684,56 +684,7 @@ def test_unusual_fields_of_an_upstream_are_stored_and_returned(opened: Task) -> 
 def test_reported_tokens_of_a_task_are_read() -> None:
     reported = {"status": "completed", "usage": {"input_tokens": 5, "output_tokens": 7}}
 
-    assert read_report(json.dumps(reported).encode()).tokens == Usage(5, 0, 7)
-
-
-FORM = "multipart/form-data; boundary=b"
-
-
-def form(*fields: tuple[str, str]) -> bytes:
-    parts = [f"--b\r\nContent-Disposition: form-data; {head}\r\n\r\n{value}\r\n" for head, value in fields]
-    return ("".join(parts) + "--b--\r\n").encode()
-
-
-def test_a_multipart_form_passes_unchanged() -> None:
-    raw = form(('name="model"', "m"), ('name="seconds"', "12"), ('name="pic"; filename="a.png"', "bytes"))
-
-    ask = read_video_request(raw, FORM)
-
-    assert (ask.model, ask.seconds, ask.images, ask.body, ask.content_type) == ("m", 12, 1, raw, FORM)
-
-
-@pytest.mark.parametrize(
-    ("raw", "content_type", "param"),
-    [
-        (b"", FORM, "model"),
-        (b"nonsense", FORM, "model"),
-        (form(('name="model"', "m")), "multipart/form-data", None),
-        (form(('name="model"', "m")), "multipart/form-data; boundary=\u00e9", None),
-        (form(('name="model"', "m"), ('name="model"', "dearer")), FORM, "model"),
-        (form(('name="model"', "m"), ('name="seconds"', "4"), ('name="seconds"', "400")), FORM, "seconds"),
-        (form(('name="model"', "m"), ('name="seconds"; filename="x"', "400")), FORM, "seconds"),
-        (form(('name="model"', "m"), ('name="seconds"', "")), FORM, "seconds"),
-        (form(('name="model"', "m"), ('name="seconds"', "-4")), FORM, "seconds"),
-        (form(('name="model"', "m"), ('name="n"', "129")), FORM, "n"),
-        (form(*[(f'name="f{number}"', "") for number in range(2000)]), FORM, None),
-        (b'{"model": "m", "seconds": "\\u0664"}', "application/json", "seconds"),
-        (b'{"model": "m", "seconds": 4.0}', "", "seconds"),
-    ],
-)
-@pytest.mark.any_database
-def test_a_body_with_an_ambiguous_or_invalid_price_is_refused(raw: bytes, content_type: str, param: str | None) -> None:
-    with pytest.raises(ApiError) as refused:
-        read_video_request(raw, content_type)
-
-    assert (refused.value.status, refused.value.param) == (400, param)
-
-
-def test_duplicate_names_in_json_are_removed_for_the_upstream() -> None:
-    ask = read_video_request(b'{"model": "cheap", "model": "m", "seconds": 400, "seconds": 4, "x": "\\ud800"}', "")
-
-    assert (ask.model, ask.seconds) == ("m", 4)
-    assert json.loads(ask.body) == {"model": "m", "seconds": 4, "x": "\ud800"}
+    assert read_report(json.dumps(reported).encode()).tokens == Usage(input=5, output=7)
 
 
 def test_a_tasks_public_id_is_a_uuid7(opened: Task) -> None:

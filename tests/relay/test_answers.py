@@ -1,0 +1,322 @@
+"""Reading whole answers: every dialect's usage, the facts that choose a price row, and errors inside a 200."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay import quick_json
+from relay.answers import Answer, read_answer
+from relay.pricing import COUNTS, MAX_TOKENS, Usage, cost_nanos
+from relay.usage_reader import _all_tokens, _usual_tokens
+from tests.relay import vectors
+from tests.relay.answer_dialects import CHAT, ERRORS, USAGES, chat
+
+pytestmark = pytest.mark.any_database
+
+ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/messages", "/v1/videos")
+WHOLE = [each for each in vectors.vectors("charge", *ENDPOINTS) if "response" in each]
+
+
+def read(body: object, path: str = CHAT, **facts: str) -> Answer:
+    return read_answer(json.dumps(body).encode(), path=path, ask_facts=facts)
+
+
+def counts(body: object, path: str = CHAT, **facts: str) -> dict[str, int] | None:
+    usage = read(body, path, **facts).usage
+    return None if usage is None else usage.as_counts()
+
+
+@pytest.mark.parametrize("vector", WHOLE, ids=vectors.identify)
+def test_an_example_is_read_and_charged_exactly(vector: vectors.Vector) -> None:
+    asked = {name: vector["request"][name] for name in ("service_tier", "speed") if name in vector["request"]}
+
+    answer = read(vector["response"], vector["endpoint"].removeprefix("/v1"), **asked)
+
+    expected, prices = vector["expected"], vectors.price_list(vector)
+    usage = answer.usage or Usage()
+    if vector["endpoint"] == "/v1/videos":
+        # The seconds of a task are read by relay/tasks.py.
+        usage = Usage(seconds=int(vector["response"]["seconds"]))
+    rate = prices.rate(input_tokens=usage.input_tokens, facts=answer.facts)
+    tool_rates = {name: prices.rate(facts={"tool": name}) for name, _ in usage.tools}
+    assert usage == vectors.expected_usage(vector)
+    assert (answer.error is not None) == expected.get("is_error", False)
+    if answer.error is None:
+        assert cost_nanos(rate, usage, tool_rates) == expected["cost_nanos"]
+    assert answer.told_nanos == expected.get("told_nanos")
+
+
+@pytest.mark.parametrize(("path", "body", "expected"), [row[1:] for row in USAGES], ids=[row[0] for row in USAGES])
+def test_usage_is_read_under_every_name(path: str, body: dict[str, Any], expected: dict[str, int] | None) -> None:
+    assert counts(body, path) == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({}, {"cache_write_5m": 40}),
+        ({"cache_write": "cache_write_1h"}, {"cache_write_1h": 40}),
+        ({"cache_write": "cache_write_12h"}, {"cache_write_12h": 40}),
+    ],
+)
+def test_writes_without_a_lifetime_have_the_one_that_was_asked_for(
+    asked: dict[str, str], expected: dict[str, int]
+) -> None:
+    usage = {"input_tokens": 10, "output_tokens": 3, "cache_creation_input_tokens": 40}
+
+    answer = read({"content": [], "usage": usage}, "/messages", **asked)
+
+    assert answer.usage.as_counts() == {"input": 10, "output": 3} | expected
+    assert answer.facts == {}
+
+
+def test_inner_runs_that_the_totals_leave_out_stand_beside() -> None:
+    run = {"input_tokens": 100, "output_tokens": 20, "cache_read_input_tokens": 5, "cache_creation_input_tokens": 0}
+    iterations = [run | {"type": "message"}, run | {"type": "compaction"}, run | {"type": "compaction"}]
+
+    usage = read({"content": [], "usage": run | {"iterations": iterations}}, "/messages").usage
+
+    assert usage == Usage(
+        input=100, cached=5, output=20, tools=(("compaction", Usage(input=200, cached=10, output=40)),)
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "asked", "expected"),
+    [
+        ({}, {"service_tier": "fast"}, {"service_tier": "priority"}),
+        ({"service_tier": None}, {"service_tier": "flex"}, {"service_tier": "flex"}),
+        ({"service_tier": "auto"}, {"service_tier": "flex"}, {"service_tier": "flex"}),
+        ({"service_tier": "default"}, {"service_tier": "priority"}, {"service_tier": "default"}),
+        ({"service_tier": "fast"}, {}, {"service_tier": "priority"}),
+        (
+            {"usage": {"service_tier": "batch", "speed": "fast", "inference_geo": "us"}},
+            {},
+            {"service_tier": "batch", "speed": "fast", "inference_geo": "us"},
+        ),
+        ({"response": {"service_tier": "flex"}}, {}, {"service_tier": "flex"}),
+        ({"size": "1792x1024", "quality": "hd"}, {"size": "auto"}, {"size": "1792x1024", "quality": "hd"}),
+        ({"service_tier": 5}, {}, {}),
+    ],
+)
+def test_what_was_asked_holds_unless_the_answer_says_otherwise(
+    body: dict[str, Any], asked: dict[str, str], expected: dict[str, str]
+) -> None:
+    assert read(chat(1, 1) | body if "usage" not in body else body, **asked).facts == expected
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        ({"cost": 0.0641}, 64_100_000),
+        ({"cost": 0}, 0),
+        ({"cost": 1e-10}, 1),
+        ({"cost": {"total_cost": 0.5}}, 500_000_000),
+        ({"cost_in_usd_ticks": 123}, 13),
+        ({"cost": -1}, None),
+        ({"cost": True}, None),
+        ({"cost": "0.1"}, None),
+        ({"cost": 1e300}, None),
+        ({}, None),
+    ],
+)
+def test_the_provider_s_own_cost_is_read(usage: dict[str, Any], expected: int | None) -> None:
+    assert read(chat(1, 1, **usage)).told_nanos == expected
+
+
+@pytest.mark.parametrize(("raw", "expected"), [row[1:] for row in ERRORS], ids=[row[0] for row in ERRORS])
+def test_an_error_inside_a_200_is_found(raw: bytes, expected: tuple[int, str]) -> None:
+    answer = read_answer(raw, path=CHAT, ask_facts={})
+
+    assert answer.error[:2] == expected
+    assert (answer.usage, answer.has_output) == (None, False)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        chat(1, 1),
+        chat(1, 1) | {"error": None},
+        chat(1, 1) | {"error": {}},
+        chat(1, 1) | {"error": {"code": None, "message": ""}},
+        {"choices": [{"message": {"content": ""}, "finish_reason": "stop"}]},
+        {"object": "response", "status": "incomplete", "error": None, "output": [{"type": "message"}]},
+        {
+            "object": "response",
+            "status": "completed",
+            "text": {"format": {"type": "text"}},
+            "output": [{"type": "message"}],
+        },
+        {"choices": [{"message": {"content": "x"}}], "base_resp": {"status_code": 0}},
+    ],
+)
+def test_an_answer_is_no_error(body: dict[str, Any]) -> None:
+    assert read(body, "/responses").error is None
+
+
+def test_blank_lines_and_a_byte_order_mark_before_the_answer_are_skipped() -> None:
+    raw = b"\xef\xbb\xbf\r\n\n" + json.dumps(chat(5, 2)).encode()
+
+    assert read_answer(raw, path=CHAT, ask_facts={}).usage == Usage(input=5, output=2)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"object": "response", "id": "resp_1"}, "resp_1"),
+        ({"object": "response", "id": "resp_1", "store": True}, "resp_1"),
+        ({"object": "response", "id": "resp_1", "store": False}, ""),
+        ({"object": "response", "id": 5}, ""),
+    ],
+)
+def test_the_id_of_a_kept_response_is_told(body: dict[str, Any], expected: str) -> None:
+    assert read(body | {"output": [{}]}, "/responses").stored_id == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "path", "has_output", "text"),
+    [
+        ({"choices": [{"message": {"role": "assistant", "content": "Grüße"}}]}, CHAT, True, 7),
+        ({"choices": [{"message": {"role": "assistant", "content": None}}]}, CHAT, False, 0),
+        ({"choices": [{"message": {"tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}}]}, CHAT, True, 3),
+        ({"choices": [{"text": "abc"}]}, "/completions", True, 3),
+        (
+            {"output": [{"type": "message", "content": [{"type": "output_text", "text": "abcd"}]}]},
+            "/responses",
+            True,
+            4,
+        ),
+        (
+            {"content": [{"type": "text", "text": "abcd"}, {"type": "tool_use", "name": "f", "input": {"a": 1}}]},
+            "/messages",
+            True,
+            12,
+        ),
+        ({"data": [{"embedding": [0.1, 0.2]}]}, "/embeddings", True, 0),
+    ],
+)
+def test_text_is_measured_where_no_usage_is_told(body: dict[str, Any], path: str, has_output: bool, text: int) -> None:
+    answer = read(body, path)
+
+    assert (answer.usage, answer.has_output, answer.text_bytes) == (None, has_output, text)
+
+
+# -- Whatever comes ---------------------------------------------------------------------------------------------------
+
+NAMES = [
+    *("prompt_tokens", "completion_tokens", "total_tokens", "input_tokens", "output_tokens", "cached_tokens"),
+    *("cache_read_input_tokens", "cache_creation_input_tokens", "reasoning_tokens", "citation_tokens"),
+    *(
+        "audio_tokens",
+        "image_tokens",
+        "cache_write_tokens",
+        "promptTokenCount",
+        "thoughtsTokenCount",
+        "num_sources_used",
+    ),
+]
+DETAILS = [
+    *("prompt_tokens_details", "completion_tokens_details", "input_tokens_details", "output_tokens_details"),
+    *("cache_creation", "billed_units", "iterations", "tool_usage", "cacheDetails"),
+]
+NUMBERS = st.one_of(
+    st.none(), st.booleans(), st.integers(-5, 5000), st.integers(), st.floats(), st.text(max_size=3), st.just("12")
+)
+SMALL = st.integers(0, 5000)
+
+
+def usages(numbers: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    flat = st.dictionaries(st.sampled_from(NAMES), numbers, max_size=8)
+    return st.builds(
+        lambda own, nested: own | nested, flat, st.dictionaries(st.sampled_from(DETAILS), flat, max_size=3)
+    )
+
+
+JUNK = st.recursive(
+    st.one_of(NUMBERS, usages(NUMBERS)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(
+            st.sampled_from(
+                [
+                    "usage",
+                    "choices",
+                    "message",
+                    "delta",
+                    "error",
+                    "output",
+                    "response",
+                    "x_groq",
+                    "tool_usage",
+                    "meta",
+                    "item",
+                ]
+            ),
+            inner,
+            max_size=4,
+        ),
+    ),
+    max_leaves=12,
+)
+PATHS = st.sampled_from([CHAT, "/responses", "/messages", "/embeddings", "/images/generations", "/videos"])
+
+
+@given(JUNK, PATHS)
+def test_no_answer_raises_or_counts_below_zero(body: object, path: str) -> None:
+    answer = read_answer(json.dumps(body).encode(), path=path, ask_facts={})
+
+    tokens = [] if answer.usage is None else [getattr(answer.usage, name) for name in COUNTS]
+    assert all(0 <= count <= 3 * MAX_TOKENS for count in tokens)
+
+
+@given(st.binary(max_size=60))
+def test_no_bytes_raise(raw: bytes) -> None:
+    assert read_answer(raw, path=CHAT, ask_facts={}) is not None
+
+
+def numbers_in(value: object) -> int:
+    if isinstance(value, dict):
+        return sum(map(numbers_in, value.values()))
+    return value if type(value) is int else 0
+
+
+@given(usages(SMALL), PATHS)
+def test_never_more_tokens_are_charged_than_were_told(usage: dict[str, Any], path: str) -> None:
+    read_usage = read({"usage": usage}, path).usage or Usage()
+
+    tools = sum(each.input_tokens + each.output_tokens for _, each in read_usage.tools)
+    assert read_usage.input_tokens + read_usage.output_tokens + tools <= numbers_in(usage)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["prompt", "output", "total", "cached", "reasoning", "audio_input"]), st.integers(0, 9)
+    ),
+    PATHS,
+)
+def test_the_shorter_way_reads_usual_counts_the_same(counts: dict[str, int], path: str) -> None:
+    usual = _usual_tokens(counts, path)
+
+    whole = {name: count for name, count in _all_tokens(counts, path, "").items() if count}
+    assert usual is None or {name: count for name, count in usual.items() if count} == whole
+
+
+@given(JUNK, PATHS)
+def test_a_long_answer_is_read_like_a_short_one(body: object, path: str) -> None:
+    whole = {"choices": [{"message": body}], "data": [body], "usage": body, "error": None}
+    short = json.dumps(whole).encode()
+    padded = short + b" " * 9000
+
+    assert read_answer(padded, path=path, ask_facts={}) == read_answer(short, path=path, ask_facts={})
+
+
+def test_a_long_answer_is_read_without_its_vectors() -> None:
+    raw = json.dumps({"data": [{"embedding": [0.5] * 4000}], "usage": {"prompt_tokens": 8, "total_tokens": 8}}).encode()
+
+    assert read_answer(raw, path="/embeddings", ask_facts={}).usage == Usage(input=8)
+    assert quick_json.read_answer(raw)["data"] is True
