@@ -16,7 +16,17 @@ from benchmarks.drills.postgres import Postgres
 from benchmarks.drills.report import DrillReport
 
 # Name → how often each injects its fault.
-DRILLS = {"exact": 20, "kill": 20, "database": 5, "upstream": 1, "client": 1, "disable": 5, "transfers": 1}
+DRILLS = {
+    "exact": 20,
+    "kill": 20,
+    "database": 5,
+    "upstream": 1,
+    "leaving": 1,
+    "failing": 1,
+    "flapping": 1,
+    "disable": 5,
+    "transfers": 1,
+}
 ON_POSTGRESQL_ONLY = {"database"}
 
 

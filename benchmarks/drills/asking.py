@@ -34,8 +34,10 @@ class Ask:
     content: str = "Hello"
     is_stream: bool = False
     output_tokens: int = 40
-    # The client disconnects after so many reads of the response's body, or after so many seconds.
+    # The client disconnects after so many reads of the response's body, when it has read these bytes, or after so many
+    # seconds.
     max_reads: int | None = None
+    until: bytes = b""
     disconnect_after_s: float | None = None
 
     @property
@@ -148,7 +150,8 @@ async def _exchange(session: aiohttp.ClientSession, answer: Answer) -> None:
         async for chunk in response.content.iter_any():
             answer.body += chunk
             reads += 1
-            if one.max_reads is not None and reads >= one.max_reads:
+            is_enough = one.max_reads is not None and reads >= one.max_reads
+            if is_enough or (one.until and one.until in answer.body):
                 response.close()
                 return
         answer.has_ended = True

@@ -30,7 +30,8 @@ SWEPT = "hold_expired"
 def check_books(report: DrillReport, space: Space, answers: list[Answer], *, has_deaths: bool = False) -> None:
     """Check what must be true after any fault. If a worker or the database died, only a sweep ends some holds."""
     timeout_s = HOLD_LIFETIME_S + SWEEP_S if has_deaths else SETTLING_S
-    holds, swept = Hold.objects.filter(space=space), UsageRecord.objects.filter(space=space, code=SWEPT)
+    holds, records = Hold.objects.filter(space=space), UsageRecord.objects.filter(space=space)
+    swept = records.filter(code=SWEPT)
     started = time.monotonic()
     wait_until(lambda: not holds.exists(), timeout_s=timeout_s)
     report.say(f"waited {time.monotonic() - started:.1f} s for holds to end; {_paid(space)}")
@@ -42,6 +43,7 @@ def check_books(report: DrillReport, space: Space, answers: list[Answer], *, has
     report.check("every answer that is no stream is paid once, with the cost of its header", _unpaid(space, answers))
     report.check("every stream that began has its row", _unrecorded(space, answers))
     report.check("nothing is paid twice", _paid_twice(space))
+    report.check("no request used more than its hold and its wallet", list(records.filter(shortfall__gt=0)))
     report.check("no wallet is overdrawn", [wallet for wallet in space.wallets.all() if wallet.available < 0])
 
 

@@ -26,6 +26,8 @@ from accounts.models import User
 from core.money import NANOS_PER_USD
 from relay.models import Model, Price, Upstream
 from tests.postgres import free_port
+from tests.relay.market import Market
+from tests.relay.provider.server import Provider
 
 ROOT = Path(__file__).parent.parent.parent
 MODEL = "gpt-demo"
@@ -192,3 +194,17 @@ def key(transactional_db: None, member: User) -> str:
 
 def new_key(owner: User, **terms: Any) -> str:
     return create_key(owner=owner, terms=KeyTerms(name="laptop", **terms))[1]
+
+
+@pytest.fixture
+def market(transactional_db: None, shared_relay: str) -> Iterator[Market]:
+    """The simulated provider, which sells nothing yet, and members with money."""
+    with Provider({}).serving() as provider:
+        yield Market.open(shared_relay, provider)
+
+
+@pytest.fixture
+def plain(market: Market) -> Market:
+    """A market for text and videos at plain prices, in OpenAI's dialect."""
+    market.sell(["openai"], ["plain", "video"])
+    return market
