@@ -42,15 +42,71 @@ MIN_TOUCH_TARGET_PX = 44
 AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22a", "wcag22aa", "best-practice"]
 COLOURS = ["color-contrast", "link-in-text-block"]
-# Contrast is axe's slowest rule, and does not depend on the direction of the text.
-LTR_RULES = {"runOnly": {"type": "tag", "values": TAGS}}
-RTL_RULES = LTR_RULES | {"rules": {name: {"enabled": False} for name in COLOURS}}
-DARK_RULES = {"runOnly": {"type": "rule", "values": COLOURS}}
+# Contrast is axe's slowest rule, has to be tried in each theme, and does not depend on the direction of the text.
+RULES = {"runOnly": {"type": "tag", "values": TAGS}, "rules": {name: {"enabled": False} for name in COLOURS}}
 RUN_AXE = """
     async (options) => {
       const { violations } = await axe.run({ ...options, resultTypes: ["violations"] });
       return violations.flatMap(({ id, nodes }) => nodes.map(({ html, any }) =>
         `${id}: ${html.slice(0, 120)} ${any[0]?.message ?? ""}`));
+    }
+"""
+# Runs the rules for colours on text whose look is new. Elements look alike if all that decides contrast is equal for
+# them and for each of their ancestors: colours, fonts, and the classes that give them. Of those that look alike one is
+# examined, and the others only if axe could not decide about that one. Returns the violations, and the looks that axe
+# decided about.
+RUN_AXE_ON_NEW_LOOKS = """
+    async ([rules, seen]) => {
+      const STYLES = ["color", "background-color", "background-image", "opacity", "visibility", "filter",
+        "mix-blend-mode", "position", "z-index", "font-size", "font-weight", "text-shadow", "text-decoration-line",
+        "border-bottom", "box-shadow", "content"];
+      const describe = (one, part) => {
+        const style = getComputedStyle(one, part);
+        return part && style.content === "none" ? "" : STYLES.map((name) => style.getPropertyValue(name)).join();
+      };
+      const hash = (text) => {
+        let [a, b] = [0xdeadbeef, 0x41c6ce57];
+        for (let at = 0; at < text.length; at++) {
+          a = Math.imul(a ^ text.charCodeAt(at), 2654435761);
+          b = Math.imul(b ^ text.charCodeAt(at), 1597334677);
+        }
+        return `${a} ${b}`;
+      };
+      const looks = new Map();
+      const look = (one) => {
+        if (!one) return "";
+        if (!looks.has(one)) {
+          const parts = [null, "::before", "::after"].map((part) => describe(one, part));
+          const isDisabled = one.matches(":disabled, [aria-disabled=true]");
+          const own = [one.tagName, one.getAttribute("class"), one.getAttribute("type"), isDisabled, ...parts];
+          looks.set(one, hash([look(one.parentElement), ...own].join("|")));
+        }
+        return looks.get(one);
+      };
+      const FIELDS = ["hidden", "range", "color", "checkbox", "radio", "image"].map((type) => `[type=${type}]`).join();
+      const ownsText = (one) => one.matches(`input:not(${FIELDS}), select, textarea`)
+        || [...one.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.data.trim());
+      const isExamined = (one) => (ownsText(one) || (one.matches("a[href]") && ownsText(one.parentElement)))
+        && one.checkVisibility({ visibilityProperty: true }) && one.getBoundingClientRect().width > 1;
+      // axe ignores what a modal dialog covers.
+      const place = document.querySelector("dialog:modal") ?? document.body;
+      const open = new Map();
+      for (const one of [place, ...place.querySelectorAll("*")]) {
+        if (isExamined(one) && !seen.includes(look(one))) open.set(look(one), [...(open.get(look(one)) ?? []), one]);
+      }
+      const found = [];
+      const decided = new Set();
+      for (const [from, to] of [[0, 1], [1, Infinity]]) {
+        const include = [...open].filter(([key]) => !decided.has(key)).flatMap(([, alike]) => alike.slice(from, to));
+        if (!include.length) continue;
+        const options = { runOnly: { type: "rule", values: rules }, resultTypes: ["violations", "passes"],
+          elementRef: true, selectors: false };
+        const { violations, passes } = await axe.run({ include }, options);
+        for (const { nodes } of [...violations, ...passes]) for (const { element } of nodes) decided.add(look(element));
+        found.push(...violations.flatMap(({ id, nodes }) => nodes.map(({ html, any }) =>
+          `${id}: ${html.slice(0, 120)} ${any[0]?.message ?? ""}`)));
+      }
+      return [found, [...decided]];
     }
 """
 
@@ -102,19 +158,26 @@ class Auditor:
     def __init__(self, page: Page) -> None:
         self.page = page
         self.found: dict[str, list[str]] = {}
+        # The looks of text that axe has decided about. Colours are part of them, so both themes share the set.
+        self.looks: set[str] = set()
 
     def look(self, what: str) -> None:
         page = self.page
         page.evaluate("document.fonts.ready.then(() => true)")
-        page.evaluate(AXE)
+        if not page.evaluate("'axe' in window"):
+            page.evaluate(AXE)
+        self._note(what, page.evaluate(RUN_AXE, RULES))
         if page.evaluate("document.dir") == "ltr":
-            self._note(what, page.evaluate(RUN_AXE, LTR_RULES))
+            self._contrast(what)
             page.emulate_media(color_scheme="dark")
-            self._note(f"{what}, dark", page.evaluate(RUN_AXE, DARK_RULES))
+            self._contrast(f"{what}, dark")
             page.emulate_media(color_scheme="light")
-        else:
-            self._note(what, page.evaluate(RUN_AXE, RTL_RULES))
         self.measure(what)
+
+    def _contrast(self, what: str) -> None:
+        found, decided = self.page.evaluate(RUN_AXE_ON_NEW_LOOKS, [COLOURS, list(self.looks)])
+        self._note(what, found)
+        self.looks.update(decided)
 
     def measure(self, what: str) -> None:
         """Check for overflow and, on a phone, for small touch targets."""
