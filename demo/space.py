@@ -15,7 +15,7 @@ from accounts.keys import KeyTerms, Presented, create_key, parse_key, set_key_en
 from accounts.models import ApiKey, User
 from accounts.spending import refusal_of
 from core import origin
-from core.ids import new_id
+from core.ids import id_at, new_id
 from core.money import NANOS_PER_CENT
 from core.origin import acting
 from demo.cast import (
@@ -243,7 +243,7 @@ class _DemoHistory:
             presented=key,
             address=CLIENT_ADDRESS,
             offer=_offer(video.model),
-            request_id=new_id(),
+            request_id=id_at(origin.now()),
             video=VideoRequest(model=video.model, seconds=video.seconds, images=0, size="", fields={}),
             body_bytes=0,
         )

@@ -45,7 +45,7 @@ class _FileCollector(FileUploadHandler):
 def read_form(raw: bytes, content_type: str) -> tuple[dict[str, Any], list[FormFile]]:
     """Fields and files of a form. Raises ApiError 400 for a form that others might read differently."""
     if len(re.findall(r"boundary", content_type, re.IGNORECASE)) != 1:
-        raise invalid("The form's Content-Type must name one boundary.")
+        raise invalid("The form's Content-Type must name one boundary.", "Content-Type")
     collector = _FileCollector()
     meta = {"CONTENT_TYPE": content_type, "CONTENT_LENGTH": len(raw)}
     try:

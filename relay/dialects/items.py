@@ -34,6 +34,12 @@ def _compaction(reading: Reading, value: Any, path: str) -> None:
     reading.context_reads = max(reading.context_reads, 1)
 
 
+def _container(reading: Reading, value: Any, path: str) -> None:
+    # The provider may read the files that the container holds.
+    if value is not None:
+        reading.context_reads = max(reading.context_reads, 1)
+
+
 def _said(*content: str) -> Item:
     """An item whose content costs what its bytes cost."""
     keys = ("action", "actions", "arguments", "caller", "operation", "results", "error")
@@ -63,7 +69,7 @@ ITEMS: Mapping[str, Item] = {
     "apply_patch_call_output": _said("status"),
     "web_search_call": _said("action"),
     "file_search_call": _said("queries"),
-    "code_interpreter_call": Item(("code",), {"outputs": free, "container_id": free}),
+    "code_interpreter_call": Item(("code",), {"outputs": free, "container_id": _container}),
     "image_generation_call": Item(("result",), {"result": media.made_picture, "error": free, "svg_usage": free}),
     "mcp_list_tools": _said("tools"),
     "mcp_approval_request": _said("arguments"),

@@ -86,12 +86,9 @@ def _read(fields: dict[str, Any], files: list[FormFile], boundary: str) -> Video
             _unknown(reading, name, value)
         elif row.judge is not None:
             row.judge(reading, value, name)
-    seconds = max([_digits(fields, name, MAX_SECONDS) for name in _SECONDS if fields.get(name) is not None], default=0)
-    if not seconds:
-        reading.fields["seconds"] = str(DEFAULT_SECONDS)
     return VideoRequest(
         model=model,
-        seconds=seconds or DEFAULT_SECONDS,
+        seconds=_length(reading, fields),
         images=max([1, *(_digits(fields, name, MAX_CHOICES) for name in _PIECES if fields.get(name) is not None)]),
         size=reading.facts.get("size", ""),
         fields=reading.fields,
@@ -101,6 +98,16 @@ def _read(fields: dict[str, Any], files: list[FormFile], boundary: str) -> Video
         unknown=tuple(reading.unknown),
         boundary=boundary,
     )
+
+
+def _length(reading: Reading, fields: dict[str, Any]) -> int:
+    """The longest length that the client named. It is written under every name, since each upstream reads its own."""
+    named = {name: _digits(fields, name, MAX_SECONDS) for name in _SECONDS if fields.get(name) is not None}
+    seconds = max(named.values(), default=DEFAULT_SECONDS)
+    for name in {"seconds", *named}:
+        if named.get(name) != seconds:
+            reading.fields[name] = str(seconds) if name == "seconds" else seconds
+    return seconds
 
 
 def _check_files(files: list[FormFile]) -> None:

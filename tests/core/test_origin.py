@@ -46,7 +46,7 @@ def test_x_forwarded_for_counts_only_from_trusted_proxies(
 def test_the_relay_reads_the_header_that_its_proxy_added_not_the_one_that_the_client_sent(settings: Any) -> None:
     settings.TRUSTED_PROXIES = [ip_network("10.0.0.0/8")]
     lines = [(b"x-forwarded-for", b"6.6.6.6"), (b"host", b"h"), (b"x-forwarded-for", b"1.1.1.1")]
-    request = Request({"client": ("10.0.0.1", 5), "headers": lines}, receive=nobody, send=nobody)
+    request = Request({"method": "GET", "client": ("10.0.0.1", 5), "headers": lines}, receive=nobody, send=nobody)
     assert request.address == "1.1.1.1"
 
 

@@ -106,7 +106,7 @@ def test_every_field_alone_obeys_the_law(plain: Market, path: str) -> None:
             outcome = plain.ask(path, {**base, name: value})
             found += [f"{name} = {str(value)[:80]}: {violation}" for violation in outcome.violations()]
 
-    assert found + plain.violations() == []
+    assert "\n".join(found + plain.violations()) == ""
 
 
 @pytest.mark.any_database

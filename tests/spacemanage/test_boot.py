@@ -136,7 +136,7 @@ def test_an_invalid_option_is_reported_without_a_traceback(options: list[str], s
 def test_readyz_answers_503_when_migrations_are_missing(client: Client) -> None:
     assert client.get("/readyz").content == b"ready\n"
     with connection.cursor() as cursor:
-        cursor.execute("DELETE FROM django_migrations WHERE app = 'quotas' AND name = '0007_charge_set'")
+        cursor.execute("DELETE FROM django_migrations WHERE app = 'quotas' AND name = '0008_charge_set'")
 
     response = client.get("/readyz")
 
