@@ -11,7 +11,6 @@ from relay.dialects.ask import Ask, Need
 from relay.dialects.dialect import Dialect
 from relay.dialects.names import UNPRICED, UNSORTED, unsupported
 from relay.dialects.tools import MAX_PICTURE_INPUT_TOKENS, MAX_PICTURE_TOKENS
-from relay.dialects.videos import MADE_FACTS
 from relay.prices import MILLION, PriceList, Rate, divide_rounding_up
 from relay.pricing import Extent
 from relay.profiles import Profile
@@ -36,8 +35,8 @@ def _is_priced(price: str, facts: Mapping[str, str], prices: PriceList) -> bool:
     name, is_row, value = price.partition("=")
     if not is_row:
         return prices.has(price, facts)
-    # What a video is made like needs a row only where the model's prices differ by it.
-    if name in MADE_FACTS and not any(name in dict(row.when) for row in prices.rows):
+    # The size of a video needs a row only where the model's prices differ by it.
+    if name == "size" and not any(name in dict(row.when) for row in prices.rows):
         return True
     return prices.has_row(name, value)
 

@@ -53,7 +53,10 @@ def _image_url(reading: Reading, value: Any, path: str) -> None:
 
 def _input_audio(reading: Reading, value: Any, path: str) -> None:
     if value is not None:
-        read_keys(reading, mapping(value, path), {"data": media.sound}, path)
+        sound = mapping(value, path)
+        if "data" not in sound:
+            raise unsupported(f"{path}.{next(iter(sound), 'data')}", ELSEWHERE)
+        read_keys(reading, sound, {"data": media.sound, "url": elsewhere}, path)
 
 
 def _file(reading: Reading, value: Any, path: str) -> None:

@@ -79,8 +79,10 @@ def _namespace(reading: Reading, tool: dict[str, Any], path: str) -> None:
 
 
 def _tool_search(reading: Reading, tool: dict[str, Any], path: str) -> None:
+    # One that the provider runs has no fee and no bound: its results are read again in each turn.
+    if tool.get("execution") != "client":
+        raise unsupported(f"{path}.execution" if "execution" in tool else f"{path}.type", UNBOUNDED)
     _client(reading, tool, path)
-    reading.takes_turns = reading.takes_turns or tool.get("execution") != "client"
 
 
 def _web_search(reading: Reading, tool: dict[str, Any], path: str) -> None:

@@ -119,6 +119,8 @@ def _check_files(files: list[FormFile]) -> None:
 
 
 def _unknown(reading: Reading, name: str, value: Any) -> None:
+    if _MAKES_MORE.search(name):
+        raise unsupported(name, UNSORTED)
     # Forms write the members of an object as `input_reference[file_id]`.
     base = name.partition("[")[0]
     reason = SPELLING if base != name or canonical(name) in _CANONICAL else reason_against(name)
@@ -140,9 +142,11 @@ def _digits(fields: dict[str, Any], name: str, maximum: int) -> int:
 
 
 def _fact(reading: Reading, value: Any, name: str) -> None:
-    """Needs a price row of this value, if the model's prices differ by the field at all."""
+    """Needs a price row of this value: many providers bill by it. The size needs one only where prices differ by it."""
     if value is None:
         del reading.fields[name]
+        return
+    if value is False:
         return
     said = str(value).lower() if isinstance(value, bool) else text(value, name)
     reading.facts[name] = said
@@ -164,6 +168,9 @@ def _inline_picture(reading: Reading, value: Any, param: str) -> None:
 
 
 # What the provider chooses where the client does not.
+_MAKES_MORE = re.compile(
+    r"second|duration|length|frame|num|count|batch|audio|sound|quality|resolution|upscale|hd", re.I
+)
 MADE_FACTS = ("size", "resolution", "quality", "generate_audio")
 _SECONDS = ("seconds", "duration")
 _PIECES = ("n", "num_videos")

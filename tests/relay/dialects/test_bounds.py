@@ -365,7 +365,7 @@ def test_an_item_that_only_points_elsewhere_is_refused_by_its_path(item, path) -
         {"type": "local_shell_call", "id": "l", "call_id": "c", "action": {"type": "exec", "command": ["ls"]}},
         {"type": "web_search_call", "id": "ws_1", "action": {"type": "search", "sources": [{"url": "https://x"}]}},
         {"type": "mcp_list_tools", "id": "x", "server_label": "s", "tools": [{"name": "t", "input_schema": {}}]},
-        {"type": "code_interpreter_call", "id": "x", "code": "1", "container_id": "c", "outputs": None},
+        {"type": "code_interpreter_call", "id": "x", "code": "1", "outputs": None},
     ],
 )  # fmt: skip
 def test_an_item_with_its_content_costs_its_bytes(item) -> None:
@@ -493,8 +493,20 @@ def test_search_options_of_chat_hold_five_searches() -> None:
     assert ask.needs == (Need("web_search_options", "per_search"),)
 
 
-def test_tool_search_of_the_server_takes_turns_and_of_the_client_none() -> None:
-    assert read(RESPONSES, input="hi", tools=[{"type": "tool_search"}]).extent.context_reads == 6
+def test_a_container_in_an_item_may_add_its_files_up_to_the_window() -> None:
+    item = {"type": "code_interpreter_call", "id": "x", "code": "1", "container_id": "c"}
+    assert read(RESPONSES, input=[item]).extent.context_reads == 1
+
+
+def test_sound_behind_a_link_is_refused() -> None:
+    part = {"type": "input_audio", "input_audio": {"url": "https://sounds.example/1.mp3"}}
+    assert refused(CHAT, messages=[{"role": "user", "content": [part]}]) == "messages[0].content[0].input_audio.url"
+
+
+def test_tool_search_of_the_server_is_refused_and_of_the_client_takes_no_turns() -> None:
+    assert refused(RESPONSES, input="hi", tools=[{"type": "tool_search"}]) == "tools[0].type"
+    server = {"type": "tool_search", "execution": "server"}
+    assert refused(RESPONSES, input="hi", tools=[server]) == "tools[0].execution"
     assert read(RESPONSES, input="hi", tools=[{"type": "tool_search", "execution": "client"}]).extent.context_reads == 0
 
 
