@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Json = dict[str, Any]
@@ -282,10 +282,10 @@ VIDEOS: dict[str, list[Any]] = {
 @dataclass(frozen=True)
 class Endpoint:
     path: str
-    base: Json
-    fields: dict[str, list[Any]]
+    base: Json = field(repr=False)
+    fields: dict[str, list[Any]] = field(repr=False)
     # Fields that no relay need refuse.
-    harmless: Json
+    harmless: Json = field(repr=False)
     can_stream: bool = True
 
     @property

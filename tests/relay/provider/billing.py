@@ -17,6 +17,8 @@ MAX_CHOICES = 128
 SEARCH_NANOS = NANOS_PER_USD // 100
 # What no price list of ours knows, at the dearest that a provider lists for it.
 OTHER_TOOL_NANOS = NANOS_PER_USD // 2
+# They cost only the tokens of further turns.
+FREE_TOOLS = {"tool_search", "programmatic_tool_calling"}
 OTHER_MODEL_NANOS = 100 * NANOS_PER_USD
 # Fields by which a client chooses other models, or tools that are billed apart.
 OTHER_MODELS = {
@@ -173,7 +175,7 @@ class Sheet:
             self._add_calls(calls)
 
     def _add_calls(self, calls: int) -> None:
-        for tool in dict.fromkeys(self.contents.hosted):
+        for tool in set(self.contents.hosted) - FREE_TOOLS:
             if not tool.startswith("web_search"):
                 self.beyond_nanos += calls * OTHER_TOOL_NANOS
             elif "per_search" in self.offer.prices.base:
@@ -217,7 +219,7 @@ def bill_of(path: str, body: dict[str, Any], kind: Kind, offer: Offer, mood: Moo
     """The bill of a body for the endpoint `path`. Raises Refused for what the provider does not serve."""
     if wrong := kind.refused & set(body):
         raise Refused(422, f"extra_forbidden: {min(wrong)}")
-    if path not in ENDPOINTS:
+    if path not in kind.serves:
         raise Refused(404, "no such endpoint")
     sheet = Sheet(path, body, kind, offer, mood, Contents(), told=TOLD.get(path, kind.told))
     ENDPOINTS[path](sheet)
@@ -307,7 +309,7 @@ def _limit(sheet: Sheet, names: tuple[str, ...]) -> int:
 
 def bill_of_video(fields: dict[str, Any], offer: Offer) -> Bill:
     """Seconds × videos, at the price of their size. Several names of a field are all obeyed, the dearest wins."""
-    seconds = max(_positive(fields, name) or 4 for name in ("seconds", "duration", "n_seconds"))
+    seconds = seconds_of(fields)
     videos = max(_positive(fields, name) or 1 for name in ("n", "num_videos"))
     size = str(fields.get("size") or "720x1280")
     beyond = sum(OTHER_MODEL_NANOS for name in OTHER_MODELS if fields.get(name))
@@ -317,6 +319,10 @@ def bill_of_video(fields: dict[str, Any], offer: Offer) -> Bill:
         # A size that the operator has no price for, where sizes differ.
         beyond += seconds * videos * NANOS_PER_USD
     return Bill({"seconds": seconds * videos}, {"size": size}, beyond)
+
+
+def seconds_of(fields: dict[str, Any]) -> int:
+    return max(_positive(fields, name) or 4 for name in ("seconds", "duration", "n_seconds"))
 
 
 def _positive(fields: dict[str, Any], name: str) -> int:

@@ -15,7 +15,7 @@ MESSAGE_TOKENS = 4
 
 # Names of ids and addresses of content whose size the request does not show. Each can fill the context window.
 POINTERS = {
-    *("file_id", "file_ids", "file_url", "vector_store_ids", "container_id", "connector_id", "server_url", "tunnel_id"),
+    *("file_id", "file_ids", "file_url", "vector_store_ids", "connector_id", "server_url", "tunnel_id"),
     *("video_url", "audio_url", "input_video", "video", "document_url", "cached_content", "cachedContent"),
     *("previous_response_id", "conversation", "comparison_response_id", "previous_message_id", "continuation_id"),
 }

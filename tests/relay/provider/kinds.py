@@ -9,6 +9,8 @@ CACHED = frozenset({"cached_input"})
 WRITTEN = frozenset({"cached_input", "cache_write_5m"})
 EVERYTHING = WRITTEN | MEDIA | {"cache_write_12h", "audio_output"}
 NOTHING: frozenset[str] = frozenset()
+CHAT = frozenset({"chat/completions"})
+TEXT = CHAT | {"completions", "embeddings"}
 BOTH = ("max_completion_tokens", "max_tokens")
 OLD = ("max_tokens",)
 
@@ -38,9 +40,7 @@ class Kind:
     thinks_beside_limit: bool = False
     # Tokens of the hidden system prompt that explains the use of tools.
     tool_preamble: int = 0
-    # How an operator sets such an upstream up: add_upstream --kind … and --set ….
-    profile: str = ""
-    settings: tuple[str, ...] = ()
+    serves: frozenset[str] = TEXT | {"responses"}
 
 
 KINDS = {
@@ -48,13 +48,14 @@ KINDS = {
     for kind in (
         Kind(name="openai", told=EVERYTHING),
         Kind(name="azure", told=EVERYTHING),
-        Kind(name="groq", told=CACHED, stream_usage="x_groq"),
-        Kind(name="moonshot", told=CACHED, limits=OLD, usage="moonshot", stream_usage="choice"),
+        Kind(name="groq", serves=CHAT | {"responses"}, told=CACHED, stream_usage="x_groq"),
+        Kind(name="moonshot", serves=CHAT, told=CACHED, limits=OLD, usage="moonshot", stream_usage="choice"),
         Kind(name="xai", usage="xai", stream_usage="finish"),
-        Kind(name="gemini", told=NOTHING, usage="gemini"),
-        Kind(name="deepseek", told=CACHED, limits=OLD, usage="deepseek"),
+        Kind(name="gemini", serves=CHAT | {"embeddings"}, told=NOTHING, usage="gemini"),
+        Kind(name="deepseek", serves=CHAT, told=CACHED, limits=OLD, usage="deepseek"),
         Kind(
             name="mistral",
+            serves=CHAT | {"embeddings"},
             told=CACHED,
             limits=OLD,
             usage="mistral",
@@ -64,7 +65,7 @@ KINDS = {
         Kind(name="openrouter", told=WRITTEN | MEDIA, usage="openrouter", stream_usage="always"),
         Kind(name="vllm", choices=("n", "best_of"), usage="vllm"),
         Kind(name="litellm", told=WRITTEN, usage="anthropic_names", merged=("extra_body",)),
-        Kind(name="anthropic", told=NOTHING, usage="plain", tool_preamble=346),
+        Kind(name="anthropic", serves=CHAT, told=NOTHING, usage="plain", tool_preamble=346),
         Kind(name="ollama", told=NOTHING, limits=OLD, choices=(), usage="plain", ignores_case=True),
         # llama.cpp: the other two names are aliases of n_predict, which wins.
         Kind(
@@ -72,7 +73,6 @@ KINDS = {
             limits=("n_predict", "max_completion_tokens", "max_tokens"),
             choices=("n_cmpl", "n"),
             usage="vllm",
-            profile="custom",
         ),
         Kind(
             name="dashscope",
@@ -80,8 +80,7 @@ KINDS = {
             limits=OLD,
             usage="plain",
             thinks_beside_limit=True,
-            profile="custom",
-            settings=("limit_field=max_tokens",),
+            serves=CHAT | {"embeddings"},
         ),
     )
 }

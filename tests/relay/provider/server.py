@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,13 +13,14 @@ from typing import Any
 from aiohttp import web
 
 from tests.relay.provider import telling
-from tests.relay.provider.billing import Mood, bill_of, bill_of_video
+from tests.relay.provider.billing import Mood, bill_of, bill_of_video, seconds_of
 from tests.relay.provider.bodies import Refused, read_forms, read_json
 from tests.relay.provider.faults import FAILED_RESPONSE, FAULTS, Fault, with_quirk, zipped
 from tests.relay.provider.kinds import KINDS, Kind
 from tests.relay.provider.prices import Bill, Offer, Prices
 
 FLAPPING = "flapping"
+_AZURE = re.compile(r"\Aopenai/(deployments/[^/]+/|v1/)?")
 MAX_BODY_BYTES = 128 * 1024 * 1024
 
 
@@ -89,7 +91,8 @@ class Provider:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         name, _, fault = request.match_info["kind"].partition("~")
-        kind, path = KINDS[name], request.match_info["path"]
+        # Azure names the deployment in the path.
+        kind, path = KINDS[name], _AZURE.sub("", request.match_info["path"])
         body: Any = None
         raw = await request.read()
         fault = self.fault if fault == FLAPPING else fault.replace("-", " ")
@@ -185,7 +188,7 @@ class Provider:
             "status": "queued",
             "progress": 0,
             "created_at": 1_700_000_000,
-            "seconds": str(body.get("seconds") or "4"),
+            "seconds": str(seconds_of(body)),
             "size": bill.facts["size"],
             "error": None,
         }
