@@ -91,8 +91,7 @@ class Outcome:
         found = [] if 400 <= status < 500 else [f"answered {status} without asking the provider"]
         if self.spent_nanos:
             found.append(f"refused, and charged {self.spent_nanos}")
-        is_form = b"form" in (self.answer.request.headers.get("Content-Type") or "").encode()
-        if status == 400 and not self.error.get("param") and not is_form:
+        if status == 400 and not self.error.get("param"):
             found.append(f"refused without naming a field: {self.error}")
         return found
 

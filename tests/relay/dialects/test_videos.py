@@ -84,7 +84,7 @@ def test_a_header_that_names_two_boundaries_is_refused() -> None:
     both = cheap + dear
     for header in (f"{FORM}; boundary=YY", f"{FORM}, multipart/form-data; boundary=YY", f"{FORM}; Boundary*=YY"):
         assert error_of(both, header) == ("invalid_request", "Content-Type")
-    assert error_of(cheap, "multipart/form-data") == ("invalid_request", None)
+    assert error_of(cheap, "multipart/form-data") == ("invalid_request", "Content-Type")
 
 
 @pytest.mark.parametrize("name", ["seconds", "model", "n", "prompt"])
