@@ -91,7 +91,8 @@ class Outcome:
         found = [] if 400 <= status < 500 else [f"answered {status} without asking the provider"]
         if self.spent_nanos:
             found.append(f"refused, and charged {self.spent_nanos}")
-        is_form = b"form" in (self.answer.request.headers.get("Content-Type") or "").encode()
+        # An unreadable form has no fields to name.
+        is_form = "multipart" in str(self.answer.request.headers.get("Content-Type"))
         if status == 400 and not self.error.get("param") and not is_form:
             found.append(f"refused without naming a field: {self.error}")
         return found
