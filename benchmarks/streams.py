@@ -62,12 +62,11 @@ def main() -> None:
         with ours.relay(upstream, database, members=options.members) as gateway:
             with Memory(gateway.pids[0]) as memory:
                 through = read(gateway.url, gateway.headers, options)
-            books = ours.books(through.outcomes.get("whole", 0))
-        swept = _swept()
-    print(report(options, straight, through, memory))
-    print(f"\nBooks: {books} {swept} holds swept.")
-    if swept or set(through.outcomes) != {"whole"}:
-        raise SystemExit(f"WRONG: {through.outcomes}, {swept} swept")
+            print(report(options, straight, through, memory), flush=True)
+            swept = _swept()
+            if swept or set(through.outcomes) != {"whole"}:
+                raise SystemExit(f"WRONG: {swept} holds swept; streams: {through.outcomes}")
+            print(f"\nBooks: {ours.books(options.streams)} {swept} holds swept.")
 
 
 def _options() -> argparse.Namespace:
