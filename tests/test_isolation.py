@@ -16,7 +16,8 @@ from allauth.mfa.models import Authenticator
 from django.apps import apps
 from django.contrib import admin
 from django.contrib.sessions.models import Session
-from django.db import transaction
+from django.db import connection, transaction
+from django.db.models import Model
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
@@ -183,25 +184,27 @@ ROWS = [
 # Django admin's URLs have no rows: a test of its own shows that they answer operators only.
 ADMIN = "admin/"
 
-STATE: list[Any] = [
-    User.everyone,
-    Wallet.objects,
-    Transfer.objects,
-    Hold.objects,
-    UsageRecord.objects,
-    Task.objects,
-    Space.objects,
-    ApiKey.with_deleted,
-    Authenticator.objects,
-]
+STATE: list[type[Model]] = [User, Wallet, Transfer, Hold, UsageRecord, Task, Space, ApiKey, Authenticator]
 
 
 def snapshot() -> list[Any]:
     """Everything that a refused request must not change, except last_login, which the test's own sign-in changes."""
-    rows = [list(manager.order_by("pk").values()) for manager in STATE]
-    for user in rows[0]:
-        user.pop("last_login")
-    return rows
+    tables = []
+    with connection.cursor() as cursor:
+        for query in QUERIES:
+            cursor.execute(query)
+            tables.append(cursor.fetchall())
+    return tables
+
+
+def _query(model: type[Model]) -> str:
+    columns = [field.column for field in model._meta.concrete_fields if field.name != "last_login"]
+    quoted = ", ".join(connection.ops.quote_name(column) for column in columns)
+    return f"SELECT {quoted} FROM {model._meta.db_table} ORDER BY {model._meta.pk.column}"
+
+
+# In SQL, because two thousand snapshots through the ORM took a quarter of the time of these tests.
+QUERIES = [_query(model) for model in STATE]
 
 
 @pytest.fixture
