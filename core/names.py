@@ -1,4 +1,4 @@
-"""Validators for usernames and display names, and the length limits of names and passwords."""
+"""Validators for usernames and display names, and the length limits of names, models' names and passwords."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ MAX_USERNAME_LENGTH = 64
 MAX_DISPLAY_NAME_LENGTH = 80
 MIN_PASSWORD_LENGTH = 8
 MAX_PASSWORD_LENGTH = 128
+MAX_MODEL_NAME_LENGTH = 100
 
 _USERNAME = re.compile(r"[A-Za-z0-9._@+-]+", re.ASCII)
 # Unicode's Bidi_Control characters, which can make one name look like another.

@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import structlog
@@ -32,6 +32,7 @@ from relay.dialects.dialect import Dialect
 from relay.exchange import MAX_BODY_BYTES_IN_LOOP, ClientGoneError, Receive, Request, Scope, Send
 from relay.forward import Forwarder, Forwarding
 from relay.listing import model_row
+from relay.reader import ReaderProcess
 from relay.speeds import Speeds
 from relay.stored import find, remember
 from relay.tasks import in_database
@@ -43,6 +44,7 @@ log = structlog.get_logger(__name__)
 
 PSEUDONYMS = frozenset({"user", "safety_identifier", "user_id"})
 MAX_PSEUDONYMS = 20_000
+WriteElsewhere = Callable[[dict[str, Any]], Awaitable[bytes]]
 KEY_HEADERS = (b"x-api-key", b"api-key")
 # Where a client calls whose base URL lacks /v1.
 PATHS_WITHOUT_VERSION = frozenset({*DIALECTS, "/videos", "/models", "/key"})
@@ -77,8 +79,9 @@ class Relay:
         self.catalogue = Catalogue()
         self.upstreams = Upstreams()
         self.speeds = Speeds()
+        self.reader = ReaderProcess()
         self.forwarder = Forwarder(self.upstreams)
-        self.videos = Videos(self.teller, self.catalogue, self.upstreams)
+        self.videos = Videos(self.teller, self.catalogue, self.upstreams, self.reader)
         # A key never changes its owner, so this needs no refresh.
         self._pseudonyms: dict[Presented, str] = {}
 
@@ -88,6 +91,7 @@ class Relay:
 
     async def close(self) -> None:
         self.upstreams.close()
+        await self.reader.close()
         await asyncio.to_thread(self.catalogue.close)
         await self.teller.close()
 
@@ -160,13 +164,14 @@ class Relay:
     async def _spend(self, request: Request, presented: Presented, dialect: Dialect) -> None:
         raw = await request.body(lambda: verify_key(self.teller, presented, request.address))
         try:
-            ask = await _read(dialect, raw)
+            ask = await self._read(request, presented, dialect, raw)
             offer, targets = self._offer(ask, presented, dialect)
             targets = await self._holders(request, presented, ask, targets)
         except errors.ApiError as error:
             # The key is verified before the body's error is returned, so that a client without a valid key cannot find
             # out which models are on sale. Raises KeyRefused instead.
-            model = await _in_thread_if_large(raw, model_for_log, raw)
+            is_large = len(raw) > MAX_BODY_BYTES_IN_LOOP
+            model = await self.reader.call(presented, "model", raw) if is_large else model_for_log(raw)
             await self.teller.ask(
                 refusal_order(
                     request, presented, model=model, status=error.status, code=error.code, message=error.message
@@ -175,18 +180,34 @@ class Relay:
             raise
         charge = await open_charge(self.teller, self.speeds, request, presented, ask, dialect, self.catalogue.offers)
         conversation = conversation_of(request, ask)
+        is_large = len(raw) > MAX_BODY_BYTES_IN_LOOP
         forwarding = Forwarding(
             request=request,
             dialect=dialect,
             ask=ask,
             charge=charge,
-            is_large=len(raw) > MAX_BODY_BYTES_IN_LOOP,
+            write_elsewhere=self._writer(request, presented, dialect, raw)
+            if len(raw) > MAX_BODY_BYTES_IN_LOOP
+            else None,
             user=await self._pseudonym_of(presented) if PSEUDONYMS & set(ask.written) else "",
             cache_scope=_pseudonym(f"space:{presented.space_id}"),
             on_stored=self._remember(presented) if dialect.stores else None,
         )
         in_order = self.upstreams.in_order(targets, f"{presented.hash}:{conversation}", model=offer.name)
         await self.forwarder.forward(forwarding, in_order)
+
+    async def _read(self, request: Request, presented: Presented, dialect: Dialect, raw: bytes) -> Ask:
+        if len(raw) <= MAX_BODY_BYTES_IN_LOOP:
+            return _parse(dialect, raw)
+        ask: Ask = await self.reader.call(presented, "read", raw, dialect.path, str(request.request_id))
+        return ask
+
+    def _writer(self, request: Request, presented: Presented, dialect: Dialect, raw: bytes) -> WriteElsewhere:
+        async def write(named: dict[str, Any]) -> bytes:
+            body: bytes = await self.reader.call(presented, "write", raw, dialect.path, str(request.request_id), named)
+            return body
+
+        return write
 
     def _offer(self, ask: Ask, presented: Presented, dialect: Dialect) -> tuple[Offer, Sequence[Target]]:
         offer = self.catalogue.offers.get(ask.model)
@@ -243,17 +264,8 @@ async def answer_without_version(scope: Scope, receive: Receive, send: Send) -> 
     await request.refuse(errors.base_url_without_version(base_url))
 
 
-async def _read(dialect: Dialect, raw: bytes) -> Ask:
-    ask: Ask = await _in_thread_if_large(raw, _parse, dialect, raw)
-    return ask
-
-
 def _parse(dialect: Dialect, raw: bytes) -> Ask:
     return dialect.read(json_object(raw), body_bytes=len(raw))
-
-
-async def _in_thread_if_large(raw: bytes, work: Any, *args: Any) -> Any:
-    return await asyncio.to_thread(work, *args) if len(raw) > MAX_BODY_BYTES_IN_LOOP else work(*args)
 
 
 def _holder(presented: Presented, address: str | None, object_id: str) -> int | None:

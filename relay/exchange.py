@@ -21,8 +21,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 # Beyond this, the API key is verified before more of the body is read or any of it is parsed.
 MAX_UNVERIFIED_BODY_BYTES = 16 * 1024
-# A longer body is decoded and parsed in a thread, since the event loop of all requests would wait for it.
-MAX_BODY_BYTES_IN_LOOP = 32 * 1024
+# A longer body is read in another process, since the event loop of all requests would wait for its parser.
+MAX_BODY_BYTES_IN_LOOP = 64 * 1024
 # Any site may call the API from a browser; a key is needed, and no cookie counts.
 _CORS = {"access-control-allow-origin": "*", "access-control-expose-headers": "*"}
 _CLIENT_REQUEST_ID = re.compile(r"[!-~]{1,128}", re.ASCII)

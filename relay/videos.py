@@ -9,7 +9,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 from uuid import UUID
@@ -28,8 +28,9 @@ from relay.dialects.bodies import model_for_log
 from relay.dialects.names import UNSORTED, unsupported
 from relay.dialects.videos import VideoRequest, read_video_request
 from relay.errors import ApiError, invalid
-from relay.exchange import Linger, Request
+from relay.exchange import MAX_BODY_BYTES_IN_LOOP, Linger, Request
 from relay.http import HttpError, UpstreamResponse
+from relay.reader import ReaderProcess
 from relay.tasks import (
     GONE_UPSTREAM,
     MAX_TASK_BYTES,
@@ -57,8 +58,13 @@ _PUBLIC_ID = re.compile(r"video_([0-9a-f]{32})", re.ASCII)
 _OPENAI_STATUS = {Task.Status.SUCCESS: "completed"}
 
 
+# Writes the body for an upstream, which knows the model by this name; returns content type and body.
+WriteVideo = Callable[[str], Awaitable[tuple[str, bytes]]]
+
+
 class Videos:
-    def __init__(self, teller: Teller, catalogue: Catalogue, upstreams: Upstreams) -> None:
+    def __init__(self, teller: Teller, catalogue: Catalogue, upstreams: Upstreams, reader: ReaderProcess) -> None:
+        self.reader = reader
         self.teller = teller
         self.catalogue = catalogue
         self.upstreams = upstreams
@@ -81,14 +87,16 @@ class Videos:
         """Commit the hold and the task, then submit to an upstream. From there on, a disconnect cancels nothing."""
         raw = await request.body(lambda: verify_key(self.teller, presented, request.address))
         try:
-            video = await asyncio.to_thread(read_video_request, raw, request.header(b"content-type"))
+            video = await self._read(request, presented, raw)
             offer = self._offer(video.model)
             check_needs(video.needs, video.facts, offer.prices_for(presented.space_id))
             targets = _willing(offer, video)
         except ApiError as error:
             # The key is verified before the body's error is returned, so that a client without a valid key cannot find
             # out which models are on sale.
-            await self._log_refusal(request, presented, await asyncio.to_thread(model_for_log, raw), error)
+            is_large = len(raw) > MAX_BODY_BYTES_IN_LOOP
+            model = await self.reader.call(presented, "model", raw) if is_large else model_for_log(raw)
+            await self._log_refusal(request, presented, model, error)
             raise
         opened = task_order(
             presented,
@@ -104,7 +112,8 @@ class Videos:
             await self._log_refusal(request, presented, video.model, errors.refused(error))
             raise
         try:
-            target, report = await self._submit_upstream(video, targets)
+            write = self._writer(request, presented, video, raw)
+            target, report = await self._submit_upstream(video, targets, write)
         except UpstreamError as failure:
             await self._answer_failure(request, task, failure)
             return
@@ -117,13 +126,33 @@ class Videos:
             refusal_order(request, presented, model=model, status=error.status, code=error.code, message=error.message)
         )
 
-    async def _submit_upstream(self, video: VideoRequest, targets: Sequence[Target]) -> tuple[Target, TaskReport]:
+    async def _read(self, request: Request, presented: Presented, raw: bytes) -> VideoRequest:
+        content_type = request.header(b"content-type")
+        if len(raw) <= MAX_BODY_BYTES_IN_LOOP:
+            return read_video_request(raw, content_type)
+        video: VideoRequest = await self.reader.call(presented, "read_video", raw, content_type)
+        return video
+
+    def _writer(self, request: Request, presented: Presented, video: VideoRequest, raw: bytes) -> WriteVideo:
+        async def write(model: str) -> tuple[str, bytes]:
+            if len(raw) <= MAX_BODY_BYTES_IN_LOOP:
+                return video.content_type, video.body_for(model=model)
+            written: tuple[str, bytes] = await self.reader.call(
+                presented, "write_video", raw, request.header(b"content-type"), model
+            )
+            return written
+
+        return write
+
+    async def _submit_upstream(
+        self, video: VideoRequest, targets: Sequence[Target], write: WriteVideo
+    ) -> tuple[Target, TaskReport]:
         failures: list[UpstreamError] = []
         try:
             async with asyncio.timeout(SUBMIT_TIMEOUT_S):
                 for target in self.upstreams.in_order(targets, path=VIDEOS_PATH, model=video.model):
                     try:
-                        return target, await self._submit_to(target, video)
+                        return target, await self._submit_to(target, video, write)
                     except UpstreamError as error:
                         failures.append(error)
                         if not error.tries_next:
@@ -132,13 +161,14 @@ class Videos:
             raise UpstreamError("no upstream accepted the task in time", status=504) from None
         raise final_failure(failures)
 
-    async def _submit_to(self, target: Target, video: VideoRequest) -> TaskReport:
+    async def _submit_to(self, target: Target, video: VideoRequest, write: WriteVideo) -> TaskReport:
+        content_type, body = await write(target.model_name(video.model))
         response = await self.upstreams.request(
             "POST",
             target,
             VIDEOS_PATH,
-            video.body_for(model=target.model_name(video.model)),
-            video.content_type,
+            body,
+            content_type,
             model=video.model,
             is_fresh=True,
         )

@@ -8,11 +8,11 @@ from django.db.models import Q, Value
 from django.utils.translation import gettext_lazy as _
 
 from core.ids import NIL, moment_of, new_id
+from core.names import MAX_MODEL_NAME_LENGTH
 from tenants.models import Space
 
 # Younger records are never pruned: a late or repeated settlement looks up the record of its request.
 MIN_KEPT_DAYS = 31
-MAX_MODEL_NAME_LENGTH = 100
 
 
 class UsageRecord(models.Model):

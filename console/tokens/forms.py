@@ -21,8 +21,7 @@ from accounts.models import ApiKey
 from console.tokens.first_call import models_on_offer
 from core.fields import AmountField
 from core.money import format_exact
-from core.names import validate_display_name
-from usage.models import MAX_MODEL_NAME_LENGTH
+from core.names import MAX_MODEL_NAME_LENGTH, validate_display_name
 
 MAX_KEY_NAME_LENGTH = 80
 MAX_LIST_ITEMS = 50

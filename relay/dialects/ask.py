@@ -61,6 +61,10 @@ class Ask:
     unknown: tuple[str, ...] = ()
     # What identifies the conversation, so that all its requests go to one upstream; empty if nothing does.
     conversation: str = ""
+    # The beginning of the first thing that the user said.
+    said: str = ""
+    # Bytes of the answer's text that repeat the prompt.
+    echo_bytes: int = 0
     # Names in `fields` that are written anew for each upstream: pseudonyms, `store`, budgets within the limit.
     written: tuple[str, ...] = ()
     # The most pictures that a hosted tool can make, by the name of the tool's price row.

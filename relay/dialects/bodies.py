@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from core.names import MAX_MODEL_NAME_LENGTH
 from relay import quick_json
 from relay.dialects.names import CONTAINERS
 from relay.errors import invalid
-from usage.models import MAX_MODEL_NAME_LENGTH
 
 MAX_BODY_BYTES = 50 * 1024 * 1024
 MAX_DEPTH = 100

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from relay.dialects.ask import Ask, Media, Need, Pointer
+from relay.dialects.said import echoed_bytes, first_said
 from relay.errors import invalid
 from relay.pricing import MAX_TOKENS, Extent
 
@@ -83,6 +84,8 @@ class Reading:
             pointers=tuple(self.pointers),
             unknown=tuple(self.unknown),
             conversation=self.conversation,
+            said=first_said(self.fields),
+            echo_bytes=echoed_bytes(self.fields, self.choices),
             written=tuple(self.written),
             made_pictures={"image_generation": self.made_pictures} if self.made_pictures else {},
         )

@@ -310,7 +310,11 @@ def test_a_message_that_a_client_sends_back_passes_unchanged(message) -> None:
     ask = read(CHAT, messages=[message])
 
     assert ask == Ask(
-        model="m", fields={"model": "m", "messages": [json.loads(before)]}, extent=ask.extent, shows_usage=False
+        model="m",
+        fields={"model": "m", "messages": [json.loads(before)]},
+        extent=ask.extent,
+        shows_usage=False,
+        said=ask.said,
     )
     assert ask.extent == Extent(input_tokens=1000)
 
