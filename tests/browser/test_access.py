@@ -227,6 +227,8 @@ def auditor(new_context: Callable[..., BrowserContext], screen: dict[str, object
 def signed_in(auditor: Auditor, user: User, base_url: str) -> Iterator[Page]:
     give_session(auditor.page.context, user, base_url)
     yield auditor.page
+    # The task log polls. A poll that is no longer signed in loads the sign-in page, which would abort the next goto.
+    auditor.page.goto("about:blank")
     auditor.page.context.clear_cookies()
 
 

@@ -52,8 +52,10 @@ class Command(BaseCommand):
         except NameTakenError as error:
             raise CommandError("--space: this name or one of its usernames is taken") from error
         with connection.cursor() as cursor:
-            # The planner has no statistics of the new rows until ANALYZE; autovacuum has not run yet.
-            cursor.execute("ANALYZE")
+            # The planner has no statistics of the new rows until ANALYZE; autovacuum has not run yet. A plain ANALYZE
+            # would also lock the catalogs that all databases of a server share.
+            for table in connection.introspection.table_names(cursor):
+                cursor.execute(f"ANALYZE {connection.ops.quote_name(table)}")
         report("analysed")
         close_quarters()
         report("quarters closed")
