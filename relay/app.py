@@ -190,7 +190,7 @@ class Relay:
             if len(raw) > MAX_BODY_BYTES_IN_LOOP
             else None,
             user=await self._pseudonym_of(presented) if PSEUDONYMS & set(ask.written) else "",
-            cache_scope=_pseudonym(f"space:{presented.space_id}"),
+            cache_scope=_pseudonym(f"space:{presented.space_id}") if "prompt_cache_key" in ask.written else "",
             on_stored=self._remember(presented) if dialect.stores else None,
         )
         in_order = self.upstreams.in_order(targets, f"{presented.hash}:{conversation}", model=offer.name)

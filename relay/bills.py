@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from relay.prices import PriceList, Rate
-from relay.pricing import Extent, Usage, affordable_output_tokens, bound_nanos, cost_nanos
+from relay.pricing import BoundLine, Extent, Usage, bound_line, cost_nanos
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +47,8 @@ class Pricing:
     prices: PriceList
     extent: Extent
     context_tokens: int
-    # The dearest that each price can be for this request.
-    dearest: Rate
+    # The bound at the dearest that each price can be for this request.
+    line: BoundLine
 
     @classmethod
     def of(cls, prices: PriceList, extent: Extent, facts: Mapping[str, str], *, context_tokens: int) -> Self:
@@ -58,15 +58,14 @@ class Pricing:
         # The answer tells its tier, and may come from the standard one although another was asked for.
         candidates = ({}, facts) if facts else ({},)
         dearest = prices.dearest(input_tokens=most_input, candidates=candidates)
-        return cls(prices=prices, extent=extent, context_tokens=context_tokens, dearest=dearest)
+        line = bound_line(dearest, extent, context_tokens=context_tokens)
+        return cls(prices=prices, extent=extent, context_tokens=context_tokens, line=line)
 
     def bound(self, output_tokens: int) -> int:
-        return bound_nanos(self.dearest, self.extent, output_tokens=output_tokens, context_tokens=self.context_tokens)
+        return self.line.nanos(output_tokens)
 
     def affordable(self, available_nanos: int) -> int:
-        return affordable_output_tokens(
-            self.dearest, self.extent, available_nanos=available_nanos, context_tokens=self.context_tokens
-        )
+        return self.line.affordable_tokens(available_nanos)
 
     def bill(self, usage: Usage, facts: Mapping[str, str]) -> Bill:
         rate = self.prices.rate(input_tokens=usage.input_tokens, facts=facts)

@@ -59,6 +59,16 @@ class Rate:
         price: int | None = getattr(self, name)
         return self.of_tokens(FALLBACKS[name]) if price is None else price
 
+    @cached_property
+    def dearest_input(self) -> int:
+        """The most that a plain, cached, shortly written or cited token costs."""
+        kinds = ("input", "cached_input", "cached_input_explicit", "cache_write_5m", "citation")
+        return max(map(self.of_tokens, kinds))
+
+    @cached_property
+    def dearest_output(self) -> int:
+        return max(map(self.of_tokens, ("output", "reasoning", "image_output")))
+
     def scaled(self, factor_millionths: int) -> Rate:
         """All prices times a factor, each rounded up to a whole nano-dollar, and at most MAX_PRICE_NANOS."""
         if factor_millionths == MILLION:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -74,7 +75,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     tools: tuple[tuple[str, Usage], ...] = ()
 
     def __post_init__(self) -> None:
-        counts = [getattr(self, name) for name in COUNTS]
+        counts = _counts_of(self)
         if min(counts) < 0:
             refuse_negative(dict(zip(COUNTS, counts, strict=True)))
 
@@ -103,6 +104,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 COUNTS = tuple(name for name in Usage.__struct_fields__ if name != "tools")
+_counts_of = attrgetter(*COUNTS)
 INPUT_COUNTS = (
     *("input", "cached", "cached_explicit", "cache_write_5m", "cache_write_1h", "cache_write_12h"),
     *("audio_input", "image_input", "citation"),
@@ -131,6 +133,7 @@ PRICE_OF_PIECE = {
     "characters": "per_character",
     "minutes": "per_minute",
 }
+PIECES = tuple(PRICE_OF_PIECE.items())
 # Counts that the columns of a usage record do not give: all but plain input, cached, plain output, images, seconds.
 EXTRA_COUNTS = tuple(name for name in COUNTS if name not in ("input", "cached", "output", "images", "seconds"))
 
@@ -201,12 +204,13 @@ def cost_nanos(rate: Rate, usage: Usage, tool_rates: Mapping[str, Rate] | None =
 
 
 def _own_terms(rate: Rate, usage: Usage) -> Iterator[Term]:
-    for name, price in PRICE_OF_COUNT.items():
-        if count := getattr(usage, name):
+    for name, count in zip(COUNTS, _counts_of(usage), strict=True):
+        if not count:
+            continue
+        if price := PRICE_OF_COUNT.get(name):
             yield Term(price, count, rate.of_tokens(price), MILLION)
-    for name, price in PRICE_OF_PIECE.items():
-        if count := getattr(usage, name):
-            yield Term(name, count, getattr(rate, price) or 0, 1)
+        else:
+            yield Term(name, count, getattr(rate, PRICE_OF_PIECE[name]) or 0, 1)
 
 
 # -- Bounds -----------------------------------------------------------------------------------------------------------
@@ -237,36 +241,52 @@ class Extent(msgspec.Struct, frozen=True, kw_only=True):
     tool_nanos: int = 0
 
 
+class BoundLine(NamedTuple):
+    """The most that a request can cost as a line over its completion limit, in millionths of a nano-dollar."""
+
+    fixed_parts: int
+    parts_per_token: int
+
+    def nanos(self, output_tokens: int) -> int:
+        return min(divide_rounding_up(self.fixed_parts + output_tokens * self.parts_per_token, MILLION), MAX_COST_NANOS)
+
+    def affordable_tokens(self, available_nanos: int) -> int:
+        """The largest completion limit whose bound is within `available_nanos`, at most MAX_TOKENS.
+
+        Zero if the money covers the input but no output token; -1 if it does not cover the input.
+        """
+        left = available_nanos * MILLION - self.fixed_parts
+        if left < 0:
+            return -1
+        return min(left // self.parts_per_token, MAX_TOKENS) if self.parts_per_token else MAX_TOKENS
+
+
+def bound_line(rate: Rate, extent: Extent, *, context_tokens: int = MAX_TOKENS) -> BoundLine:
+    """At the dearest `rate` that the request can be charged at."""
+    return BoundLine(_fixed_parts(rate, extent, context_tokens), extent.outputs * dearest_output(rate, extent))
+
+
 def bound_nanos(rate: Rate, extent: Extent, *, output_tokens: int, context_tokens: int = MAX_TOKENS) -> int:
     """The most that a request can cost, in nano-dollars, at the dearest `rate` that it can be charged at."""
-    fixed, price = _fixed_parts(rate, extent, context_tokens), dearest_output(rate, extent)
-    return min(divide_rounding_up(fixed + extent.outputs * output_tokens * price, MILLION), MAX_COST_NANOS)
+    return bound_line(rate, extent, context_tokens=context_tokens).nanos(output_tokens)
 
 
 def affordable_output_tokens(
     rate: Rate, extent: Extent, *, available_nanos: int, context_tokens: int = MAX_TOKENS
 ) -> int:
-    """The largest completion limit whose `bound_nanos` is within `available_nanos`, at most MAX_TOKENS.
-
-    Zero if the money covers the input but no output token; -1 if it does not cover the input.
-    """
-    left = available_nanos * MILLION - _fixed_parts(rate, extent, context_tokens)
-    if left < 0:
-        return -1
-    price = dearest_output(rate, extent)
-    return min(left // (extent.outputs * price), MAX_TOKENS) if price else MAX_TOKENS
+    return bound_line(rate, extent, context_tokens=context_tokens).affordable_tokens(available_nanos)
 
 
 def dearest_input(rate: Rate, extent: Extent) -> int:
     """Plain, cached, written or cited: the provider decides which. A short write is assumed wherever it has a price."""
-    kinds = ("input", "cached_input", "cached_input_explicit", "cache_write_5m", "citation", *extent.cache_writes)
-    return max(rate.of_tokens(name) for name in kinds)
+    if not extent.cache_writes:
+        return rate.dearest_input
+    return max(rate.dearest_input, *map(rate.of_tokens, extent.cache_writes))
 
 
 def dearest_output(rate: Rate, extent: Extent) -> int:
     """A model that has a price for tokens of pictures may make some unasked; sound is made only when asked for."""
-    kinds = ("output", "reasoning", "image_output", *(("audio_output",) if extent.has_audio_output else ()))
-    return max(rate.of_tokens(name) for name in kinds)
+    return max(rate.dearest_output, rate.of_tokens("audio_output")) if extent.has_audio_output else rate.dearest_output
 
 
 def _fixed_parts(rate: Rate, extent: Extent, context_tokens: int) -> int:
@@ -279,7 +299,7 @@ def _fixed_parts(rate: Rate, extent: Extent, context_tokens: int) -> int:
         input_parts = extent.context_reads * window_parts
     else:
         input_parts = min(extent.input_tokens * price + extent.media_nanos * MILLION, window_parts)
-    pieces: int = sum(getattr(extent, name) * (getattr(rate, price) or 0) for name, price in PRICE_OF_PIECE.items())
+    pieces: int = sum(count * (getattr(rate, price) or 0) for name, price in PIECES if (count := getattr(extent, name)))
     return input_parts + (pieces + rate.per_request + extent.tool_nanos) * MILLION
 
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay import quick_json
-from relay.answers import Answer, read_answer
+from relay.answers import Answer, read_answer, read_unusual
+from relay.plain_answers import read_plain
 from relay.pricing import COUNTS, MAX_TOKENS, Usage, cost_nanos
 from relay.usage_reader import _all_tokens, _usual_tokens
 from tests.relay import vectors
@@ -320,3 +321,70 @@ def test_a_long_answer_is_read_without_its_vectors() -> None:
 
     assert read_answer(raw, path="/embeddings", ask_facts={}).usage == Usage(input=8)
     assert quick_json.read_answer(raw)["data"] is True
+
+
+PLAIN_USAGE = st.fixed_dictionaries(
+    {
+        "prompt_tokens": st.integers(-1, 2000),
+        "completion_tokens": st.integers(-1, 2000),
+        "total_tokens": st.integers(0, 4000),
+    },
+    optional={
+        "prompt_tokens_details": st.none()
+        | st.fixed_dictionaries({}, optional={"cached_tokens": st.integers(-1, 3000), "audio_tokens": st.just(5)}),
+        "completion_tokens_details": st.none()
+        | st.fixed_dictionaries({}, optional={"reasoning_tokens": st.integers(0, 3000)}),
+        "cost": st.floats(0, 1),
+    },
+)
+PLAIN_CHOICE = st.fixed_dictionaries(
+    {
+        "index": st.just(0),
+        "message": st.fixed_dictionaries(
+            {"role": st.just("assistant"), "content": st.none() | st.text(max_size=5)},
+            optional={
+                "refusal": st.none(),
+                "tool_calls": st.just([{"id": "c", "type": "function"}]),
+                "annotations": st.just([]) | st.just([{"type": "url_citation"}]),
+                "reasoning_content": st.text(max_size=3),
+            },
+        ),
+    },
+    optional={"finish_reason": st.sampled_from(["stop", "length", None]), "logprobs": st.none()},
+)
+PLAIN_ANSWER = st.fixed_dictionaries(
+    {"choices": st.lists(PLAIN_CHOICE, max_size=2), "usage": PLAIN_USAGE, "model": st.sampled_from(["m", "m" * 300])},
+    optional={
+        "id": st.just("chatcmpl-1"),
+        "object": st.just("chat.completion"),
+        "created": st.just(1),
+        "system_fingerprint": st.none(),
+        "service_tier": st.sampled_from(["default", "priority", None]),
+        "error": st.just({"message": "down", "code": 502}),
+        "x_groq": st.just({"id": "r"}),
+    },
+)
+
+
+@given(body=PLAIN_ANSWER, is_balanced=st.booleans())
+def test_an_ordinary_answer_is_read_like_any_other(body: dict[str, Any], is_balanced: bool) -> None:
+    if is_balanced:
+        body["usage"]["total_tokens"] = body["usage"]["prompt_tokens"] + body["usage"]["completion_tokens"]
+    raw = json.dumps(body).encode()
+
+    short, long = (reader(raw, path="/chat/completions", ask_facts={}) for reader in (read_answer, read_unusual))
+
+    assert short == long
+
+
+def test_the_short_way_is_taken_for_an_ordinary_answer() -> None:
+    usage = {
+        "prompt_tokens": 9,
+        "completion_tokens": 1,
+        "total_tokens": 10,
+        "prompt_tokens_details": {"cached_tokens": 4},
+    }
+    choice = {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}
+    body = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
+
+    assert read_plain(json.dumps(body).encode()) == (Usage(input=5, cached=4, output=1), "m", None)

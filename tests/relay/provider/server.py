@@ -60,9 +60,10 @@ class Provider:
     @contextmanager
     def serving(self) -> Iterator[Provider]:
         loop = asyncio.new_event_loop()
-        runner = loop.run_until_complete(self._start())
+        # In a thread of its own from the start: Playwright's loop may run in the tests' thread.
         thread = threading.Thread(target=loop.run_forever, name="provider", daemon=True)
         thread.start()
+        runner = asyncio.run_coroutine_threadsafe(self._start(), loop).result(10)
         try:
             yield self
         finally:
