@@ -294,10 +294,10 @@ def _require_method(request: Request, right: str) -> None:
 def _required_key(request: Request) -> Presented:
     """The key in whichever header the client's dialect uses. Raises KeyRefused."""
     scheme, _, text = request.header(b"authorization").partition(" ")
-    texts = [text.strip()] if scheme.lower() == "bearer" else []
-    texts += [request.header(name).strip() for name in KEY_HEADERS]
-    for text in texts:
-        if presented := parse_key(text):
+    if scheme.lower() == "bearer" and (presented := parse_key(text.strip())):
+        return presented
+    for name in KEY_HEADERS:
+        if presented := parse_key(request.header(name).strip()):
             return presented
     raise KeyRefused("invalid_api_key")
 

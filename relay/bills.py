@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
+import msgspec
+
 from relay.prices import PriceList, Rate
 from relay.pricing import BoundLine, Extent, Usage, bound_line, cost_nanos
 
@@ -40,8 +42,7 @@ class Bill:
         return {"row": self.row, "tool_rates": tools or None, "cut": self.is_cut}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pricing:
+class Pricing(msgspec.Struct, frozen=True, kw_only=True):
     """A price list applied to one request: the most that it can cost, and what a usage of it costs."""
 
     prices: PriceList

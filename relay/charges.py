@@ -32,8 +32,7 @@ from relay.teller import Teller
 from relay.upstreams import Target
 
 
-@dataclass(frozen=True)
-class Bound:
+class Bound(msgspec.Struct, frozen=True):
     """What a request can cost at most, and the completion limits between which the money decides.
 
     `most_nanos` is held where the money allows it, at `limit` tokens; at least `least_nanos`, for one token.

@@ -29,14 +29,14 @@ class Delivery:
         self._sent_at = time.monotonic()
         # A comment must not be written between two parts of an event, nor while a slow client blocks a write.
         self._is_writing = False
-        self._beating = False
 
     async def write(self, chunk: bytes) -> None:
         if self._request.is_gone:
             return
         self._is_writing = True
         try:
-            await self._start()
+            if not self._request.has_started:
+                await self._start()
             await self._request.write(chunk, more=True)
         finally:
             self._is_writing = False
@@ -54,18 +54,18 @@ class Delivery:
     async def finish(self, settled: Settled, error: ApiError | None = None) -> None:
         if self._request.is_gone:
             return
-        await self._start()
+        if not self._request.has_started:
+            await self._start()
         told = f"data: {json.dumps(error.body())}\n\n" if error is not None else ""
         cost = f": cost_usd={format_exact(settled.cost_nanos)} remaining_usd={format_exact(settled.available_nanos)}"
         await self._request.write(f"{told}{cost}\n\n".encode(), more=False)
 
     async def _start(self) -> None:
-        if not self._request.has_started:
-            headers = {
-                "content-type": "text/event-stream",
-                "cache-control": "no-cache",
-                # nginx passes events on at once instead of buffering them.
-                "x-accel-buffering": "no",
-                "x-space-held-usd": format_exact(self._charge.held_nanos),
-            }
-            await self._request.start(200, headers | self._charge.headers())
+        headers = {
+            "content-type": "text/event-stream",
+            "cache-control": "no-cache",
+            # nginx passes events on at once instead of buffering them.
+            "x-accel-buffering": "no",
+            "x-space-held-usd": format_exact(self._charge.held_nanos),
+        }
+        await self._request.start(200, headers | self._charge.headers())

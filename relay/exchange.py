@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import cached_property
 from types import TracebackType
 from typing import Any
 
@@ -40,16 +41,24 @@ class Request:
         self._owes_body = scope["method"] == "POST"
         self._presence: Presence | None = None
 
-    def header(self, name: bytes) -> str:
-        # A proxy may append a second X-Forwarded-For line instead of extending the first.
-        return b",".join([value for key, value in self.scope["headers"] if key == name]).decode("latin-1")
+    @cached_property
+    def _headers(self) -> dict[bytes, bytes]:
+        headers: dict[bytes, bytes] = {}
+        for name, value in self.scope["headers"]:
+            # A proxy may append a second X-Forwarded-For line instead of extending the first.
+            headers[name] = headers[name] + b"," + value if name in headers else value
+        return headers
 
-    @property
+    def header(self, name: bytes) -> str:
+        value = self._headers.get(name)
+        return "" if value is None else value.decode("latin-1")
+
+    @cached_property
     def address(self) -> str | None:
         client = self.scope.get("client") or ("",)
         return resolve_client_address(client[0], self.header(b"x-forwarded-for"))
 
-    @property
+    @cached_property
     def client_request_id(self) -> str:
         """The client's own X-Request-ID, for the log; empty if it sent none that can be stored."""
         own = self.header(b"x-request-id")

@@ -218,7 +218,8 @@ class _Exchange:
             charge.record_first_token()
             await self._deliver(b"".join(waiting))
             async for chunk in chunks:
-                await self._deliver(events.feed(chunk))
+                if out := events.feed(chunk):
+                    await self._delivery.write(out)
         except HttpError as error:
             if not events.is_judged:
                 raise self._broke_off(target, error) from error

@@ -210,6 +210,8 @@ class PriceList:
     def dearest(self, *, input_tokens: int, candidates: Iterable[Mapping[str, str]] = (_NO_FACTS,)) -> Rate:
         """Per price, the most that it can be with at most `input_tokens`, for any of the candidates' facts."""
         # Prices are constant between thresholds, so the first count of each stretch stands for all of it.
+        if not self.rows:
+            return self.base
         reachable = {0} | {row.first_tokens for row in self.rows if row.is_reached(input_tokens)}
         rates = [self.rate(input_tokens=tokens, facts=facts) for facts in candidates for tokens in reachable]
         return rates[0] if len(set(rates)) == 1 else _maxima(rates)

@@ -82,7 +82,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def input_tokens(self) -> int:
         """All input tokens: what the log shows, and what thresholds are compared with."""
-        return sum(getattr(self, name) for name in INPUT_COUNTS)
+        return sum(_input_counts_of(self))
 
     @property
     def cached_tokens(self) -> int:
@@ -109,6 +109,7 @@ INPUT_COUNTS = (
     *("input", "cached", "cached_explicit", "cache_write_5m", "cache_write_1h", "cache_write_12h"),
     *("audio_input", "image_input", "citation"),
 )
+_input_counts_of = attrgetter(*INPUT_COUNTS)
 # Which price charges a count of tokens.
 PRICE_OF_COUNT = {
     "input": "input",
@@ -199,8 +200,23 @@ def terms(rate: Rate, usage: Usage, tool_rates: Mapping[str, Rate] | None = None
 
 
 def cost_nanos(rate: Rate, usage: Usage, tool_rates: Mapping[str, Rate] | None = None) -> int:
-    parts = sum(term.parts for term in terms(rate, usage, tool_rates))
+    parts = _parts_of(rate, usage) + rate.per_request * PARTS_PER_NANO
+    for name, counts in usage.tools:
+        parts += _parts_of((tool_rates or {}).get(name, rate), counts)
     return min(divide_rounding_up(parts, PARTS_PER_NANO), MAX_COST_NANOS)
+
+
+def _parts_of(rate: Rate, usage: Usage) -> int:
+    # The sum of `_own_terms` without an object for each: this runs for every request.
+    parts = 0
+    for name, count in zip(COUNTS, _counts_of(usage), strict=True):
+        if count:
+            price = PRICE_OF_COUNT.get(name)
+            if price is None:
+                parts += count * (getattr(rate, PRICE_OF_PIECE[name]) or 0) * PARTS_PER_NANO
+            else:
+                parts += count * rate.of_tokens(price)
+    return parts
 
 
 def _own_terms(rate: Rate, usage: Usage) -> Iterator[Term]:

@@ -16,6 +16,8 @@ from dataclasses import replace
 from typing import Any, BinaryIO
 from weakref import WeakValueDictionary
 
+import msgspec
+
 from relay import errors
 from relay.dialects import DIALECTS
 from relay.dialects.ask import Ask
@@ -94,7 +96,7 @@ def read(raw: bytes, path: str, request_id: str) -> Ask:
     _asks[request_id] = ask
     while len(_asks) > MAX_KEPT_ASKS:
         _asks.popitem(last=False)
-    return replace(ask, fields={})
+    return msgspec.structs.replace(ask, fields={})
 
 
 def write(raw: bytes, path: str, request_id: str, named: dict[str, Any]) -> bytes:

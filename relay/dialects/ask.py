@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from relay.pricing import Extent
 
@@ -37,8 +39,7 @@ class Media:
     audio_minutes: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """One request. `fields` is the body as it goes upstream, without what `Dialect.body_for` adds for each upstream.
 
     `extent` is the most that it can consume; `media` is added to it at the model's ceilings. `limit` is the completion
@@ -54,7 +55,7 @@ class Ask:
     # Whether the client asked for the usage of a stream; dialects that always tell it set True.
     shows_usage: bool = True
     limit: int | None = None
-    facts: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, str] = msgspec.field(default_factory=dict)
     needs: tuple[Need, ...] = ()
     pointers: tuple[Pointer, ...] = ()
     # Top-level fields that no table knows. They pass, unless the upstream's profile refuses them.
@@ -68,4 +69,4 @@ class Ask:
     # Names in `fields` that are written anew for each upstream: pseudonyms, `store`, budgets within the limit.
     written: tuple[str, ...] = ()
     # The most pictures that a hosted tool can make, by the name of the tool's price row.
-    made_pictures: Mapping[str, int] = field(default_factory=dict)
+    made_pictures: Mapping[str, int] = msgspec.field(default_factory=dict)

@@ -10,6 +10,7 @@ from relay.errors import invalid
 from relay.pricing import MAX_TOKENS, Extent
 
 MAX_CHOICES = 128
+_NO_MEDIA = Media()
 # Client-side tools make providers add instructions to the prompt: tokens that no byte of the body stands for.
 TOOLS_PREAMBLE_TOKENS = 1000
 
@@ -75,7 +76,7 @@ class Reading:
             model=model,
             fields=self.fields,
             extent=self._extent(),
-            media=Media(self.images, self.minutes),
+            media=Media(self.images, self.minutes) if self.images or self.minutes else _NO_MEDIA,
             is_stream=self.is_stream,
             shows_usage=self.shows_usage,
             limit=self.limit,
