@@ -22,8 +22,8 @@ from accounts.keys import Presented, find_key, parse_key, usable_key
 from core.errors import KeyRefused, QuotaError
 from relay import errors
 from relay.account import SHAPES, account_of
+from relay.admission import Admission, check_order, refusal_order, verify_key
 from relay.catalogue import Catalogue, Offer
-from relay.charges import check_order, open_charge, refusal_order, verify_key
 from relay.conversations import conversation_of
 from relay.dialects import DIALECTS, check, check_unknown
 from relay.dialects.ask import Ask
@@ -33,7 +33,6 @@ from relay.exchange import MAX_BODY_BYTES_IN_LOOP, ClientGoneError, Receive, Req
 from relay.forward import Forwarder, Forwarding
 from relay.listing import model_row
 from relay.reader import ReaderProcess
-from relay.speeds import Speeds
 from relay.stored import find, remember
 from relay.tasks import in_database
 from relay.teller import Teller
@@ -78,9 +77,9 @@ class Relay:
         self.teller = Teller()
         self.catalogue = Catalogue()
         self.upstreams = Upstreams()
-        self.speeds = Speeds()
         self.reader = ReaderProcess()
         self.forwarder = Forwarder(self.upstreams)
+        self.admission = Admission(self.teller, self.catalogue, self.forwarder.breakers)
         self.videos = Videos(self.teller, self.catalogue, self.upstreams, self.reader)
         # A key never changes its owner, so this needs no refresh.
         self._pseudonyms: dict[Presented, str] = {}
@@ -178,7 +177,7 @@ class Relay:
                 )
             )
             raise
-        charge = await open_charge(self.teller, self.speeds, request, presented, ask, dialect, self.catalogue.offers)
+        charge = await self.admission.open(request, presented, ask, dialect, targets)
         conversation = conversation_of(request, ask)
         is_large = len(raw) > MAX_BODY_BYTES_IN_LOOP
         forwarding = Forwarding(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -10,6 +10,9 @@ import msgspec
 
 from relay.prices import PriceList, Rate
 from relay.pricing import BoundLine, Extent, Usage, bound_line, cost_nanos
+
+# Conditions of price rows that follow an account's settings where a request does not say.
+UNSAID = ("service_tier", "speed", "inference_geo")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +55,24 @@ class Pricing(msgspec.Struct, frozen=True, kw_only=True):
     line: BoundLine
 
     @classmethod
-    def of(cls, prices: PriceList, extent: Extent, facts: Mapping[str, str], *, context_tokens: int) -> Self:
+    def of(
+        cls,
+        prices: PriceList,
+        extent: Extent,
+        facts: Mapping[str, str],
+        *,
+        context_tokens: int,
+        unsaid: Collection[str] = (),
+    ) -> Self:
+        """`unsaid` are conditions that the provider may choose by itself where `facts` do not name them."""
         reads_window = extent.context_reads or extent.media_nanos
         window = context_tokens * extent.prompts
         most_input = window if reads_window else min(extent.input_tokens, window)
         # The answer tells its tier, and may come from the standard one although another was asked for.
-        candidates = ({}, facts) if facts else ({},)
+        candidates: list[Mapping[str, str]] = [{}, facts] if facts else [{}]
+        if prices.rows:
+            chosen = (dict(row.when) for row in prices.rows)
+            candidates += [{**facts, **when} for when in chosen if when and when.keys() <= set(unsaid) - facts.keys()]
         dearest = prices.dearest(input_tokens=most_input, candidates=candidates)
         line = bound_line(dearest, extent, context_tokens=context_tokens)
         return cls(prices=prices, extent=extent, context_tokens=context_tokens, line=line)

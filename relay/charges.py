@@ -7,69 +7,33 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
 from django.db import DatabaseError, InterfaceError
 
 from accounts.keys import Presented
-from core.errors import InsufficientQuota, KeyRefused
-from core.ids import new_id
+from core.money import NANOS_PER_USD
 from quotas.charging import Call
-from quotas.sets import CheckOrder, HoldOrder, ReleaseOrder, RenewOrder, Settled, SettleOrder
+from quotas.sets import ReleaseOrder, RenewOrder, Settled, SettleOrder
 from relay.answers import Answer
 from relay.bills import Bill, Pricing
+from relay.bounds import Bound
 from relay.catalogue import Offer
-from relay.dialects import extent_of
 from relay.dialects.ask import Ask
-from relay.dialects.dialect import Dialect
-from relay.exchange import Request
-from relay.prices import PriceList
-from relay.pricing import Extent, Usage, estimate_tokens
+from relay.pricing import Usage, estimate_tokens
 from relay.speeds import Speeds
 from relay.teller import Teller
 from relay.upstreams import Target
 
 
-class Bound(msgspec.Struct, frozen=True):
-    """What a request can cost at most, and the completion limits between which the money decides.
+class Progress(NamedTuple):
+    """What a stream has told and delivered so far."""
 
-    `most_nanos` is held where the money allows it, at `limit` tokens; at least `least_nanos`, for one token.
-    """
-
-    pricing: Pricing
-    extent: Extent
-    limit: int
-    least_nanos: int
-    usual_nanos: int
-    most_nanos: int
-
-    @classmethod
-    def of(cls, ask: Ask, dialect: Dialect, offer: Offer, prices: PriceList) -> Bound:
-        extent = extent_of(
-            ask,
-            image_nanos_ceiling=offer.image_nanos_ceiling,
-            audio_minute_nanos_ceiling=offer.audio_minute_nanos_ceiling,
-            prices=prices,
-        )
-        pricing = Pricing.of(prices, extent, ask.facts, context_tokens=offer.context_tokens)
-        limit = min(ask.limit or offer.max_output_tokens, offer.max_output_tokens) if dialect.has_output else 0
-        usual = min(offer.default_output_tokens, limit)
-        return cls(
-            pricing=pricing,
-            extent=extent,
-            limit=limit,
-            least_nanos=pricing.bound(min(1, limit)),
-            # A client's own limit is lowered only to what the money covers; the usual one stands where it names none.
-            usual_nanos=pricing.bound(usual) if dialect.has_output and ask.limit is None else 0,
-            most_nanos=pricing.bound(limit),
-        )
-
-    def limit_for(self, held_nanos: int) -> int:
-        if held_nanos >= self.most_nanos:
-            return self.limit
-        return min(self.limit, self.pricing.affordable(held_nanos))
+    answer: Answer = Answer()
+    delivered_bytes: int = 0
+    is_ended: bool = False
 
 
 @dataclass(eq=False)
@@ -91,12 +55,13 @@ class Charge:
     target: Target | None = None
     upstream_request_id: str = ""
     # What a stream has told so far, for the hold's renewals.
-    progress: Callable[[], tuple[Answer, int]] | None = None
+    progress: Callable[[], Progress] | None = None
     # Called at each renewal, every few seconds.
     on_renew: Callable[[], None] | None = None
     started: float = field(default_factory=time.monotonic)
     sent_at: float | None = None
     first_token_ms: int | None = None
+    generated_tokens: int = 0
     is_ended: bool = False
     _renewal_task: asyncio.Task[None] | None = None
 
@@ -123,38 +88,41 @@ class Charge:
         code: str = "",
         message: str = "",
     ) -> Settled:
-        """Charge what the answer told, or an estimate of what was delivered. An estimate is capped at the hold.
+        """Charge what the answer told; what it did not tell is estimated. An estimate is capped at the hold.
 
         A stream that broke off may have told its first token alone: then what was delivered counts, if it is more.
         """
-        told = answer.usage
-        if told is not None and not is_whole and estimate_tokens(delivered_bytes) > told.output_tokens:
-            usage = msgspec.structs.replace(
-                told, output=told.output + estimate_tokens(delivered_bytes) - told.output_tokens
-            )
-            return await self._settle_estimate(answer, usage, status=status, code=code, message=message)
-        if answer.usage is None:
-            usage = Usage(input=self._input_estimate(), output=estimate_tokens(delivered_bytes))
+        usage, told = self._at_least(answer, estimate_tokens(delivered_bytes)), answer.usage
+        if told is None or (not is_whole and usage != told):
             return await self._settle_estimate(answer, usage, status=status, code=code, message=message)
         self._end()
-        bill = self.bill(answer, answer.usage)
+        self.generated_tokens = told.output_tokens
         if status == 200:
-            self.speeds.note(self.offer.name, output_tokens=answer.usage.output_tokens, duration_ms=self._elapsed_ms())
-        return await self._settle(bill, answer, status=status, code=code, message=message)
+            self.speeds.note(self.offer.name, output_tokens=told.output_tokens, duration_ms=self._elapsed_ms())
+        return await self._settle(self.bill(answer, told), answer, status=status, code=code, message=message)
 
-    async def settle_cut(self, answer: Answer, delivered_bytes: int, *, code: str) -> Settled:
-        """Charge an answer that was cut off before it told its usage, since nobody waited for it any longer.
+    async def settle_cut(self, progress: Progress, *, code: str) -> Settled:
+        """Charge an answer that was cut off before its end, since nobody waited for it any longer.
 
-        The whole input, and of output what was delivered or what the model's usual speed makes of the time it worked,
-        whichever is more; never more than the hold.
+        The whole input, and of output what was told, what was delivered, or what the model's usual speed makes of the
+        time it worked, whichever is most; never more than the hold.
         """
-        if answer.usage is not None:
-            return await self.settle(answer, delivered_bytes=delivered_bytes, status=499, code=code)
+        answer = progress.answer
+        if progress.is_ended and answer.usage is not None:
+            return await self.settle(answer, delivered_bytes=progress.delivered_bytes, status=499, code=code)
         worked_s = time.monotonic() - (self.sent_at or self.started)
         made = round(worked_s * self.speeds.usual_tokens_per_s(self.offer.name)) if self.bound.limit else 0
-        most = self.bound.limit_for(self.held_nanos) * self.bound.extent.outputs
-        usage = Usage(input=self._input_estimate(), output=min(max(estimate_tokens(delivered_bytes), made), most))
+        most = self._sent_limit * self.bound.extent.outputs
+        usage = self._at_least(answer, min(max(estimate_tokens(progress.delivered_bytes), made), most))
         return await self._settle_estimate(answer, usage, status=499, code=code)
+
+    def _at_least(self, answer: Answer, output_tokens: int) -> Usage:
+        """What was told, with the input estimated where none was told, and no less output than this."""
+        told = answer.usage or Usage()
+        if not told.input_tokens:
+            told = msgspec.structs.replace(told, input=self._input_estimate())
+        missing = output_tokens - told.output_tokens
+        return msgspec.structs.replace(told, output=told.output + missing) if missing > 0 else told
 
     async def fail(self, status: int, code: str, message: str = "", *, reason: str = "") -> None:
         """Release the hold: nothing was used, or a provider failed and nothing was delivered.
@@ -186,6 +154,10 @@ class Charge:
             bill = bill.at(answer.told_nanos)
         return self._plausible(bill, usage)
 
+    def cost_usd(self, answer: Answer) -> float:
+        """What the usage told so far costs, as a number: clients read `usage.cost` as one."""
+        return 0.0 if answer.usage is None else self.bill(answer, answer.usage).cost_nanos / NANOS_PER_USD
+
     def keep_alive(self) -> None:
         """Renew the hold every few seconds until the charge ends, and report the cost delivered so far.
 
@@ -202,9 +174,10 @@ class Charge:
     async def _send_renewal(self) -> None:
         delivered, accrued = 0, 0
         if self.progress is not None:
-            answer, delivered = self.progress()
-            usage = answer.usage or Usage(input=self._input_estimate(), output=estimate_tokens(delivered))
-            accrued = min(self.bill(answer, usage).cost_nanos, self.held_nanos)
+            progress = self.progress()
+            delivered = progress.delivered_bytes
+            usage = self._at_least(progress.answer, estimate_tokens(delivered))
+            accrued = min(self.bill(progress.answer, usage).cost_nanos, self.held_nanos)
         order = RenewOrder(
             space_id=self.presented.space_id,
             request_id=self.request_id,
@@ -215,16 +188,34 @@ class Charge:
             await self.teller.ask(order)
 
     def _is_name_there(self, answered: str) -> bool:
-        return self.target is not None and self.target.model_name(self.offer.name) == answered
+        there = self.target.model_name(self.offer.name) if self.target is not None else self.offer.name
+        return answered in (self.offer.name, there)
 
     def _plausible(self, bill: Bill, usage: Usage) -> Bill:
-        # Figures beyond the window and the limit cannot be: the provider's books are wrong, not the hold.
-        extent = self.bound.extent
-        window = self.offer.context_tokens * extent.prompts * max(1, extent.context_reads)
-        is_possible = usage.input_tokens <= window and usage.output_tokens <= extent.outputs * self.bound.limit
-        if bill.cost_nanos <= self.held_nanos or is_possible:
+        # Figures beyond body, window and limit cannot be: the provider's books are wrong, not the hold.
+        if bill.cost_nanos <= self.held_nanos:
             return bill
-        return bill.cut_to(self.held_nanos)
+        extent = self.bound.extent
+        most_input = self.offer.context_tokens * extent.prompts * max(1, extent.context_reads)
+        if not extent.context_reads and not extent.media_nanos:
+            most_input = min(most_input, extent.input_tokens + MAX_HIDDEN_TOKENS)
+        is_possible = usage.input_tokens <= most_input and usage.output_tokens <= extent.outputs * self._sent_limit
+        return bill if is_possible else bill.cut_to(self.held_nanos)
+
+    def tier_for(self, target: Target) -> str:
+        """The service tier to send where the client named none: the one that was held, if the model has others."""
+        has_tiers = any("service_tier" in dict(row.when) for row in self.bound.pricing.prices.rows)
+        is_unsaid = "service_tier" not in self.ask.facts
+        return "default" if has_tiers and is_unsaid and target.profile.knows_tiers else ""
+
+    @property
+    def _sent_limit(self) -> int:
+        return self.bound.limit if self.output_limit is None else self.output_limit
+
+    @property
+    def keeps_limit(self) -> bool:
+        """Whether the upstream generated no more than it was allowed to, as far as it told."""
+        return self.generated_tokens <= self._sent_limit * self.bound.extent.outputs
 
     async def _settle_estimate(
         self, answer: Answer, usage: Usage, *, status: int, code: str, message: str = ""
@@ -275,7 +266,7 @@ class Charge:
         named: dict[str, Any] = {
             **bill.details(),
             "told_nanos": answer.told_nanos,
-            "answered_model": answer.model if answer.model != self.offer.name else "",
+            "answered_model": "" if self._is_name_there(answer.model) else answer.model,
             "tier": answer.facts.get("service_tier", ""),
             "upstream": self.target.name if self.target is not None else "",
             "upstream_request_id": self.upstream_request_id,
@@ -299,88 +290,7 @@ class Charge:
         return round((time.monotonic() - self.started) * 1000)
 
 
+# Instructions that a provider adds to a prompt, which no byte of the body stands for.
+MAX_HIDDEN_TOKENS = 4_000
 # `UsageRecord.code` of a request whose client left before its answer was complete.
 CLIENT_GONE = "client_gone"
-
-
-def check_order(presented: Presented, address: str | None) -> CheckOrder:
-    """An order that checks the key and returns the models it may use, empty for all. Refused with KeyRefused."""
-    return CheckOrder(request_id=new_id(), presented=presented, address=address)
-
-
-async def verify_key(teller: Teller, presented: Presented, address: str | None) -> None:
-    """Raise KeyRefused if the key is unknown.
-
-    Every other refusal of a known key is left to the hold, which also records it with the request's model.
-    """
-    try:
-        await teller.ask(check_order(presented, address))
-    except KeyRefused as refusal:
-        if refusal.code == "invalid_api_key":
-            raise
-
-
-def refusal_order(
-    request: Request, presented: Presented, *, model: str, status: int, code: str, message: str
-) -> CheckOrder:
-    """An order that checks the key and logs a request that was refused before it could hold."""
-    details = {"message": message, "client_request_id": request.client_request_id}
-    return CheckOrder(
-        request_id=request.request_id,
-        presented=presented,
-        address=request.address,
-        model=model,
-        status=status,
-        code=code,
-        details={name: value for name, value in details.items() if value},
-    )
-
-
-async def open_charge(
-    teller: Teller,
-    speeds: Speeds,
-    request: Request,
-    presented: Presented,
-    ask: Ask,
-    dialect: Dialect,
-    offers: dict[str, Offer],
-) -> Charge:
-    """Hold what the request can cost at most. If only less is available, lower its completion limit to fit.
-
-    Raises KeyRefused, InsufficientQuota or KeyLimitReached; the refusal is logged.
-    """
-    offer = offers[ask.model]
-    bound = Bound.of(ask, dialect, offer, offer.prices_for(presented.space_id))
-    client_request_id = request.client_request_id
-    held = await teller.ask(
-        HoldOrder(
-            request_id=request.request_id,
-            presented=presented,
-            model=offer.name,
-            address=request.address,
-            least_nanos=bound.least_nanos,
-            usual_nanos=bound.usual_nanos,
-            most_nanos=bound.most_nanos,
-            details={"client_request_id": client_request_id} if client_request_id else {},
-        )
-    )
-    limit = bound.limit_for(held.amount_nanos)
-    is_limit_sent = dialect.has_output and (ask.limit is not None or limit < bound.limit or dialect.always_sends_limit)
-    charge = Charge(
-        teller=teller,
-        speeds=speeds,
-        ask=ask,
-        offer=offer,
-        offers=offers,
-        presented=presented,
-        request_id=request.request_id,
-        client_request_id=client_request_id,
-        bound=bound,
-        held_nanos=held.amount_nanos,
-        output_limit=limit if is_limit_sent else None,
-    )
-    if dialect.has_output and limit < 1:
-        await charge.fail(429, InsufficientQuota.code)
-        raise InsufficientQuota(available=held.amount_nanos, amount=bound.least_nanos)
-    charge.keep_alive()
-    return charge

@@ -20,6 +20,8 @@ _PARAM = re.compile(r"[\w.\[\]/-]{1,200}", re.ASCII)
 # xAI and Gemini answer 400 to a wrong credential.
 _BAD_KEY = re.compile(r"(incorrect|invalid) api[ _-]?key|api[ _-]?key (is )?(not valid|invalid|incorrect)", re.I)
 
+_OTHER_ACCOUNT = re.compile(r"encrypted[ _]content .*(verif|decrypt)", re.I)
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -39,6 +41,8 @@ class Fault:
             return decisive[0]
         if status == 400 and _BAD_KEY.search(self.message):
             return CODES["invalid_api_key"]
+        if status == 400 and _OTHER_ACCOUNT.search(self.message):
+            return CODES["invalid_encrypted_content"]
         if status >= 300:
             return self._by_status(status)
         known = [CODES[word] for word in words if word in CODES]

@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
@@ -19,13 +20,14 @@ from core.money import format_exact
 from quotas.sets import Settled
 from relay import errors
 from relay.answers import Answer, read_answer
-from relay.charges import CLIENT_GONE, Charge
+from relay.charges import CLIENT_GONE, Charge, Progress
 from relay.delivery import Delivery
 from relay.dialects.ask import Ask
 from relay.dialects.dialect import Dialect
 from relay.exchange import MAX_BODY_BYTES_IN_LOOP, ClientGoneError, Linger, Request
 from relay.faults import Fault
 from relay.http import HttpError, UpstreamResponse
+from relay.renaming import masked_event, renamer
 from relay.stream import Events
 from relay.upstreams import MIN_BACKOFF_S, Target, UpstreamError, Upstreams, final_failure
 
@@ -35,6 +37,8 @@ MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 # Watching for a disconnect costs an asyncio task, so requests that are answered sooner than this do without one.
 DISCONNECT_CHECK_DELAY_S = 0.5
 MAX_LEFT_ANSWERS = 500
+# Of a stream that has made nothing yet.
+MAX_HELD_BACK_BYTES = 64 * 1024
 _LIFETIMES = ("cache_write_5m", "cache_write_1h", "cache_write_12h")
 _FAILED = "upstream_error"
 
@@ -69,6 +73,7 @@ class Forwarding:
             "limit": self.charge.output_limit,
             "user": self.user,
             "cache_scope": self.cache_scope,
+            "tier": self.charge.tier_for(target),
         }
         if self.write_elsewhere is not None:
             return await self.write_elsewhere(named)
@@ -78,12 +83,15 @@ class Forwarding:
 class Forwarder:
     def __init__(self, upstreams: Upstreams) -> None:
         self._upstreams = upstreams
+        # Upstreams, each with a model, that told more output than the limit which they were sent.
+        self.breakers: set[tuple[int, str]] = set()
         self._whole = Linger(settings.LEFT_ANSWER_S, max_answers=MAX_LEFT_ANSWERS)
         self._stream = Linger(settings.LEFT_STREAM_S, max_answers=MAX_LEFT_ANSWERS)
 
     async def forward(self, forwarding: Forwarding, targets: Sequence[Target]) -> None:
         """Try the targets in turn until one answers. However it ends, the charge is ended."""
-        exchange = _Exchange(forwarding, self._upstreams, self._stream if forwarding.ask.is_stream else self._whole)
+        linger = self._stream if forwarding.ask.is_stream else self._whole
+        exchange = _Exchange(forwarding, self._upstreams, linger, self.breakers)
         charge = forwarding.charge
         try:
             await exchange.run(targets)
@@ -92,7 +100,7 @@ class Forwarder:
             if charge.sent_at is None:
                 await charge.fail(499, CLIENT_GONE)
             elif not charge.is_ended:
-                await charge.settle_cut(*exchange.progress(), code=CLIENT_GONE)
+                await charge.settle_cut(exchange.progress(), code=CLIENT_GONE)
             if isinstance(error, asyncio.CancelledError):
                 raise
         except BaseException:
@@ -104,7 +112,10 @@ class Forwarder:
 class _Exchange:
     """The exchange of one request with its upstreams, one after the other."""
 
-    def __init__(self, forwarding: Forwarding, upstreams: Upstreams, linger: Linger) -> None:
+    def __init__(
+        self, forwarding: Forwarding, upstreams: Upstreams, linger: Linger, breakers: set[tuple[int, str]]
+    ) -> None:
+        self._breakers = breakers
         self._to = forwarding
         self._upstreams = upstreams
         self._linger = linger
@@ -112,8 +123,9 @@ class _Exchange:
         self._delivery = Delivery(forwarding.request, forwarding.charge)
         self._comment: asyncio.Task[None] | None = None
 
-    def progress(self) -> tuple[Answer, int]:
-        return (Answer(), 0) if self._events is None else (self._events.answer, self._events.text_bytes)
+    def progress(self) -> Progress:
+        events = self._events
+        return Progress() if events is None else Progress(events.answer, events.text_bytes, events.is_ended)
 
     async def run(self, targets: Sequence[Target]) -> None:
         request, charge = self._to.request, self._to.charge
@@ -172,13 +184,14 @@ class _Exchange:
             raise self._inside_answer(target, answer)
         if self._to.on_stored is not None and answer.stored_id:
             await self._to.on_stored(answer.stored_id, target)
-        status, code, message = _end_of(answer)
+        status, code, message = _end_of(target, self._to.ask.model, answer)
         delivered = answer.text_bytes or (0 if answer.usage else len(body))
         if request.is_gone:
             await charge.settle(answer, delivered_bytes=delivered, status=499, code=CLIENT_GONE)
             return
         # Settled before it is sent, because the headers report the cost and what remains.
         settled = await charge.settle(answer, delivered_bytes=delivered, status=status, code=code, message=message)
+        self._note_limit(target)
         if answer.error is not None:
             await self._refuse(errors.ApiError(status, code, message), settled)
         elif request.has_started:
@@ -187,7 +200,8 @@ class _Exchange:
             await self._delivery.finish(settled)
         else:
             content_type = response.headers.get("content-type", "")
-            await request.answer(200, body, charge.headers() | _cost_headers(settled), content_type)
+            rename = renamer(target, self._to.ask.model) or _same
+            await request.answer(200, rename(body), charge.headers() | _cost_headers(settled), content_type)
 
     async def _read(self, body: bytes) -> Answer:
         path, facts = self._to.dialect.path, self._to.facts
@@ -199,33 +213,47 @@ class _Exchange:
 
     async def _receive_stream(self, target: Target, first: bytes, chunks: AsyncIterator[bytes]) -> None:
         ask, charge = self._to.ask, self._to.charge
+        model, mask = ask.model, partial(masked_event, target, ask.model)
         self._events = events = Events(
             path=self._to.dialect.path,
             shows_usage=ask.shows_usage,
             ask_facts=self._to.facts,
             echo_bytes=ask.echo_bytes,
+            mask_error=mask,
+            cost_usd=charge.cost_usd,
         )
         charge.progress = self.progress
-        waiting, is_broken = [events.feed(first)], False
+        rename = renamer(target, model) or _same
+        waiting, is_broken, is_delivering = [events.feed(first)], False, False
         try:
-            while not events.is_judged and (chunk := await anext(chunks, b"")):
-                waiting.append(events.feed(chunk))
-            if not events.is_judged:
-                # The stream has ended: only now is it known that nothing follows.
-                waiting.append(events.finish())
-            if events.answer.error is not None and events.answer.usage is None and not events.answer.has_output:
-                raise self._inside_answer(target, events.answer)
+            is_over = False
+            while not is_over and _may_still_fail(events, waiting):
+                chunk = await anext(chunks, b"")
+                is_over = not chunk
+                waiting.append(events.feed(chunk) if chunk else events.finish())
+            self._refuse_useless(target, events, is_over=is_over)
             charge.record_first_token()
-            await self._deliver(b"".join(waiting))
+            is_delivering = True
+            await self._deliver(rename(b"".join(waiting)))
             async for chunk in chunks:
                 if out := events.feed(chunk):
-                    await self._delivery.write(out)
+                    await self._delivery.write(rename(out))
         except HttpError as error:
-            if not events.is_judged:
+            if not is_delivering:
                 raise self._broke_off(target, error) from error
             is_broken = True
-        await self._deliver(events.finish())
+        await self._deliver(rename(events.finish()))
         await self._end_stream(target, events, is_broken=is_broken)
+
+    def _refuse_useless(self, target: Target, events: Events, *, is_over: bool) -> None:
+        """Raise UpstreamError for a stream that failed before it made anything: another upstream may do better."""
+        answer = events.answer
+        if _is_used(answer):
+            return
+        if answer.error is not None:
+            raise self._inside_answer(target, answer)
+        if is_over and not events.is_ended:
+            raise self._broke_off(target, HttpError("the stream ended before it made anything"))
 
     async def _deliver(self, out: bytes) -> None:
         if out:
@@ -233,7 +261,7 @@ class _Exchange:
 
     async def _end_stream(self, target: Target, events: Events, *, is_broken: bool) -> None:
         answer = events.answer
-        status, code, message = _end_of(answer)
+        status, code, message = _end_of(target, self._to.ask.model, answer)
         error = None
         if answer.error is None and (is_broken or not events.is_ended):
             error = errors.broke_off()
@@ -250,7 +278,15 @@ class _Exchange:
             code=code,
             message=message,
         )
+        self._note_limit(target)
         await self._delivery.finish(settled, error)
+
+    def _note_limit(self, target: Target) -> None:
+        """Remember an upstream that generates more than its limit: what its next request can cost is not the limit."""
+        if self._to.charge.keeps_limit:
+            return
+        self._breakers.add((target.id, self._to.ask.model))
+        log.warning("upstream_ignores_limit", upstream=target.name, model=self._to.ask.model)
 
     # -- Failures
 
@@ -288,6 +324,17 @@ class _Exchange:
         await request.answer(error.status, content, headers)
 
 
+def _is_used(answer: Answer) -> bool:
+    return answer.has_output or (answer.usage is not None and answer.usage.output_tokens > 0)
+
+
+def _may_still_fail(events: Events, waiting: Sequence[bytes]) -> bool:
+    """Whether a stream has made nothing yet. Its first events are held back, so that another upstream may follow."""
+    if events.is_ended or sum(map(len, waiting)) > MAX_HELD_BACK_BYTES:
+        return False
+    return events.answer.error is None and not _is_used(events.answer)
+
+
 async def _first_bytes(chunks: AsyncIterator[bytes]) -> bytes:
     # Some providers send blank lines or comments while they think, before the JSON or the first event.
     first = b""
@@ -308,20 +355,29 @@ async def _rest(first: bytes, chunks: AsyncIterator[bytes]) -> bytes:
     return b"".join(parts) if len(parts) > 1 else first
 
 
-def _end_of(answer: Answer) -> tuple[int, str, str]:
-    """(status, code, sentence) for the log."""
+def _end_of(target: Target, public_name: str, answer: Answer) -> tuple[int, str, str]:
+    """(status, code, sentence) for the log, without what the sentence says about the operator's account."""
     if answer.error is None:
         return 200, "", ""
     status, _code, message = answer.error
-    return max(status, 400), _FAILED, message
+    return max(status, 400), _FAILED, target.mask(public_name).apply(message)
+
+
+def _same(out: bytes) -> bytes:
+    return out
 
 
 def _answer_to(failures: Sequence[UpstreamError], failure: UpstreamError) -> errors.ApiError:
     if failure.is_client_error:
-        return errors.ApiError(failure.status, _FAILED, failure.fault.message or str(failure))
+        return errors.ApiError(failure.status, _FAILED, _told(failure))
     if failure.is_rate_limited:
         return errors.rate_limited(MIN_BACKOFF_S if failure.retry_after_s is None else failure.retry_after_s)
     return errors.upstream_failed()
+
+
+def _told(failure: UpstreamError) -> str:
+    # The body is what the client gets: the provider's sentence, masked.
+    return str(json.loads(failure.body)["error"]["message"]) if failure.body else str(failure)
 
 
 def _cost_headers(settled: Settled) -> dict[str, str]:

@@ -61,6 +61,8 @@ class Profile:
     unknown_fields: str = "pass"
     drops: frozenset[str] = frozenset()
     renames: tuple[tuple[str, str], ...] = ()
+    # Whether it takes OpenAI's service_tier. Left out, the account's setting decides, which may be the dearest.
+    knows_tiers: bool = False
     # Whether responses may be kept upstream (`store`), so that clients may refer to them by id.
     keeps_state: bool = False
     # Whether cost that the provider tells is charged instead of prices × usage.
@@ -77,7 +79,7 @@ def _row(kind: str, *speaks: str, **values: Any) -> Profile:
     return Profile(kind=kind, speaks=frozenset(speaks) or OPENAI_ENDPOINTS, **values)
 
 
-OPENAI = Profile()
+OPENAI = Profile(knows_tiers=True)
 _CLASSIC_AZURE_PATHS = tuple((path, "/openai{path}") for path in _RESPONSES) + ((VIDEOS, "/openai/v1{path}"),)
 _OLD_LIMIT: dict[str, Any] = {"limit_field": "max_tokens"}
 # The usage is told at the end of every stream without being asked for.
@@ -88,8 +90,14 @@ KINDS: Mapping[str, Profile] = {
     for row in (
         OPENAI,
         # A base URL that ends in /openai/v1 is the newer API, which needs no deployment in the path.
-        _row("azure", auth="api-key", path="/openai/deployments/{model}{path}", paths=_CLASSIC_AZURE_PATHS),
-        _row("azure-v1", auth="api-key", path="/openai/v1{path}"),
+        _row(
+            "azure",
+            auth="api-key",
+            path="/openai/deployments/{model}{path}",
+            paths=_CLASSIC_AZURE_PATHS,
+            knows_tiers=True,
+        ),
+        _row("azure-v1", auth="api-key", path="/openai/v1{path}", knows_tiers=True),
         _row(
             *("anthropic", *_MESSAGES, CHAT, MODELS),
             **_OLD_LIMIT,
@@ -206,6 +214,7 @@ READERS: Mapping[str, Callable[[Any], Any]] = {
     "sends_stream_options": _yes_or_no,
     "unknown_fields": _one_of(UNKNOWN_FIELDS),
     "drops": _field_names,
+    "knows_tiers": _yes_or_no,
     "keeps_state": _yes_or_no,
     "settles_by_told_cost": _yes_or_no,
     "retries": _retries,

@@ -17,6 +17,8 @@ class Kind(Enum):
     UNKNOWN_MODEL = "unknown_model"
     # The request is larger than this upstream takes; another may take it.
     TOO_LARGE = "too_large"
+    # The request holds what only another account can read, such as encrypted reasoning.
+    OTHER_ACCOUNT = "other_account"
     # The operator's credential, permission or balance with the provider.
     CREDENTIAL = "credential"
     RATE_LIMITED = "rate_limited"
@@ -108,6 +110,7 @@ CODES: Mapping[str, Verdict] = {
     "service_unavailable": _FAILED,
     "unavailable": _FAILED,
     "request_too_large": Verdict(Kind.TOO_LARGE, Scope.NOTHING),
+    "invalid_encrypted_content": Verdict(Kind.OTHER_ACCOUNT, Scope.NOTHING),
     "invalid_request_error": _CLIENT,
     "invalid_request": _CLIENT,
     "invalid_argument": _CLIENT,
@@ -116,10 +119,9 @@ CODES: Mapping[str, Verdict] = {
     "content_policy_violation": _CLIENT,
     "context_length_exceeded": _CLIENT,
 }
+_DECISIVE = frozenset({"model_not_found", "deploymentnotfound", "invalid_encrypted_content"})
 # Codes that are believed whatever the status: a 429 may mean an empty account, a 400 an invalid key.
-DECISIVE_CODES = frozenset(
-    code for code, verdict in CODES.items() if verdict.is_permanent or code in ("model_not_found", "deploymentnotfound")
-)
+DECISIVE_CODES = frozenset(code for code, verdict in CODES.items() if verdict.is_permanent or code in _DECISIVE)
 
 
 def verdict_of_status(status: int) -> Verdict:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -44,7 +44,19 @@ class Events:
     prompt (completions with `echo`), and is not counted.
     """
 
-    def __init__(self, *, path: str, shows_usage: bool, ask_facts: Mapping[str, str], echo_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        path: str,
+        shows_usage: bool,
+        ask_facts: Mapping[str, str],
+        echo_bytes: int = 0,
+        mask_error: Callable[[bytes], bytes] | None = None,
+        cost_usd: Callable[[Answer], float] | None = None,
+    ) -> None:
+        """`mask_error` rewrites an event that tells an error; `cost_usd` prices the usage that a client asked for."""
+        self._mask_error = mask_error
+        self._cost_usd = cost_usd if shows_usage and path in _WITHHOLDING_PATHS else None
         self.is_ended = False
         self.is_judged = False
         self._withholds = not shows_usage and path in _WITHHOLDING_PATHS
@@ -121,7 +133,17 @@ class Events:
         if type(payload) is not dict:
             self._read_foreign(payload, data, name)
             return event
+        had_error = self._reading.error is not None
         self._read_payload(payload, name.decode(errors="replace"))
+        is_new_error = self._reading.error is not None and not had_error
+        out = self._rewritten(event, data, payload)
+        return self._mask_error(out) if is_new_error and out and self._mask_error is not None else out
+
+    def _rewritten(self, event: bytes, data: bytes, payload: dict[str, Any]) -> bytes:
+        """The event without the usage that the client did not ask for, or with its cost where it did."""
+        if self._cost_usd is not None and type(payload.get("usage")) is dict and _is_last_usage(payload):
+            usage = payload["usage"] | {"cost": self._cost_usd(self.answer)}
+            return with_data(event, quick_json.write(payload | {"usage": usage}))
         if not self._withholds or not tells_usage(payload):
             return event
         shorter = without_usage(data, payload)
@@ -202,6 +224,10 @@ class Events:
         self._answer = None
         if self._reading.error is None:
             self._reading.error = error
+
+
+def _is_last_usage(payload: Mapping[str, Any]) -> bool:
+    return not payload.get("choices") or _is_finished(payload)
 
 
 def _decoded(data: bytes) -> object:

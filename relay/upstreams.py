@@ -40,7 +40,7 @@ MAX_RETRY_AFTER_S = 3600.0
 # The same upstream is asked again at once only if it does not ask to wait longer.
 MAX_RETRY_PAUSE_S = 2.0
 _PASSES_BY_ITSELF = {Kind.UNAVAILABLE, Kind.UNREACHABLE, Kind.RATE_LIMITED}
-_FAULT_OF_REQUEST = {Kind.CLIENT, Kind.UNKNOWN_MODEL, Kind.TOO_LARGE}
+_FAULT_OF_REQUEST = {Kind.CLIENT, Kind.UNKNOWN_MODEL, Kind.TOO_LARGE, Kind.OTHER_ACCOUNT}
 _NOTHING_BUT_BLANKS = re.compile(rb"[\s\xef\xbb\xbf]*")
 _ERROR_INSIDE = re.compile(rb'"error"\s*:\s*["{]|"type"\s*:\s*"(error|response\.failed)"|"object"\s*:\s*"error"')
 _STREAM_STARTS = (b"data", b"event", b"id", b"retry", b":")

@@ -21,8 +21,8 @@ from accounts.keys import Presented, usable_key
 from core.errors import QuotaError
 from core.money import format_exact
 from relay import errors
+from relay.admission import refusal_order, verify_key
 from relay.catalogue import Catalogue, Offer
-from relay.charges import refusal_order, verify_key
 from relay.dialects import check_needs
 from relay.dialects.bodies import model_for_log
 from relay.dialects.names import UNSORTED, unsupported

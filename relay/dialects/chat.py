@@ -41,4 +41,4 @@ def _limit_names(profile: Profile) -> tuple[str, ...]:
     return _LIMIT_NAMES[profile.limit_field]
 
 
-DIALECT = Dialect(path="/chat/completions", rows=ROWS, limit_names=_limit_names, asks_usage=True)
+DIALECT = Dialect(path="/chat/completions", rows=ROWS, limit_names=_limit_names, asks_usage=True, has_tiers=True)

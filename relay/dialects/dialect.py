@@ -73,6 +73,7 @@ class Dialect:
     # Whether the usage of a stream must be asked for.
     asks_usage: bool = False
     stores: bool = False
+    has_tiers: bool = False
     # Where the client names no limit, upstreams differ too much in their own: 16 tokens here, the whole window there.
     always_sends_limit: bool = False
 
@@ -98,24 +99,31 @@ class Dialect:
         return reading.ask(model)
 
     def body_for(
-        self, ask: Ask, profile: Profile, *, model: str, limit: int | None, user: str, cache_scope: str
+        self,
+        ask: Ask,
+        profile: Profile,
+        *,
+        model: str,
+        limit: int | None,
+        user: str,
+        cache_scope: str,
+        tier: str = "",
     ) -> bytes:
+        """`tier` is the service tier of a body without one, empty for none."""
         body = dict(ask.fields)
         body["model"] = model
         if ask.written:
             write = Write(ask=ask, profile=profile, limit=limit, user=user, cache_scope=cache_scope)
             for name in ask.written:
                 WRITERS[name](body, name, write)
+        if tier and self.has_tiers and "service_tier" not in body:
+            body["service_tier"] = tier
         self._write_store(body, profile)
         if self.limit_names is not None:
             if limit is not None:
                 body |= dict.fromkeys(self.limit_names(profile), limit)
             self._write_stream_options(body, ask, profile)
-        for name in profile.drops:
-            body.pop(name, None)
-        for name, there in profile.renames:
-            if name in body:
-                body[there] = body.pop(name)
+        _translate(body, profile)
         return quick_json.write(body)
 
     def _unknown(self, reading: Reading, name: str, value: Any) -> None:
@@ -160,3 +168,11 @@ class Dialect:
             options["include_usage"] = True
         if options:
             body["stream_options"] = options
+
+
+def _translate(body: dict[str, Any], profile: Profile) -> None:
+    for name in profile.drops:
+        body.pop(name, None)
+    for name, there in profile.renames:
+        if name in body:
+            body[there] = body.pop(name)

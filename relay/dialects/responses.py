@@ -48,4 +48,5 @@ DIALECT = Dialect(
     finish=bound_tool_calls,
     limit_names=lambda profile: ("max_output_tokens",),
     stores=True,
+    has_tiers=True,
 )

@@ -142,8 +142,15 @@ def own_relay(offered: Model, key: str) -> Iterator[tuple[str, Process]]:
 
 
 def wait_until_offered(url: str, key: str) -> None:
+    """Wait until the relay offers this test's model. The one of the test before has the same name and id."""
     headers = {"Authorization": f"Bearer {key}"}
-    wait_for(lambda: MODEL in requests.get(f"{url}/models", headers=headers, timeout=5).text)
+    created = int(Price.objects.get(model__name=MODEL).starts_at.timestamp())
+
+    def is_offered() -> bool:
+        row = requests.get(f"{url}/models/{MODEL}", headers=headers, timeout=5).json()
+        return bool(row.get("created") == created)
+
+    wait_for(is_offered)
 
 
 def database_url() -> str:

@@ -160,3 +160,18 @@ def _ask_and_leave(url: str, key: str) -> Any:
     thread = Thread(target=ask)
     thread.start()
     return thread
+
+
+@pytest.mark.parametrize(
+    "told", [{"prompt_tokens": 100, "completion_tokens": 0}, {"prompt_tokens": 0, "completion_tokens": 0}]
+)
+def test_a_marker_that_tells_usage_does_not_make_hidden_work_free(
+    impatient_relay: str, key: str, member: User, told: dict[str, int]
+) -> None:
+    marker = event({"choices": [{"index": 0, "delta": {"role": "assistant", "content": "a"}}], "usage": told})
+
+    record = leave(impatient_relay, key, stream_reply(marker, 30.0), after_s=5, stream=True)
+
+    assert record.is_estimated
+    assert record.output_tokens >= 60 * LINGER_S
+    assert record.input_tokens >= 100
