@@ -6,15 +6,18 @@ from typing import Any
 
 from relay.dialects.content import prediction, read_messages
 from relay.dialects.dialect import Dialect
-from relay.dialects.fields import GENERATING, OPEN, PASS, Row, Table, Verdict
+from relay.dialects.fields import FORMAT, GENERATING, PASS, TOOL_CHOICE, Row, Table, Verdict
 from relay.dialects.reading import TOOLS_PREAMBLE_TOKENS, Reading, objects
-from relay.dialects.tools import chat_search, chat_tools
+from relay.dialects.tools import chat_search, chat_tools, read_function
 from relay.profiles import Profile
 
 
 def _functions(reading: Reading, value: Any, name: str) -> None:
-    if objects(value or [], name):
+    functions = objects(value or [], name)
+    if functions:
         reading.added_tokens += TOOLS_PREAMBLE_TOKENS
+    for at, function in enumerate(functions):
+        read_function(reading, function, f"{name}[{at}]")
 
 
 ROWS: Table = {
@@ -23,7 +26,8 @@ ROWS: Table = {
     "prediction": Row(Verdict.BOUND, prediction),
     "tools": Row(Verdict.PRICED, chat_tools),
     "web_search_options": Row(Verdict.PRICED, chat_search),
-    **dict.fromkeys(("tool_choice", "function_call", "response_format"), OPEN),
+    **dict.fromkeys(("tool_choice", "function_call"), TOOL_CHOICE),
+    "response_format": FORMAT,
     "functions": Row(Verdict.BOUND, _functions),
     **dict.fromkeys(("parallel_tool_calls", "reasoning_effort", "verbosity", "thinking"), PASS),
     **dict.fromkeys(("safe_prompt", "random_seed", "prompt_mode", "tool_stream"), PASS),

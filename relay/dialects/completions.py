@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from relay.dialects.dialect import Dialect
-from relay.dialects.fields import GENERATING, OPEN, PASS, Row, Table, Verdict
+from relay.dialects.fields import FORMAT, GENERATING, PASS, Row, Table, Verdict
 from relay.dialects.prompts import read_prompts
 
 ROWS: Table = {
@@ -12,7 +12,7 @@ ROWS: Table = {
     "echo": PASS,
     "suffix": PASS,
     "truncate_prompt_tokens": PASS,
-    "response_format": OPEN,
+    "response_format": FORMAT,
 }
 
 DIALECT = Dialect(

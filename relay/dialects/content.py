@@ -7,7 +7,19 @@ from typing import Any
 
 from relay.dialects import media
 from relay.dialects.fields import Judge, cache_mark
-from relay.dialects.names import CONTAINERS, ELSEWHERE, UNSORTED, guard, reason_inside, unsupported
+from relay.dialects.names import (
+    CACHE_MARKS,
+    CONTAINERS,
+    ELSEWHERE,
+    SPELLING,
+    UNBOUNDED,
+    UNSORTED,
+    canonical,
+    guard,
+    reason_inside,
+    says_nothing,
+    unsupported,
+)
 from relay.dialects.reading import Reading, mapping, objects
 from relay.errors import invalid
 
@@ -24,7 +36,8 @@ def elsewhere(reading: Reading, value: Any, path: str) -> None:
         raise unsupported(path, ELSEWHERE)
 
 
-_EVERYWHERE: Keys = {"type": free, "cache_control": cache_mark, "prompt_cache_breakpoint": cache_mark}
+_EVERYWHERE: Keys = {"type": free, **dict.fromkeys(CACHE_MARKS, cache_mark)}
+_CACHE_MARKS = frozenset(map(canonical, CACHE_MARKS))
 
 
 def read_keys(reading: Reading, value: dict[str, Any], keys: Keys, path: str) -> None:
@@ -33,10 +46,14 @@ def read_keys(reading: Reading, value: dict[str, Any], keys: Keys, path: str) ->
         judge = keys.get(name) or _EVERYWHERE.get(name)
         if judge is not None:
             judge(reading, inner, f"{path}.{name}")
-        elif inner is None:
+        elif says_nothing(inner):
             continue
+        elif (plain := canonical(name)) in _CACHE_MARKS:
+            cache_mark(reading, inner, f"{path}.{name}")
         elif reason := reason_inside(name):
             raise unsupported(f"{path}.{name}", reason)
+        elif plain != name and any(plain == canonical(known) for known in keys):
+            raise unsupported(f"{path}.{name}", SPELLING)
         elif isinstance(inner, CONTAINERS):
             guard(inner, f"{path}.{name}")
 
@@ -70,7 +87,7 @@ def _file_data(reading: Reading, value: Any, path: str) -> None:
 
 
 _FILE: Keys = {"file_id": elsewhere, "file_url": elsewhere, "file_data": _file_data}
-_TEXT: Keys = {"annotations": free, "logprobs": free}
+_TEXT: Keys = {"annotations": free, "logprobs": free, "citations": free, "source": elsewhere}
 _IMAGE: Keys = {"image_url": _image_url, "file_id": elsewhere}
 PICTURE_TYPES = frozenset({"image_url", "input_image", "computer_screenshot"})
 # Content part types of chat and of responses: providers mix them.
@@ -121,16 +138,36 @@ def _audio_answer(reading: Reading, value: Any, path: str) -> None:
         elsewhere(reading, mapping(value, path).get("id"), f"{path}.id")
 
 
+def _own_words(reading: Reading, value: Any, path: str) -> None:
+    """An assistant's own words, which clients send back with whatever keys they came. Marks of caching are added."""
+    blocks = [(path, value)] if isinstance(value, dict) else []
+    if isinstance(value, list):
+        blocks = [(f"{path}[{at}]", block) for at, block in enumerate(value) if isinstance(block, dict)]
+    blocks += [(f"{at}.function", block["function"]) for at, block in blocks if isinstance(block.get("function"), dict)]
+    for at, block in blocks:
+        for name in block:
+            if canonical(name) in _CACHE_MARKS:
+                cache_mark(reading, block[name], f"{at}.{name}")
+
+
+def _pictures(reading: Reading, value: Any, path: str) -> None:
+    # OpenRouter sends parts; Ollama's plain texts would be read as pictures that nobody counted.
+    for at, part in enumerate(objects(value or [], path)):
+        if not isinstance(part, dict):
+            raise unsupported(f"{path}[{at}]", UNBOUNDED)
+        read_part(reading, part, f"{path}[{at}]")
+
+
 MESSAGE: Keys = {
     "content": read_content,
     "audio": _audio_answer,
-    # Assistants' own words, which clients send back with whatever keys they came.
-    "tool_calls": free,
-    "function_call": free,
-    "annotations": free,
-    "reasoning_details": free,
-    "thinking_blocks": free,
-    "images": read_content,
+    "tool_calls": _own_words,
+    "function_call": _own_words,
+    "annotations": _own_words,
+    "reasoning_details": _own_words,
+    "thinking_blocks": _own_words,
+    "citations": _own_words,
+    "images": _pictures,
 }
 _ROLE_AND_CONTENT = frozenset({"role", "content"})
 

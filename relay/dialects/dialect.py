@@ -12,7 +12,7 @@ from relay import quick_json
 from relay.dialects.ask import Ask
 from relay.dialects.bodies import required_model
 from relay.dialects.fields import Row, Table, Verdict
-from relay.dialects.names import CONTAINERS, SPELLING, canonical, guard, reason_against, unsupported
+from relay.dialects.names import BUDGET_NAMES, CONTAINERS, SPELLING, canonical, guard, reason_against, unsupported
 from relay.dialects.reading import Reading, completion_limit
 from relay.profiles import Profile
 
@@ -48,13 +48,23 @@ def _within_limit(body: dict[str, Any], name: str, write: Write) -> None:
         body[name] = min(body.get(name, write.limit), write.limit)
 
 
+def _budgets_within_limit(body: dict[str, Any], name: str, write: Write) -> None:
+    if write.limit is not None:
+        values = dict(body[name])
+        for budget in [named for named in BUDGET_NAMES if named in values] or ["thinking_budget"]:
+            asked = values.get(budget)
+            values[budget] = write.limit if asked is None or asked == -1 else min(asked, write.limit)
+        body[name] = values
+
+
 WRITERS: Mapping[str, Writer] = {
     "user": _pseudonym,
     "safety_identifier": _pseudonym,
     "user_id": _pseudonym,
     "prompt_cache_key": _scoped_key,
     "min_tokens": _within_limit,
-    "thinking_budget": _within_limit,
+    **dict.fromkeys(BUDGET_NAMES, _within_limit),
+    "chat_template_kwargs": _budgets_within_limit,
 }
 
 

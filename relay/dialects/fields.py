@@ -9,16 +9,21 @@ from typing import Any
 
 from relay.dialects.ask import Need, Pointer
 from relay.dialects.names import (
+    BUDGET_NAMES,
     CHOICE,
     CHOICE_NAMES,
     CONTAINERS,
     ELSEWHERE,
     LIMIT_NAMES,
     REFUSED_NAMES,
+    SPELLING,
+    THINKING_NAMES,
     UNATTENDED,
     UNBOUNDED,
+    canonical,
     guard,
     unsupported,
+    words,
 )
 from relay.dialects.reading import Reading, boolean, choices, completion_limit, integer, mapping, objects, text
 from relay.errors import invalid
@@ -52,7 +57,28 @@ Table = Mapping[str, Row]
 def plain(reading: Reading, value: Any, name: str) -> None:
     """The value passes, unless it is a structure with a refused name in it."""
     if isinstance(value, CONTAINERS):
-        guard(value, name)
+        guard(value, name, is_unknown=True)
+
+
+# Of answers' formats and of choices among tools: what is under these names is the client's own.
+_SCHEMAS = frozenset(
+    words("""
+    schema properties patternProperties $defs definitions parameters default example examples const enum json
+    structures tags structural_tag choice
+    """)
+)
+_TOOL_NAMES = frozenset({"tools"})
+
+
+def answer_format(reading: Reading, value: Any, name: str) -> None:
+    """A JSON schema in it may name properties as it likes."""
+    if isinstance(value, CONTAINERS):
+        guard(value, name, free=_SCHEMAS)
+
+
+def tool_choice(reading: Reading, value: Any, name: str) -> None:
+    if isinstance(value, CONTAINERS):
+        guard(value, name, free=_TOOL_NAMES)
 
 
 def refuse(reason: str) -> Judge:
@@ -80,7 +106,7 @@ def stream(reading: Reading, value: Any, name: str) -> None:
 def stream_options(reading: Reading, value: Any, name: str) -> None:
     # body_for writes it anew; without include_usage the relay withholds the usage from the client.
     options = mapping(value or {}, name)
-    guard(options, name)
+    guard(options, name, is_unknown=True)
     reading.shows_usage = boolean(options.get("include_usage"), f"{name}.include_usage")
 
 
@@ -133,6 +159,7 @@ def moderation(reading: Reading, value: Any, name: str) -> None:
     """It names a second model, which must be one that the operator has a price row for."""
     if value is not None:
         model = text(mapping(value, name).get("model"), f"{name}.model")
+        guard(value, name, is_unknown=True, free=frozenset({"model"}))
         reading.needs.append(Need(f"{name}.model", f"moderation={model}"))
 
 
@@ -141,9 +168,11 @@ def moderation(reading: Reading, value: Any, name: str) -> None:
 
 def modalities(reading: Reading, value: Any, name: str) -> None:
     for at, kind in enumerate(objects(value or [], name)):
-        if kind == "audio":
+        # Gemini writes them in capitals.
+        said = kind.lower() if isinstance(kind, str) else kind
+        if said == "audio":
             _speak(reading, name)
-        elif kind != "text":
+        elif said != "text":
             raise unsupported(f"{name}[{at}]", UNBOUNDED)
 
 
@@ -153,6 +182,7 @@ def spoken_answer(reading: Reading, value: Any, name: str) -> None:
         return
     if isinstance(mapping(value, name).get("voice"), dict):
         raise unsupported(f"{name}.voice.id", ELSEWHERE)
+    guard(value, name, is_unknown=True, free=frozenset({"voice"}))
     _speak(reading, name)
 
 
@@ -173,6 +203,9 @@ def cache_mark(reading: Reading, value: Any, param: str) -> None:
     if value is None:
         return
     guard(mapping(value, param), param)
+    for key in value:
+        if key != "ttl" and canonical(key) == "ttl":
+            raise unsupported(f"{param}.{key}", SPELLING)
     lifetime = value.get("ttl")
     price = _CACHE_WRITES.get(lifetime or "5m") if isinstance(lifetime, str | None) else None
     if price is None:
@@ -206,7 +239,7 @@ def reasoning(reading: Reading, value: Any, name: str) -> None:
     if value.get("mode") not in (None, "standard"):
         raise unsupported(f"{name}.mode", UNBOUNDED)
     # OpenRouter's budget for reasoning is a part of the limit, although it bears the limit's name.
-    guard({key: inner for key, inner in value.items() if key not in ("max_tokens", "mode")}, name)
+    guard(value, name, is_unknown=True, free=frozenset({"max_tokens", "mode"}))
     if value.get("max_tokens") is not None:
         integer(value["max_tokens"], f"{name}.max_tokens", maximum=MAX_TOKENS)
 
@@ -223,23 +256,44 @@ def thinking_budget(reading: Reading, value: Any, name: str) -> None:
         del reading.fields[name]
         return
     integer(value, name, maximum=MAX_TOKENS, minimum=0)
-    _think_beside(reading)
+    _think_beside(reading, name)
 
 
 def enable_thinking(reading: Reading, value: Any, name: str) -> None:
     if boolean(value, name):
-        _think_beside(reading)
+        _think_beside(reading, "thinking_budget")
 
 
-def _think_beside(reading: Reading) -> None:
+def _think_beside(reading: Reading, budget: str) -> None:
     reading.outputs_factor = 2
-    if "thinking_budget" not in reading.written:
-        reading.written.append("thinking_budget")
+    if budget not in reading.written:
+        reading.written.append(budget)
+
+
+# vLLM's gpt-oss template has a sentence under `model_identity`.
+_TEMPLATE_TEXTS = frozenset({*THINKING_NAMES, "model_identity"})
+
+
+def template_values(reading: Reading, value: Any, name: str) -> None:
+    """Thinking that is turned on in here is held as thinking that is turned on at the top."""
+    if value is None:
+        return
+    thinks = False
+    for key, inner in mapping(value, name).items():
+        # -1 is Seed-OSS's word for no budget.
+        if key in BUDGET_NAMES and inner is not None and inner != -1:
+            integer(inner, f"{name}.{key}", maximum=MAX_TOKENS, minimum=0)
+        thinks = thinks or (key in THINKING_NAMES and inner is not None and inner is not False)
+    guard(value, name, free=_TEMPLATE_TEXTS)
+    if thinks:
+        _think_beside(reading, name)
 
 
 # -- Shared rows ------------------------------------------------------------------------------------------------------
 
 PASS = Row(Verdict.PASSES, plain)
+FORMAT = Row(Verdict.PASSES, answer_format)
+TOOL_CHOICE = Row(Verdict.PASSES, tool_choice)
 # Free-form data of the client: names in it mean nothing to the provider. Its bytes are held as text.
 OPEN = Row(Verdict.PASSES)
 BOUND = Row(Verdict.BOUND, plain)
@@ -272,7 +326,8 @@ GENERATING: Table = {
     **dict.fromkeys(("temperature", "top_p", "top_k", "min_p", "seed", "stop", "logprobs", "top_logprobs"), PASS),
     **dict.fromkeys(("frequency_penalty", "presence_penalty", "repetition_penalty"), PASS),
     **dict.fromkeys(("stop_token_ids", "bad_words_ids", "ignore_eos", "prompt_cache_retention"), PASS),
-    **dict.fromkeys(("logit_bias", "json_schema", "grammar", "structured_outputs"), OPEN),
+    **dict.fromkeys(("logit_bias", "json_schema", "grammar"), OPEN),
+    "structured_outputs": FORMAT,
     **dict.fromkeys(("guided_json", "guided_choice", "guided_regex", "guided_grammar"), OPEN),
     "use_beam_search": BOUND,
     "min_tokens": Row(Verdict.WRITTEN, minimum),
@@ -283,11 +338,14 @@ GENERATING: Table = {
     "prompt_cache_key": Row(Verdict.PSEUDONYM, cache_key),
     "prompt_cache_options": Row(Verdict.PRICED, cache_options),
     "cache_control": Row(Verdict.PRICED, cache_mark),
-    "modalities": Row(Verdict.PRICED, modalities),
+    **dict.fromkeys(
+        ("modalities", "response_modalities", "responseModalities", "output_modalities"),
+        Row(Verdict.PRICED, modalities),
+    ),
     "audio": Row(Verdict.PRICED, spoken_answer),
     "moderation": Row(Verdict.PRICED, moderation),
     "reasoning": Row(Verdict.BOUND, reasoning),
     "enable_thinking": Row(Verdict.BOUND, enable_thinking),
-    "thinking_budget": Row(Verdict.BOUND, thinking_budget),
-    "chat_template_kwargs": PASS,
+    **dict.fromkeys(BUDGET_NAMES, Row(Verdict.BOUND, thinking_budget)),
+    "chat_template_kwargs": Row(Verdict.BOUND, template_values),
 }

@@ -8,7 +8,7 @@ from typing import Any
 
 from relay.dialects import media
 from relay.dialects.content import PICTURE_TYPES, Keys, free, read_content, read_keys, read_part
-from relay.dialects.fields import reasoning
+from relay.dialects.fields import answer_format, reasoning
 from relay.dialects.names import ELSEWHERE, UNSORTED, unsupported
 from relay.dialects.reading import Reading, mapping
 from relay.dialects.tools import read_tools
@@ -57,7 +57,7 @@ ITEMS: Mapping[str, Item] = {
     "reasoning": Item(("encrypted_content", "content", "summary"), {"content": read_content, "summary": read_content}),
     "compaction": Item(("encrypted_content",), {"encrypted_content": _compaction}),
     "compaction_trigger": Item(),
-    "configuration_update": Item((), {"reasoning": reasoning, "text": free}),
+    "configuration_update": Item((), {"reasoning": reasoning, "text": answer_format}),
     "additional_tools": Item(("tools",), {"tools": read_tools}),
     "tool_search_call": _said("arguments"),
     "tool_search_output": Item(("tools",), {"tools": read_tools}),

@@ -59,7 +59,7 @@ REFUSED_NAMES: dict[str, tuple[str, ...]] = {
         litellm_settings compound_custom search_settings citation_options safety_model routing_config
         model_selection_config lora lora_request adapter kv_transfer_params ec_transfer_params vllm_xargs nvext
         priority cache_salt request_id id_slot slot_id access_programs deployment deployment_id organization project
-        organization_id project_id router engine draft_model speculative secret_fields
+        organization_id project_id router engine draft_model speculative secret_fields agent agents agent_reference
     """),
     ELSEWHERE: words("""
         data_sources file_id file_ids file_url file_urls file_uri documents vector_store_ids container container_id
@@ -88,25 +88,56 @@ CHOICE_NAMES = (
     *("n", "best_of", "n_cmpl", "num_generations", "num_return_sequences", "num_beams", "beam_width"),
     *("candidate_count", "num_choices", "num_samples", "num_completions"),
 )
+# Budgets of thinking, which may lie beside the limit, and what turns thinking on.
+BUDGET_NAMES = ("thinking_budget", "thinking_token_budget", "thinking_budget_tokens", "reasoning_budget")
+THINKING_NAMES = ("enable_thinking", "thinking", *BUDGET_NAMES)
+# A mark in a prompt up to which the provider caches it; its lifetime has a price.
+CACHE_MARKS = ("cache_control", "prompt_cache_breakpoint")
 # What an unknown object may not contain, beside the refused names: the same field at the top would be judged.
 _JUDGED_INSIDE = frozenset(
     map(
         canonical,
         (
             *(name for name in (*LIMIT_NAMES, *CHOICE_NAMES) if name != "n"),
-            *("messages", "tools", "functions", "background", "service_tier"),
-            "web_search_options",
+            *("messages", "tools", "functions", "background", "service_tier", "speed", "inference_geo"),
+            *("web_search_options", "enable_thinking", *BUDGET_NAMES, "modalities", "response_modalities"),
+            *CACHE_MARKS,
         ),
     )
+)
+# Names of media inside of content. Where a part's type reads them they are counted, and elsewhere they are refused.
+_MEDIA_NAMES = frozenset(words("file files media pdf document url urls uri"))
+_MEDIA_WORDS = (
+    *("image", "audio", "video", "attachment", "photo", "picture", "screenshot"),
+    *("inlinedata", "filedata", "inputfile"),
 )
 
 _CHOICE_WORDS = (
     *("model", "fallback", "route", "routing", "provider", "plugin"),
     *("tool", "search", "tier", "batch", "background", "litellm", "connector", "skill", "mcp"),
+    # Agents, retrieval, browsing and code: the provider would run them at a price of its own.
+    *("agent", "assistants", "retriev", "brows", "internet", "grounding", "knowledge", "datasource", "vectorstore"),
+    *("crawl", "scrap", "codeexec", "interpreter", "sandbox", "workflow", "orchestrat", "ensemble", "consensus"),
+    *("modalit", "speech"),
+)
+# These are parts of harmless words (`storage`, `keep_alive`), so they count only where they stand alone.
+_WHOLE_WORDS = frozenset(
+    words("""
+    web online live memory memories rag kb citation citations ground grounded fetch dataset datasets collection
+    collections corpus corpora bot bots swarm council url urls voice retry retries attempts
+    """)
+)
+_HARMLESS = frozenset({"useragent"})
+_OUTPUTS = "sampl|sequence|choice|completion|generation|candidate|output|varia|response|answer|beam|alternative|rollout"
+# Unknown names that may multiply the outputs, such as sampleCount and n_variants.
+_CHOICES_LIKE = re.compile(
+    rf"(n|num|numberof)(return)?({_OUTPUTS})|.*({_OUTPUTS})[a-z]{{0,4}}(count|num|number)$"
+    r"|(variants|variations|alternatives)$"
 )
 # An unknown name of a completion limit could outrank ours, such as max_response_tokens.
 _LIMIT_LIKE = re.compile(r"(max|limit)(?!.*(prompt|input)).*(token|length|output|predict|gen)")
 _POINTER_WORDS = ("id", "ids", "url", "urls", "uri", "uris", "webhook", "callback", "file", "files")
+_BETWEEN_WORDS = re.compile(r"[\W_]|(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _MEDIA_TYPES = frozenset(
     words("""
     image_url input_image image input_audio audio audio_url input_video video video_url file input_file file_url
@@ -120,13 +151,15 @@ def _reason_of(name: str) -> str:
     plain = canonical(name)
     if plain in _REFUSED:
         return _REFUSED[plain]
-    if any(word in plain for word in _CHOICE_WORDS) or _LIMIT_LIKE.match(plain):
-        return UNSORTED
-    if not plain.endswith(_POINTER_WORDS):
+    if plain in _HARMLESS:
         return ""
+    if any(word in plain for word in _CHOICE_WORDS) or _LIMIT_LIKE.match(plain) or _CHOICES_LIKE.match(plain):
+        return UNSORTED
     # "hybrid" is no pointer, and "session_id" is one.
-    last = re.split(r"[\W_]|(?<=[a-z0-9])(?=[A-Z])", name)[-1].casefold()
-    return ELSEWHERE if last in _POINTER_WORDS else ""
+    spoken = [word.casefold() for word in _BETWEEN_WORDS.split(unicodedata.normalize("NFKC", name))]
+    if plain in _WHOLE_WORDS or plain == "assistant" or plain.startswith("web") or not _WHOLE_WORDS.isdisjoint(spoken):
+        return UNSORTED
+    return ELSEWHERE if spoken[-1] in _POINTER_WORDS else ""
 
 
 def reason_against(name: str) -> str:
@@ -136,16 +169,36 @@ def reason_against(name: str) -> str:
 
 def reason_inside(name: str) -> str:
     """Why this name is refused inside of content, where only names with a known meaning are; empty if it may pass."""
+    return _reason_inside(name[:MAX_NAME_LENGTH])
+
+
+@lru_cache(maxsize=4096)
+def _reason_inside(name: str) -> str:
     plain = canonical(name)
-    return _REFUSED.get(plain) or (UNBOUNDED if plain in _JUDGED_INSIDE else "")
+    if plain in _REFUSED:
+        return _REFUSED[plain]
+    if "model" in plain:
+        return CHOICE
+    if plain in _MEDIA_NAMES:
+        return ELSEWHERE
+    return UNBOUNDED if plain in _JUDGED_INSIDE or any(word in plain for word in _MEDIA_WORDS) else ""
 
 
-def guard(value: Any, path: str, *, is_unknown: bool = False) -> None:
+def _reason_inside_unknown(name: str) -> str:
+    return reason_against(name) or reason_inside(name) or (UNBOUNDED if canonical(name) == "n" else "")
+
+
+def says_nothing(value: Any) -> bool:
+    return value is None or value == []
+
+
+def guard(value: Any, path: str, *, is_unknown: bool = False, free: frozenset[str] = frozenset()) -> None:
     """Refuse a structure that nothing else judges if any name or type in it is refused. It never recurses.
 
-    `is_unknown` applies the stricter rule of unknown top-level fields to the names inside.
+    `is_unknown` applies the stricter rule of unknown top-level fields to the names inside. What is under a name in
+    `free` passes as it is.
     """
-    judge = reason_against if is_unknown else reason_inside
+    judge = _reason_inside_unknown if is_unknown else reason_inside
     stack = [(path, value)]
     while stack:
         path, value = stack.pop()
@@ -153,8 +206,9 @@ def guard(value: Any, path: str, *, is_unknown: bool = False) -> None:
             stack += [(f"{path}[{at}]", inner) for at, inner in enumerate(value) if isinstance(inner, CONTAINERS)]
             continue
         for name, inner in value.items():
-            reason = judge(name) or (reason_inside(name) if is_unknown else "")
-            if reason and inner is not None:
+            if name in free or says_nothing(inner):
+                continue
+            if reason := judge(name):
                 raise unsupported(f"{path}.{name}", reason)
             if isinstance(inner, CONTAINERS):
                 stack.append((f"{path}.{name}", inner))

@@ -6,7 +6,7 @@ from typing import Any
 
 from relay.dialects.ask import Pointer
 from relay.dialects.dialect import Dialect
-from relay.dialects.fields import GENERATING, OPEN, PASS, PROMPT_BY_ID, Row, Table, Verdict
+from relay.dialects.fields import FORMAT, GENERATING, OPEN, PASS, PROMPT_BY_ID, TOOL_CHOICE, Row, Table, Verdict
 from relay.dialects.items import context_management, read_input
 from relay.dialects.reading import Reading, text
 from relay.dialects.tools import bound_tool_calls, read_tools, tool_calls
@@ -38,7 +38,9 @@ ROWS: Table = {
     "tools": Row(Verdict.PRICED, read_tools),
     "max_tool_calls": Row(Verdict.WRITTEN, tool_calls),
     "context_management": Row(Verdict.BOUND, context_management),
-    **dict.fromkeys(("tool_choice", "text", "client_metadata"), OPEN),
+    "tool_choice": TOOL_CHOICE,
+    "text": FORMAT,
+    "client_metadata": OPEN,
     **dict.fromkeys(("include", "image", "parallel_tool_calls", "truncation"), PASS),
 }
 

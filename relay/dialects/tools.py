@@ -7,8 +7,7 @@ from typing import Any
 
 from relay.dialects import media
 from relay.dialects.ask import Need
-from relay.dialects.content import elsewhere, read_keys
-from relay.dialects.fields import cache_mark
+from relay.dialects.content import Keys, elsewhere, free, read_keys
 from relay.dialects.names import CHOICE, ELSEWHERE, UNBOUNDED, UNSORTED, unsupported, words
 from relay.dialects.reading import TOOLS_PREAMBLE_TOKENS, Reading, integer, mapping, objects
 
@@ -36,6 +35,8 @@ _SEARCH_KEYS = frozenset(
     """)
 )
 
+# How much of what is found is read is within the window that each call is held at.
+_SEARCH: Keys = dict.fromkeys(("search_context_size", "search_content_types"), free)
 
 _MORE_KEYS = {
     "namespace": frozenset({"tools"}),
@@ -54,7 +55,22 @@ def _known_keys(tool: dict[str, Any], keys: frozenset[str], path: str) -> None:
 
 def _client(reading: Reading, tool: dict[str, Any], path: str) -> None:
     _known_keys(tool, _CLIENT_KEYS | _MORE_KEYS.get(tool["type"], frozenset()), path)
-    cache_mark(reading, tool.get("cache_control"), f"{path}.cache_control")
+    read_keys(reading, tool, _TOOL, path)
+
+
+def read_function(reading: Reading, value: Any, path: str) -> None:
+    """What the client's tool is called and takes. Its schemas may name properties as they like."""
+    if value is not None:
+        read_keys(reading, mapping(value, path), _FUNCTION, path)
+
+
+_FUNCTION: Keys = dict.fromkeys(("parameters", "input_schema", "output_schema", "input_examples", "format"), free)
+# Those of some types are judged by their tool: `tools` and `environment`.
+_TOOL: Keys = {
+    **_FUNCTION,
+    **dict.fromkeys(("function", "custom"), read_function),
+    **dict.fromkeys(("tools", "environment"), free),
+}
 
 
 def _built_in(reading: Reading, tool: dict[str, Any], path: str) -> None:
@@ -87,6 +103,7 @@ def _tool_search(reading: Reading, tool: dict[str, Any], path: str) -> None:
 
 def _web_search(reading: Reading, tool: dict[str, Any], path: str) -> None:
     _known_keys(tool, _SEARCH_KEYS, path)
+    read_keys(reading, tool, _SEARCH, path)
     reading.needs.append(Need(f"{path}.type", "per_search"))
     reading.takes_turns = reading.has_searches = True
 

@@ -12,17 +12,19 @@ from relay.dialects import media
 from relay.dialects.ask import Need
 from relay.dialects.bodies import json_object, required_model
 from relay.dialects.content import elsewhere, read_keys
-from relay.dialects.fields import PASS, SHARED, Row, Table, Verdict
+from relay.dialects.fields import SHARED, Row, Table, Verdict
 from relay.dialects.forms import FormFile, new_boundary, read_form, write_form
 from relay.dialects.names import (
     CONTAINERS,
     ELSEWHERE,
     SPELLING,
+    UNPRICED,
     UNSORTED,
     canonical,
     guard,
     reason_against,
     unsupported,
+    words,
 )
 from relay.dialects.reading import MAX_CHOICES, Reading, text
 from relay.errors import invalid
@@ -31,6 +33,7 @@ from relay.pricing import PriceList
 # OpenAI's default. It is written into a body without `seconds`, so that what is held is what is made.
 DEFAULT_SECONDS = 4
 MAX_SECONDS = 3600
+MAX_FRAMES_PER_SECOND = 30
 _FILE_FIELDS = ("input_reference", "image", "first_frame", "last_frame")
 _PSEUDONYMS = ("user", "safety_identifier", "user_id")
 
@@ -119,16 +122,41 @@ def _check_files(files: list[FormFile]) -> None:
 
 
 def _unknown(reading: Reading, name: str, value: Any) -> None:
-    if _MAKES_MORE.search(name):
-        raise unsupported(name, UNSORTED)
-    # Forms write the members of an object as `input_reference[file_id]`.
-    base = name.partition("[")[0]
-    reason = SPELLING if base != name or canonical(name) in _CANONICAL else reason_against(name)
-    if reason:
-        raise unsupported(name, reason)
-    reading.unknown.append(name)
+    """Each provider has names of its own for more, longer and larger videos: only what is known to be free passes."""
+    if value is None or value is False:
+        del reading.fields[name]
+        return
+    if name in _HARMLESS:
+        _scalar(reading, value, name)
+        reading.unknown.append(name)
+        return
     if isinstance(value, CONTAINERS):
         guard(value, name, is_unknown=True)
+    # Forms write the members of an object as `input_reference[file_id]`.
+    is_spelling = "[" in name or canonical(name) in _CANONICAL
+    raise unsupported(name, SPELLING if is_spelling else reason_against(name) or UNSORTED)
+
+
+def _scalar(reading: Reading, value: Any, name: str) -> None:
+    # Forms carry structures as JSON, and some providers read it wherever it stands.
+    if isinstance(value, CONTAINERS) or (isinstance(value, str) and _STRUCTURE.match(value)):
+        raise unsupported(name, UNSORTED)
+
+
+def _prompt(reading: Reading, value: Any, name: str) -> None:
+    # A list of prompts would be a video for each.
+    if value is not None:
+        text(value, name)
+
+
+def _frames_per_second(reading: Reading, value: Any, name: str) -> None:
+    """Some providers charge more seconds for more frames; none does for as many as films have."""
+    if value is None:
+        del reading.fields[name]
+    elif not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3})?", str(value), re.ASCII):
+        raise invalid(f"{name} must be a number.", name)
+    elif float(value) > MAX_FRAMES_PER_SECOND:
+        raise unsupported(name, UNPRICED)
 
 
 def _digits(fields: dict[str, Any], name: str, maximum: int) -> int:
@@ -148,6 +176,7 @@ def _fact(reading: Reading, value: Any, name: str) -> None:
         return
     if value is False:
         return
+    _scalar(reading, value, name)
     said = str(value).lower() if isinstance(value, bool) else text(value, name)
     reading.facts[name] = said
     reading.needs.append(Need(name, f"{name}={said}"))
@@ -167,19 +196,26 @@ def _inline_picture(reading: Reading, value: Any, param: str) -> None:
         media.picture(reading, value, param)
 
 
-# What the provider chooses where the client does not.
-_MAKES_MORE = re.compile(
-    r"second|duration|length|frame|num|count|batch|audio|sound|quality|resolution|upscale|hd", re.I
+_STRUCTURE = re.compile(r"[\s\ufeff]*[\[{]")
+# Unsorted fields that change what is seen, and neither how much nor how large.
+_HARMLESS = frozenset(
+    words("""
+    camera camera_motion camera_movement camera_control camera_fixed motion motion_strength motion_bucket_id
+    movement_amplitude guidance_scale cfg style_preset shot_type person_generation personGeneration watermark
+    enable_safety_checker safety_tolerance prompt_optimizer enhance_prompt language tint
+    """)
 )
+# What the provider chooses where the client does not.
 MADE_FACTS = ("size", "resolution", "quality", "generate_audio")
 _SECONDS = ("seconds", "duration")
 _PIECES = ("n", "num_videos")
 ROWS: Table = {
     **SHARED,
-    "prompt": PASS,
+    **dict.fromkeys(("prompt", "negative_prompt"), Row(Verdict.PASSES, _prompt)),
+    **dict.fromkeys(("aspect_ratio", "seed", "style", "cfg_scale"), Row(Verdict.PASSES, _scalar)),
+    "fps": Row(Verdict.BOUND, _frames_per_second),
     **dict.fromkeys((*_SECONDS, *_PIECES), Row(Verdict.BOUND)),
     **dict.fromkeys(MADE_FACTS, Row(Verdict.PRICED, _fact)),
     **dict.fromkeys(_FILE_FIELDS, Row(Verdict.BOUND, _input_reference)),
-    **dict.fromkeys(("aspect_ratio", "fps", "seed", "style", "negative_prompt", "cfg_scale"), PASS),
 }
 _CANONICAL = frozenset(map(canonical, ROWS))

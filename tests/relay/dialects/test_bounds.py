@@ -564,6 +564,9 @@ def test_every_tier_but_the_standard_one_needs_a_row(tier, sent, fact) -> None:
         ({"modalities": ["text", "audio"], "audio": {"voice": "alloy"}}, (Need("modalities", "audio_output"),), ()),
         ({"audio": {"voice": "alloy"}}, (Need("audio", "audio_output"),), ()),
         ({"modalities": ["text"], "audio": None}, (), ()),
+        ({"response_modalities": ["TEXT", "AUDIO"]}, (Need("response_modalities", "audio_output"),), ()),
+        ({"responseModalities": ["audio"]}, (Need("responseModalities", "audio_output"),), ()),
+        ({"response_modalities": ["TEXT"]}, (), ()),
         ({"moderation": {"model": "omni"}}, (Need("moderation.model", "moderation=omni"),), ()),
         ({"speed": "fast"}, (Need("speed", "speed=fast"),), ()),
         ({"speed": "standard", "inference_geo": "us"}, (Need("inference_geo", "inference_geo=us"),), ()),
@@ -598,6 +601,14 @@ def test_check_names_the_first_need_without_a_price() -> None:
         ({"thinking_budget": 100}, 2),
         ({"enable_thinking": True, "n": 3}, 6),
         ({"enable_thinking": False}, 1),
+        ({"thinking_token_budget": 100}, 2),
+        ({"reasoning_budget": 100}, 2),
+        ({"chat_template_kwargs": {"enable_thinking": True, "thinking_budget": 30_000}}, 2),
+        ({"chat_template_kwargs": {"enable_thinking": True}}, 2),
+        ({"chat_template_kwargs": {"thinking": True}}, 2),
+        ({"chat_template_kwargs": {"thinking_budget": 30_000}, "enable_thinking": True}, 2),
+        ({"chat_template_kwargs": {"enable_thinking": False, "model_identity": "You are x."}}, 1),
+        ({"chat_template_kwargs": None}, 1),
         ({"thinking": {"type": "enabled", "budget_tokens": 100}}, 1),
         ({"reasoning": {"effort": "high", "max_tokens": 100}}, 1),
     ],
@@ -655,9 +666,21 @@ def test_fields_of_responses_without_a_bound_are_refused(body, param) -> None:
     assert refused(RESPONSES, **({"input": "hi"} | body)) == param
 
 
-@pytest.mark.parametrize("body", [{"modalities": ["image"]}, {"modalities": ["text", "video"]}])
-def test_modalities_without_a_bound_are_refused(body) -> None:
-    assert refused(CHAT, messages=HI, **body) in ("modalities[0]", "modalities[1]")
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"modalities": ["image"]}, "modalities[0]"),
+        ({"modalities": ["text", "video"]}, "modalities[1]"),
+        ({"response_modalities": ["TEXT", "IMAGE"]}, "response_modalities[1]"),
+        ({"responseModalities": ["IMAGE"]}, "responseModalities[0]"),
+        ({"output_modalities": [["audio"]]}, "output_modalities[0]"),
+        ({"Response-Modalities": ["AUDIO"]}, "Response-Modalities"),
+        ({"generation_config": {"responseModalities": ["AUDIO"]}}, "generation_config.responseModalities"),
+        ({"speech_config": {"language": "de"}}, "speech_config"),
+    ],
+)
+def test_modalities_without_a_bound_are_refused(body, param) -> None:
+    assert refused(CHAT, messages=HI, **body) == param
 
 
 def test_a_voice_of_ones_own_is_refused() -> None:

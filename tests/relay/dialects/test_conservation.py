@@ -27,7 +27,8 @@ FREE = {
     *("reasoning_details", "thinking_blocks", "metadata", "functions", "action", "actions", "arguments", "caller"),
     *("operation", "results", "outputs", "error", "queries", "input", "result", "code", "status", "output", "text"),
     *("approval_request_id", "acknowledged_safety_checks", "svg_usage", "format", "output_schema", "reasoning"),
-    *("input_schema", "input_examples", "container_id", "filters", "user_location", "voice"),
+    *("input_schema", "input_examples", "container_id", "filters", "user_location", "voice", "tool_choice"),
+    *("json", "schema", "properties", "citations"),
 }
 WORDS = ["file_id", "fileUrl", "models", "num_predict", "MAX_TOKENS", "max_completion_tokens", "background", "x_model"]
 SCALARS = st.one_of(
@@ -78,7 +79,7 @@ def names_in(value: Any) -> Iterator[str]:
             yield from names_in(inner)
     elif isinstance(value, dict):
         for name, inner in value.items():
-            if inner is not None:
+            if inner is not None and inner != []:
                 yield canonical(name)
             if name not in FREE:
                 yield from names_in(inner)

@@ -162,5 +162,61 @@ def test_without_a_size_the_dearest_size_is_held() -> None:
     assert rows.dearest(input_tokens=0, candidates=said.candidates(rows)).per_second == 3
 
 
-def test_unknown_fields_pass_and_are_listed() -> None:
+def test_unsorted_fields_that_only_change_the_look_pass_and_are_listed() -> None:
     assert as_form(model="m", camera_motion="pan").unknown == ("camera_motion",)
+    assert as_json(model="m", watermark=True, guidance_scale=7.5).unknown == ("watermark", "guidance_scale")
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"n_variants": 8}, "n_variants"),
+        ({"parameters": {"durationSeconds": 60, "sampleCount": 4}}, "parameters.sampleCount"),
+        ({"parameters": {"durationSeconds": 60}}, "parameters"),
+        ({"parameters": [60]}, "parameters"),
+        ({"input": {"prompt": "p", "duration": 60}}, "input"),
+        ({"input": '{"prompt":"p","duration":60}'}, "input"),
+        ({"payload": '{"seconds":3600}'}, "payload"),
+        ({"extend": 60}, "extend"),
+        ({"loop": True}, "loop"),
+        ({"samples": 4}, "samples"),
+        ({"multi_prompt": "a|b"}, "multi_prompt"),
+        ({"mode": "pro"}, "mode"),
+        ({"zeta": 1}, "zeta"),
+        ({"width": 3840}, "width"),
+        ({"camera_motion": {"type": "pan"}}, "camera_motion"),
+        ({"camera_motion": ' \n{"seconds":3600}'}, "camera_motion"),
+        ({"seed": [1, 2]}, "seed"),
+        ({"style": '["a","b"]'}, "style"),
+        ({"aspect_ratio": {"seconds": 60}}, "aspect_ratio"),
+        ({"quality": '{"seconds":60}'}, "quality"),
+        ({"fps": 60}, "fps"),
+        ({"fps": "120"}, "fps"),
+    ],
+)
+@pytest.mark.parametrize("is_form", [False, True])
+def test_fields_that_could_make_more_are_refused(fields, param, is_form) -> None:
+    if not is_form:
+        assert error_of(json.dumps({"model": "m"} | fields).encode(), "application/json") == (
+            *("unsupported_parameter", param),
+        )
+        return
+    (name, value), *_none = fields.items()
+    raw = form(("model", "m"), (name, value if isinstance(value, str) else json.dumps(value)))
+    assert error_of(raw, FORM) == ("unsupported_parameter", name)
+
+
+@pytest.mark.parametrize("name", ["prompt", "negative_prompt"])
+def test_a_prompt_is_one_text_and_may_look_like_json(name) -> None:
+    assert as_form(**{"model": "m", name: '{"shot":"wide"}'}).fields[name] == '{"shot":"wide"}'
+    for value in (["a", "b"], {"text": "a"}, 7):
+        assert error_of(json.dumps({"model": "m", name: value}).encode(), "application/json")[1] == name
+
+
+@pytest.mark.parametrize("value", ["many", "1e9", "-1", [24], True])
+def test_frames_per_second_are_a_number(value) -> None:
+    assert error_of(json.dumps({"model": "m", "fps": value}).encode(), "application/json") == ("invalid_request", "fps")
+
+
+def test_an_unsorted_field_of_a_video_that_says_no_is_left_out() -> None:
+    assert as_json(model="m", loop=False, extend=None, fps=None).fields == {"model": "m", "seconds": "4"}

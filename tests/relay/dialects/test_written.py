@@ -54,6 +54,26 @@ def test_thinking_without_a_budget_gets_the_limit_as_its_budget() -> None:
     assert "thinking_budget" not in written(CHAT, {"enable_thinking": True})
 
 
+@pytest.mark.parametrize(
+    ("asked", "sent"),
+    [
+        ({"thinking_budget": 30_000}, {"thinking_budget": 50}),
+        ({"enable_thinking": True, "thinking_budget": 30}, {"enable_thinking": True, "thinking_budget": 30}),
+        ({"enable_thinking": True}, {"enable_thinking": True, "thinking_budget": 50}),
+        ({"thinking_budget": -1}, {"thinking_budget": 50}),
+        ({"thinking": True, "reasoning_budget": None}, {"thinking": True, "reasoning_budget": 50}),
+        ({"enable_thinking": False}, {"enable_thinking": False}),
+    ],
+)
+def test_a_budget_among_a_templates_values_stays_within_the_limit(asked, sent) -> None:
+    assert written(CHAT, {"chat_template_kwargs": asked}, limit=50)["chat_template_kwargs"] == sent
+
+
+@pytest.mark.parametrize("name", ["thinking_budget", "thinking_token_budget", "reasoning_budget"])
+def test_a_thinking_budget_of_any_name_stays_within_the_limit(name) -> None:
+    assert written(CHAT, {name: 30_000}, limit=50)[name] == 50
+
+
 @pytest.mark.parametrize("name", ["user", "safety_identifier", "user_id"])
 @pytest.mark.parametrize("value", ["alice@example.org", 7, {"id": "alice"}])
 def test_end_users_become_the_pseudonym_of_the_member(name, value) -> None:
