@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
+from urllib.parse import urlsplit
 
 AUTHS = ("bearer", "x-api-key", "api-key", "x-goog-api-key", "none")
 LIMIT_FIELDS = ("max_completion_tokens", "max_tokens", "both", "none")
@@ -132,6 +133,43 @@ KINDS: Mapping[str, Profile] = {
         _row("custom", *sorted(ENDPOINTS), **_OLD_LIMIT),
     )
 }
+
+
+# The kind of a provider that is known by its host or by the end of it.
+KIND_OF_HOST: Mapping[str, str] = {
+    "api.openai.com": "openai",
+    ".openai.azure.com": "azure",
+    ".services.ai.azure.com": "azure-v1",
+    "api.anthropic.com": "anthropic",
+    "generativelanguage.googleapis.com": "gemini",
+    "api.mistral.ai": "mistral",
+    "openrouter.ai": "openrouter",
+    "api.deepseek.com": "deepseek",
+    "api.x.ai": "xai",
+    "api.groq.com": "groq",
+    "api.moonshot.ai": "moonshot",
+    "api.moonshot.cn": "moonshot",
+    "dashscope.aliyuncs.com": "dashscope",
+    "dashscope-intl.aliyuncs.com": "dashscope",
+    "open.bigmodel.cn": "zhipu",
+    "api.z.ai": "zhipu",
+    "api.together.xyz": "together",
+    "api.fireworks.ai": "fireworks",
+    "api.cohere.ai": "cohere",
+    "api.cohere.com": "cohere",
+    "api.voyageai.com": "voyage",
+    "api.jina.ai": "jina",
+    "api.perplexity.ai": "perplexity",
+}
+
+
+def kind_of_address(base_url: str) -> str:
+    """The kind of a provider known by its address, "openai" for every other."""
+    parts = urlsplit(base_url)
+    host = (parts.hostname or "").lower()
+    kinds = (kind for end, kind in KIND_OF_HOST.items() if host == end or (end[0] == "." and host.endswith(end)))
+    kind = next(kinds, "openai")
+    return "azure-v1" if kind == "azure" and parts.path.rstrip("/").endswith("/openai/v1") else kind
 
 
 class ProfileError(ValueError):

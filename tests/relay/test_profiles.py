@@ -11,12 +11,14 @@ import pytest
 from relay.profiles import (
     AUTHS,
     ENDPOINTS,
+    KIND_OF_HOST,
     KINDS,
     LIMIT_FIELDS,
     READERS,
     UNKNOWN_FIELDS,
     Profile,
     ProfileError,
+    kind_of_address,
     profile_of,
 )
 from relay.statuses import STATUSES, Kind, verdict_of_status
@@ -135,3 +137,20 @@ def test_the_document_has_every_status_as_it_is() -> None:
 )
 def test_a_status_without_a_row_is_judged_by_its_hundred(status: int, kind: Kind) -> None:
     assert verdict_of_status(status).kind is kind
+
+
+@pytest.mark.parametrize(
+    ("address", "kind"),
+    [
+        ("https://api.mistral.ai/v1", "mistral"),
+        ("https://API.deepseek.com", "deepseek"),
+        ("https://res.openai.azure.com", "azure"),
+        ("https://res.openai.azure.com/openai/v1/", "azure-v1"),
+        ("https://api.mistral.ai.example/v1", "openai"),
+        ("https://mistral.internal/v1", "openai"),
+        ("http://127.0.0.1:8001/v1", "openai"),
+    ],
+)
+def test_a_provider_is_known_by_its_address(address: str, kind: str) -> None:
+    assert kind_of_address(address) == kind
+    assert set(KIND_OF_HOST.values()) <= set(KINDS)

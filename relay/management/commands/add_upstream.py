@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from audit.commands import RecordedCommand
 from relay.models import Model, Upstream, validate_credential
-from relay.profiles import KINDS, READERS
+from relay.profiles import KINDS, READERS, kind_of_address
 from relay.services import audit_values, record_change
 from relay.upstream_settings import pairs_of, split_proxy, validate_header
 
@@ -43,7 +43,7 @@ class Command(RecordedCommand, BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--name", required=True)
         parser.add_argument("--base-url", metavar="URL", help="like https://api.example.com/v1")
-        parser.add_argument("--kind", help=f"{', '.join(KINDS)}; default: openai")
+        parser.add_argument("--kind", help=f"{', '.join(KINDS)}; default: by the address, else openai")
         parser.add_argument(
             "--models",
             metavar="M1,PUBLIC=THERE",
@@ -85,9 +85,7 @@ class Command(RecordedCommand, BaseCommand):
         for option in ("base_url", "models"):
             if is_new and options[option] is None:
                 raise CommandError(f"--{option.replace('_', '-')}: required for a new upstream")
-        for option, field in FIELDS.items():
-            if options[option] is not None:
-                setattr(upstream, field, options[option])
+        _set_fields(upstream, options)
         names = _model_names(options["models"])
         if names is not None:
             upstream.model_names = {public: there for public, there in names.items() if there != public}
@@ -112,11 +110,21 @@ class Command(RecordedCommand, BaseCommand):
         credential = "credential set" if upstream.has_credential else "no credential"
         names = ", ".join(_shown(model.name, upstream.model_names) for model in models)
         done = "added" if is_new else "changed"
-        self.stdout.write(f"Upstream “{upstream.name}” {done}: {upstream.base_url}, {credential}, serves {names}.")
+        self.stdout.write(
+            f"Upstream “{upstream.name}” {done}: {upstream.base_url}, {upstream.kind}, {credential}, serves {names}."
+        )
         for model in models:
             if model.price_at(timezone.now()) is None:
                 self.stdout.write(f"{model.name} has no price, so requests for it are refused: set_price gives it one.")
         self.stdout.write(f"Try it: test_upstream --name {upstream.name}")
+
+
+def _set_fields(upstream: Upstream, options: dict[str, Any]) -> None:
+    for option, field in FIELDS.items():
+        if options[option] is not None:
+            setattr(upstream, field, options[option])
+    if upstream.pk is None and options["kind"] is None:
+        upstream.kind = kind_of_address(upstream.base_url)
 
 
 def _shown(public: str, names: dict[str, str]) -> str:
