@@ -10,13 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from core.money import NANOS_PER_USD
 from relay import quick_json
 from relay.answer_errors import EMPTY, AnswerError, error_of, not_json
 from relay.generated_text import text_bytes
 from relay.plain_answers import read_plain
 from relay.pricing import MAX_PRICE_NANOS, Usage
-from relay.usage_reader import Counts, add_usage, raise_count, tools_of, usage_of
+from relay.usage_reader import GENERATING_PATHS, Counts, add_usage, missing_halves, raise_count, tools_of, usage_of
 
 # The longest lifetime of cache writes that was asked for ("cache_write_1h"). It is a fact of the request alone.
 CACHE_WRITE_FACT = "cache_write"
@@ -33,7 +35,6 @@ _OUTPUT_FIELDS = (
 )
 _NO_OUTPUT = {"text": dict, "response": dict, "message": str}
 _TOOL_PATHS = {"image_generation": "/images/generations"}
-_GENERATING_PATHS = frozenset({"/chat/completions", "/completions", "/responses", "/messages"})
 _TICKS_PER_NANO = 10
 # A longer answer is decoded without what is not read: vectors of embeddings, pictures, logprobs.
 _MAX_WHOLE_BYTES = 8 * 1024
@@ -43,8 +44,9 @@ _MAX_WHOLE_BYTES = 8 * 1024
 class Answer:
     """The facts of a whole answer, or of a stream so far.
 
-    `usage` is None if none was told. `facts` choose the price row (service_tier, speed, inference_geo), as answered.
-    `told_nanos` is the provider's own figure of its cost. `error` is (status, code, message) of an error inside a 200.
+    `usage` is None if none was told. `missing_input` and `missing_output` say which half a usage lacks; `usage_with`
+    fills the gap. `facts` choose the price row (service_tier, speed, inference_geo), as answered. `told_nanos` is the
+    provider's own figure of its cost. `error` is (status, code, message) of an error inside a 200.
     """
 
     usage: Usage | None = None
@@ -55,8 +57,27 @@ class Answer:
     has_output: bool = False
     # The id of a response that the upstream keeps; empty if it keeps none.
     stored_id: str = ""
-    # UTF-8 bytes of the generated text, for an estimate. Of a whole answer only if it tells no usage.
+    # UTF-8 bytes of the generated text, for an estimate. Of a whole answer only if it tells no output.
     text_bytes: int = 0
+    missing_input: bool = False
+    missing_output: bool = False
+    # Of an answer that tells a total and neither input nor output.
+    total_tokens: int = 0
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the answer tells all that it is charged by, so that nothing is estimated."""
+        return self.usage is not None and not self.missing_input and not self.missing_output
+
+    def usage_with(self, *, input_tokens: int, output_tokens: int) -> Usage:
+        """The told usage, with estimates in place of what is missing. Parts that were told count within them."""
+        usage = self.usage or Usage()
+        if self.usage is None or self.missing_input:
+            usage = msgspec.structs.replace(usage, input=usage.input + max(0, input_tokens - usage.input_tokens))
+        if self.usage is None or self.missing_output:
+            most = max(output_tokens, self.total_tokens - usage.input_tokens)
+            usage = msgspec.structs.replace(usage, output=usage.output + max(0, most - usage.output_tokens))
+        return usage
 
 
 def read_answer(raw: bytes, *, path: str, ask_facts: Mapping[str, str]) -> Answer:
@@ -129,14 +150,25 @@ class Reading:
             self._is_usage_current = True
         return self._usage
 
+    def tells_output(self) -> bool:
+        return self.usage() is not None and not missing_halves(self.counts, self.path)[1]
+
     def raise_searches(self, count: int) -> None:
         if count:
             self._is_usage_current = False
             raise_count(self.counts, "searches", count)
 
     def answer(self) -> Answer:
+        usage, (missing_input, missing_output) = self.usage(), missing_halves(self.counts, self.path)
+        if self.error is not None and not self.has_output and missing_input != missing_output:
+            # Half a usage with an error, and nothing made of it, is no reason to charge.
+            usage = None
+        is_total_alone = missing_input and missing_output
         return Answer(
-            usage=self.usage(),
+            usage=usage,
+            missing_input=usage is not None and missing_input,
+            missing_output=usage is not None and missing_output,
+            total_tokens=self.counts.get("total", 0) if is_total_alone else 0,
             model=self.model,
             facts=dict(self.facts),
             told_nanos=self.told_nanos,
@@ -262,16 +294,16 @@ def _positive(value: object, nanos_per_unit: float) -> int | None:
 def _read_output(reading: Reading, body: Mapping[str, Any]) -> None:
     choices = _list(body, "choices")
     reading.has_output = any(_has_content(choice.get(name)) for choice in choices for name in ("message", "text"))
-    if reading.has_output and reading.usage() is not None:
+    if reading.has_output and reading.tells_output():
         return
     # The Responses API repeats the format under `text`; other fields of these names are errors, not output.
     told = {name: value for name, value in body.items() if not isinstance(value, _NO_OUTPUT.get(name, ()))}
     outputs = [told.get(name) for name in _OUTPUT_FIELDS]
     reading.has_output = reading.has_output or any(map(_has_content, outputs))
-    if reading.usage() is not None:
+    if reading.tells_output():
         return
     reading.text_bytes = text_bytes(told)
-    if reading.error is None and reading.path in _GENERATING_PATHS and not (choices or any(outputs)):
+    if reading.error is None and reading.path in GENERATING_PATHS and not (choices or any(outputs)):
         reading.error = EMPTY
 
 

@@ -25,6 +25,8 @@ class Bill:
     row: str = ""
     tool_rates: Mapping[str, Rate] = field(default_factory=dict)
     is_estimated: bool = False
+    # The provider's own figure of its cost is charged, and not the prices.
+    is_told: bool = False
     is_cut: bool = False
 
     @classmethod
@@ -34,6 +36,9 @@ class Bill:
     def at(self, nanos: int) -> Self:
         return replace(self, cost_nanos=nanos)
 
+    def as_told(self, nanos: int) -> Self:
+        return replace(self, cost_nanos=nanos, is_told=True)
+
     def cut_to(self, nanos: int) -> Self:
         return replace(self, cost_nanos=nanos, is_cut=True)
 
@@ -42,7 +47,7 @@ class Bill:
 
     def details(self) -> dict[str, Any]:
         tools = {name: rate.snapshot() for name, rate in self.tool_rates.items()}
-        return {"row": self.row, "tool_rates": tools or None, "cut": self.is_cut}
+        return {"row": self.row, "tool_rates": tools or None, "is_told": self.is_told, "cut": self.is_cut}
 
 
 class Pricing(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,10 +91,11 @@ class Pricing(msgspec.Struct, frozen=True, kw_only=True):
     def bill(self, usage: Usage, facts: Mapping[str, str]) -> Bill:
         rate = self.prices.rate(input_tokens=usage.input_tokens, facts=facts)
         tools = self._tool_rates(usage, facts)
+        charged = usage.split(rate, tools)
         return Bill(
-            usage=usage,
+            usage=charged,
             rate=rate,
-            cost_nanos=cost_nanos(rate, usage, tools),
+            cost_nanos=cost_nanos(rate, charged, tools),
             row=self.prices.label(input_tokens=usage.input_tokens, facts=facts) if self.prices.rows else "",
             tool_rates=tools,
         )

@@ -6,7 +6,7 @@ from typing import Any
 
 from core.money import format_exact
 from relay.catalogue import Offer
-from relay.prices import PIECE_PRICES, PriceList, PriceRow, Rate
+from relay.prices import MILLION, PIECE_PRICES, PriceList, PriceRow, Rate, format_factor
 
 
 def model_row(offer: Offer, prices: PriceList) -> dict[str, Any]:
@@ -39,7 +39,10 @@ def _usd(rate: Rate) -> dict[str, Any]:
 
 
 def _row(row: PriceRow) -> dict[str, Any]:
-    return {"when": row.label} | {_name(name): format_exact(price) for name, price in row.prices.items()}
+    # A factor multiplies what the request would cost otherwise.
+    has_factor = row.factor_millionths != MILLION
+    factor = {"factor": format_factor(row.factor_millionths)} if has_factor else {}
+    return {"when": row.label} | factor | {_name(name): format_exact(price) for name, price in row.prices.items()}
 
 
 def _name(price: str) -> str:

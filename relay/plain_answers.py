@@ -45,7 +45,8 @@ class _Usage(_Plain):
         is_plain = 0 <= cached <= prompt <= MAX_TOKENS and 0 <= completion <= MAX_TOKENS and not sound
         if not is_plain or prompt + completion != self.total_tokens:
             return None
-        return Usage(input=prompt - cached, cached=cached, output=completion)
+        reasoning = min(max(0, after.reasoning_tokens), completion) if after is not None else 0
+        return Usage(input=prompt - cached, cached=cached, output=completion, reasoning_inside=reasoning)
 
 
 class _Message(_Plain):

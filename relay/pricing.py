@@ -50,7 +50,9 @@ MAX_COST_NANOS = 2**62
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """The counts that a request is charged by. Every token is in exactly one of them.
 
-    `tools` are the tokens of hosted tools that have a price row of their own: ("image_generation", Usage).
+    `reasoning_inside` is no such count: so many of `output` are reasoning. `split` moves them into `reasoning` where
+    the rate has a price for it. `tools` are the tokens of hosted tools that have a price row of their own:
+    ("image_generation", Usage).
     Raises ValueError for a negative count.
     """
 
@@ -73,6 +75,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     characters: int = 0
     minutes: int = 0
     tools: tuple[tuple[str, Usage], ...] = ()
+    reasoning_inside: int = 0
 
     def __post_init__(self) -> None:
         counts = _counts_of(self)
@@ -92,6 +95,20 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     def output_tokens(self) -> int:
         return self.output + self.audio_output + self.image_output + self.reasoning
 
+    def split(self, rate: Rate, tool_rates: Mapping[str, Rate]) -> Usage:
+        """The usage as `rate` charges it: reasoning is a count of its own only where it has a price of its own."""
+        tools = tuple((name, usage.split(tool_rates.get(name, rate), {})) for name, usage in self.tools)
+        inside = min(self.reasoning_inside, self.output) if rate.reasoning is not None else 0
+        if not inside and tools == self.tools:
+            return self
+        return msgspec.structs.replace(
+            self,
+            output=self.output - inside,
+            reasoning=self.reasoning + inside,
+            reasoning_inside=self.reasoning_inside - inside,
+            tools=tools,
+        )
+
     def quantities(self) -> dict[str, Any]:
         """The counts that a usage record has no column for, without zeros."""
         counts: dict[str, Any] = {name: count for name in EXTRA_COUNTS if (count := getattr(self, name))}
@@ -103,7 +120,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
         return {name: count for name in COUNTS if (count := getattr(self, name))}
 
 
-COUNTS = tuple(name for name in Usage.__struct_fields__ if name != "tools")
+COUNTS = tuple(name for name in Usage.__struct_fields__ if name not in ("tools", "reasoning_inside"))
 _counts_of = attrgetter(*COUNTS)
 INPUT_COUNTS = (
     *("input", "cached", "cached_explicit", "cache_write_5m", "cache_write_1h", "cache_write_12h"),

@@ -18,6 +18,8 @@ Table = Mapping[str, Union[str, "Table"]]
 
 # Endpoints whose models generate no tokens: all tokens are input.
 _PATHS_WITHOUT_OUTPUT = frozenset({"/embeddings", "/rerank", "/moderations"})
+# Endpoints whose models read and generate text: a usage without input or output is told in part.
+GENERATING_PATHS = frozenset({"/chat/completions", "/completions", "/responses", "/messages"})
 _PATHS_OF_PICTURES = frozenset({"/images/generations", "/images/edits"})
 _WRITES = ("write_5m", "write_1h", "write_12h")
 _LIFETIMES: Table = {
@@ -45,6 +47,7 @@ _INPUT_DETAILS: Table = {
 }
 _OUTPUT_DETAILS: Table = {
     "reasoning_tokens": "reasoning",
+    "thinking_tokens": "thinking",
     "audio_tokens": "audio_output",
     "image_tokens": "image_output",
 }
@@ -99,6 +102,9 @@ _USAGE: Table = {
         "search_units": "searches",
     },
 }
+_INPUTS = frozenset({"prompt", "input"})
+_OUTPUT_PARTS = ("reasoning", "thinking", "audio_output", "image_output")
+_OUTPUTS = (*_OUTPUT_PARTS, "thoughts", "top_reasoning", "citation")
 _USUAL_COUNTS = frozenset({"prompt", "output", "total", "cached", "reasoning"})
 # Details of the input, and whether their presence says that `input_tokens` includes cached and written tokens.
 _INPUT_DETAILS_FIELDS = (
@@ -107,7 +113,9 @@ _INPUT_DETAILS_FIELDS = (
     ("input_tokens_details", True),
     ("input_token_details", True),
 )
-_XAI_FIELDS = frozenset({"cost_in_usd_ticks", "num_sources_used"})
+_XAI_FIELDS = frozenset(
+    {"cost_in_usd_ticks", "num_sources_used", "num_server_side_tools_used", "server_side_tool_usage_details"}
+)
 _LISTS = frozenset({"promptTokensDetails", "candidatesTokensDetails", "cacheTokensDetails", "cacheDetails"})
 # Gemini's details are lists of {modality, tokenCount}.
 _MODALITIES = {
@@ -156,7 +164,7 @@ def raise_count(counts: Counts, name: str, value: object) -> None:
 def usage_of(
     counts: Mapping[str, int], *, path: str, cache_write: str = "", tools: Iterable[tuple[str, Usage]] = ()
 ) -> Usage | None:
-    """The disjoint counts; None if neither input with output nor a count of pieces was told.
+    """The disjoint counts; None if none was told. `missing_halves` says which are none at all.
 
     `cache_write` is the lifetime that the request asked for ("1h" or "12h"). It holds for cache writes whose lifetime
     the answer does not tell.
@@ -166,6 +174,16 @@ def usage_of(
     if not tokens and not searches and not seconds and not beside:
         return None
     return Usage(searches=min(searches, MAX_TOKENS), seconds=seconds, tools=beside, **tokens)
+
+
+def missing_halves(counts: Mapping[str, int], path: str) -> tuple[bool, bool]:
+    """Whether (input, output) was not told, and does not follow from the total either."""
+    if path not in GENERATING_PATHS:
+        return False, False
+    total, has_input, has_output = counts.get("total", 0), not _INPUTS.isdisjoint(counts), "output" in counts
+    is_input_missing = not has_input and not (has_output and total > counts["output"])
+    is_output_missing = not has_output and not (has_input and total >= _told_input(counts))
+    return is_input_missing, is_output_missing
 
 
 def _marks(reported: Mapping[str, Any]) -> Iterator[str]:
@@ -226,20 +244,18 @@ def _usual_tokens(counts: Mapping[str, int], path: str) -> dict[str, int] | None
     """What `_all_tokens` makes of the usual counts, by a shorter way."""
     input_tokens, output, cached = counts.get("prompt", 0), counts.get("output", 0), counts.get("cached", 0)
     is_usual = counts.get("total") == input_tokens + output and "output" in counts and cached <= input_tokens
-    if not is_usual or path in _PATHS_OF_PICTURES or any(counts[name] for name in counts.keys() - _USUAL_COUNTS):
+    is_usual = is_usual and "prompt" in counts and path not in _PATHS_OF_PICTURES
+    if not is_usual or any(counts[name] for name in counts.keys() - _USUAL_COUNTS):
         return None
-    return {"input": input_tokens - cached, "cached": cached, "output": output}
+    inside = min(counts.get("reasoning", 0), output)
+    return {"input": input_tokens - cached, "cached": cached, "output": output, "reasoning_inside": inside}
 
 
 def _all_tokens(counts: Mapping[str, int], path: str, cache_write: str) -> dict[str, int]:
     base = _base_input(counts, path)
     if base is None:
         return {}
-    if "output" not in counts and counts.get("total", -1) < base and path not in _PATHS_WITHOUT_OUTPUT:
-        return {}
-    output, total = counts.get("output", 0), counts.get("total", 0)
-    if path in _PATHS_WITHOUT_OUTPUT:
-        base = max(base, total - output)
+    output = counts.get("output", 0)
     cached, written = _caches(counts)
     all_input, told_input = _input_totals(counts, base, cached, written, output)
     cached = min(cached, all_input)
@@ -257,11 +273,23 @@ def _all_tokens(counts: Mapping[str, int], path: str, cache_write: str) -> dict[
 
 
 def _base_input(counts: Mapping[str, int], path: str) -> int | None:
-    if "prompt" in counts or "input" in counts:
-        return max(counts.get("prompt", 0), counts.get("input", 0)) + counts.get("tool_prompt", 0)
-    if "total" in counts and ("output" in counts or path in _PATHS_WITHOUT_OUTPUT):
-        return max(0, counts["total"] - counts.get("output", 0))
-    return None
+    """The told input; what output leaves of the total; else what the details tell. None if no token was told."""
+    if path in _PATHS_WITHOUT_OUTPUT:
+        is_told = "total" in counts or "beside_image" in counts or not _INPUTS.isdisjoint(counts)
+        return max(_told_input(counts), counts.get("total", 0) - counts.get("output", 0)) if is_told else None
+    if "output" in counts and _INPUTS.isdisjoint(counts) and counts.get("total", 0) > counts["output"]:
+        return counts["total"] - counts["output"]
+    details = 0 if not _INPUTS.isdisjoint(counts) else sum(_caches(counts)) + sum(_media_input(counts))
+    base = max(_told_input(counts), details)
+    return base if base or "output" in counts or any(map(counts.get, _OUTPUTS)) else None
+
+
+def _told_input(counts: Mapping[str, int]) -> int:
+    return max(counts.get("prompt", 0), counts.get("input", 0)) + counts.get("tool_prompt", 0)
+
+
+def _media_input(counts: Mapping[str, int]) -> Iterator[int]:
+    return _overlapping(2 * MAX_TOKENS, counts, "audio_input", "image_input")
 
 
 def _is_beside(counts: Mapping[str, int]) -> bool:
@@ -282,7 +310,8 @@ def _input_totals(counts: Mapping[str, int], base: int, cached: int, written: in
     """(all input tokens, those that the told total includes).
 
     Some gateways name tokens as OpenAI does but tell cached ones beside the prompt: their total is the sum of all. xAI
-    does so where more tokens are cached than the prompt has, and so do those that use Anthropic's names.
+    does so where more tokens are cached than the prompt has, and so do those that use Anthropic's names, or that tell
+    more cached tokens than the prompt has and no total which says that the prompt includes them.
     """
     total, reasoning = counts.get("total", 0), counts.get("reasoning", 0)
     everything = min(base + cached + written, MAX_TOKENS)
@@ -291,8 +320,8 @@ def _input_totals(counts: Mapping[str, int], base: int, cached: int, written: in
     is_covered = cached > base and total >= everything + output
     if _is_beside(counts) or (is_sum and everything > base) or is_covered:
         return everything, everything
-    is_xai = cached > base and "is_xai" in counts
-    if is_xai or counts.get("cache_read", 0) + counts.get("cache_creation", 0) > base:
+    is_greater = cached > base and ("is_xai" in counts or not total)
+    if is_greater or counts.get("cache_read", 0) + counts.get("cache_creation", 0) > base:
         return everything, base
     return min(base, MAX_TOKENS), base
 
@@ -324,10 +353,11 @@ def _outputs(counts: Mapping[str, int], path: str, told_input: int) -> dict[str,
     """
     if path in _PATHS_WITHOUT_OUTPUT and "output" not in counts:
         return {}
-    total, told = counts.get("total", 0), counts.get("output", 0)
+    total, reasoning = counts.get("total", 0), counts.get("reasoning", 0)
+    # Without a count of all output, there is at least what the details tell.
+    told = counts.get("output", sum(counts.get(name, 0) for name in _OUTPUT_PARTS))
     citation, beside = counts.get("citation", 0), _perplexity_reasoning(counts, told)
     output = max(told + counts.get("thoughts", 0), total - told_input - citation - beside)
-    reasoning = counts.get("reasoning", 0)
     if reasoning > told and total < told_input + told:
         output = max(output, told + reasoning)
     output = min(output, MAX_TOKENS)
@@ -335,13 +365,21 @@ def _outputs(counts: Mapping[str, int], path: str, told_input: int) -> dict[str,
     if path in _PATHS_OF_PICTURES and not any(name in counts for name in names):
         return {"image_output": output}
     audio, image = _overlapping(output, counts, *names)
+    plain, inside = output - audio - image, 0 if beside else _reasoning_inside(counts, output)
     return {
-        "output": output - audio - image,
+        "output": plain,
+        "reasoning_inside": min(plain, inside),
         "audio_output": audio,
         "image_output": image,
         "reasoning": beside,
         "citation": citation,
     }
+
+
+def _reasoning_inside(counts: Mapping[str, int], output: int) -> int:
+    """Told under some name; else it is what Gemini's total has beyond the told output."""
+    told = max(counts.get(name, 0) for name in ("reasoning", "thoughts", "thinking", "top_reasoning"))
+    return told or (output - counts["output"] if "output" in counts else 0)
 
 
 def _perplexity_reasoning(counts: Mapping[str, int], output: int) -> int:

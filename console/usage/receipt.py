@@ -87,10 +87,10 @@ def receipt_of(record: UsageRecord) -> Receipt:
 
     Members may not see the shortfall (operators do), so one line says that the charge was limited instead.
     """
-    lines = [] if record.kind == UsageRecord.Kind.ERROR else _priced(record)
     due = (record.cost + record.shortfall) * PARTS_PER_NANO
-    if other := due - sum(line.parts for line in lines):
-        lines.append(ReceiptLine(_reason(record, other), "", other))
+    # A request that failed costs nothing, except for what was due and could not be charged.
+    lines = [] if record.kind == UsageRecord.Kind.ERROR and not due else _priced(record)
+    lines += _differences(record, due, sum(line.parts for line in lines))
     if record.shortfall:
         lines.append(ReceiptLine(_("Limited to what was available"), "", -record.shortfall * PARTS_PER_NANO))
     return Receipt(lines, record, list(_notes(record)))
@@ -150,12 +150,41 @@ def _how(term: Term) -> str:
     }
 
 
+def _differences(record: UsageRecord, due: int, priced: int) -> Iterator[ReceiptLine]:
+    """What the charge has beyond the prices, or below them."""
+    told = _told_parts(record, due)
+    if told is not None and told != priced:
+        words = _("Difference to the provider's own figure, which was charged")
+        yield ReceiptLine(words if priced else _("The provider's own figure"), "", told - priced)
+        priced = told
+    if other := due - priced:
+        yield ReceiptLine(_reason(record, other), "", other)
+
+
+def _told_parts(record: UsageRecord, due: int) -> int | None:
+    """The provider's own figure, if it was charged instead of the prices."""
+    details = record.details
+    if details.get("told_nanos") is None or details.get("cut"):
+        # The figure of a cut charge is what cannot be, and not what was charged.
+        return None
+    told: int = details["told_nanos"] * PARTS_PER_NANO
+    # Records of before do not say which was charged.
+    return told if details.get("is_told") or (told == due and not record.is_estimated) else None
+
+
 def _reason(record: UsageRecord, other: int) -> str:
     if record.code == SWEPT:
-        return _("Delivered before the request was cut off")
+        return _("Sent and delivered before the request was cut off")
+    is_limited = record.is_estimated or record.details.get("cut")
+    if other < 0 and not record.held:
+        # The sweep had charged a part, and its row has the hold.
+        return _("Charged by an earlier row, or beyond the hold") if is_limited else _("Charged by an earlier row")
+    if record.is_estimated and other > 0:
+        return _("Pictures and sound, at their most")
+    if record.details.get("cut") and other > 0:
+        return _("The provider's own figure, limited to what was held")
     if other < 0:
-        is_limited = record.is_estimated or record.details.get("cut")
-        return _("Limited to what was held") if is_limited else _("Charged by an earlier row")
+        return _("Limited to what was held") if is_limited else _("Less than the prices on record")
     return _("Without a price on record")
 
 
@@ -197,7 +226,13 @@ def _notes(record: UsageRecord) -> Iterator[str]:
         yield words % {"tokens": f"{limit:,}"}
     yield from (str(words) for name, words in _FLAGS.items() if details.get(name))
     if record.is_estimated and record.code != SWEPT and record.kind != UsageRecord.Kind.ERROR:
-        yield _("Estimated from what was sent and delivered, because no usage was reported.")
+        yield _estimate(details)
+
+
+def _estimate(details: Mapping[str, Any]) -> str:
+    if details.get("client_left"):
+        return _("Estimated from what was sent and delivered and how long it took: its usage was not reported in full.")
+    return _("Estimated from what was sent and delivered, because its usage was not reported in full.")
 
 
 def _lack_of_money(details: Mapping[str, Any]) -> str:

@@ -54,10 +54,16 @@ USAGES: list[tuple[str, str, dict[str, Any], dict[str, int] | None]] = [
         {"usage": {"completion_tokens": 20, "total_tokens": 50}},
         {"input": 30, "output": 20},
     ),
-    ("input alone", CHAT, {"usage": {"prompt_tokens": 5}}, None),
+    ("input alone, and no output", CHAT, {"usage": {"prompt_tokens": 5}}, None),
+    (
+        "Cohere's embeddings of pictures alone",
+        "/embeddings",
+        {"embeddings": {"float": [[1.0]]}, "meta": {"billed_units": {"image_tokens": 9}}},
+        {"image_input": 9},
+    ),
     ("zero is zero", CHAT, chat(0, 0, 0), {}),
-    ("negative", CHAT, chat(-1, 5), None),
-    ("true is no count", CHAT, chat(True, 5), None),
+    ("negative", CHAT, chat(-1, 5), {"output": 5}),
+    ("true is no count", CHAT, chat(True, 5), {"output": 5}),
     ("fractions round up", CHAT, chat(10.2, 4.5), {"input": 11, "output": 5}),
     ("huge", CHAT, chat(2**70, 10**30), {"input": MAX_TOKENS, "output": MAX_TOKENS}),
     (
@@ -324,6 +330,116 @@ USAGES: list[tuple[str, str, dict[str, Any], dict[str, int] | None]] = [
     ),
     ("an empty usage", CHAT, {"choices": [{}], "usage": {}}, None),
     ("usage that is no object", CHAT, {"choices": [{}], "usage": [1]}, None),
+]
+
+
+def thinking(**usage: object) -> dict[str, Any]:
+    return {"output": [{"type": "message"}], "content": [{"type": "text"}], "usage": usage}
+
+
+# Where reasoning stands, and (other output, reasoning) as they are charged where reasoning has a price of its own.
+REASONING: list[tuple[str, str, dict[str, Any], tuple[int, int]]] = [
+    ("inside", CHAT, chat(1000, 100, 1100, completion_tokens_details={"reasoning_tokens": 60}), (40, 60)),
+    ("inside, without a total", CHAT, chat(1000, 100, completion_tokens_details={"reasoning_tokens": 60}), (40, 60)),
+    ("beside", CHAT, chat(70, 12, 2482, completion_tokens_details={"reasoning_tokens": 2400}), (12, 2400)),
+    ("beside, without a total", CHAT, chat(9, 5, completion_tokens_details={"reasoning_tokens": 40}), (5, 40)),
+    ("more than there is", CHAT, chat(9, 5, 14, completion_tokens_details={"reasoning_tokens": 40}), (0, 5)),
+    ("none", CHAT, chat(9, 5, 14, completion_tokens_details={"reasoning_tokens": 0}), (5, 0)),
+    ("no count", CHAT, chat(9, 5, 14, completion_tokens_details={"reasoning_tokens": -3}), (5, 0)),
+    ("told in the total alone", CHAT, chat(40, 15, 855), (15, 800)),
+    (
+        "beside sound",
+        CHAT,
+        chat(9, 50, 59, completion_tokens_details={"reasoning_tokens": 30, "audio_tokens": 25}),
+        (0, 25),
+    ),
+    ("at the top", CHAT, chat(9, 50, 59, reasoning_tokens=30), (20, 30)),
+    ("Perplexity's, beside", CHAT, chat(33, 7, 40, citation_tokens=0, reasoning_tokens=95), (7, 95)),
+    (
+        "Responses",
+        "/responses",
+        thinking(input_tokens=9, output_tokens=50, total_tokens=59, output_tokens_details={"reasoning_tokens": 30}),
+        (20, 30),
+    ),
+    (
+        "Anthropic",
+        "/messages",
+        thinking(
+            input_tokens=9,
+            output_tokens=50,
+            cache_read_input_tokens=100,
+            output_tokens_details={"thinking_tokens": 30},
+        ),
+        (20, 30),
+    ),
+    (
+        "Gemini",
+        CHAT,
+        {
+            "candidates": [{"content": {"parts": []}}],
+            "usageMetadata": {
+                "promptTokenCount": 9,
+                "candidatesTokenCount": 20,
+                "thoughtsTokenCount": 30,
+                "totalTokenCount": 59,
+            },
+        },
+        (20, 30),
+    ),
+]
+
+# A usage of which a part is told, what of it is missing, and its counts with an estimate of 500 and 20 tokens.
+PARTLY_TOLD: list[tuple[str, str, dict[str, Any], str, dict[str, int]]] = [
+    ("output alone", CHAT, {"completion_tokens": 3000}, "input", {"input": 500, "output": 3000}),
+    ("input alone", CHAT, {"prompt_tokens": 3000}, "output", {"input": 3000, "output": 20}),
+    ("true", CHAT, {"prompt_tokens": True, "completion_tokens": 2900}, "input", {"input": 500, "output": 2900}),
+    ("negative", CHAT, {"prompt_tokens": -1, "completion_tokens": 2900}, "input", {"input": 500, "output": 2900}),
+    ("null", CHAT, {"prompt_tokens": 2900, "completion_tokens": None}, "output", {"input": 2900, "output": 20}),
+    ("text", CHAT, {"prompt_tokens": 2900, "completion_tokens": "many"}, "output", {"input": 2900, "output": 20}),
+    ("Responses", "/responses", {"output_tokens": 3000}, "input", {"input": 500, "output": 3000}),
+    ("Anthropic", "/messages", {"input_tokens": 3000}, "output", {"input": 3000, "output": 20}),
+    (
+        "Anthropic's cache, without its input",
+        "/messages",
+        {"output_tokens": 9, "cache_read_input_tokens": 300, "cache_creation_input_tokens": 40},
+        "input",
+        {"input": 160, "cached": 300, "cache_write_5m": 40, "output": 9},
+    ),
+    (
+        "cached without the prompt",
+        CHAT,
+        {"completion_tokens": 9} | details(cached_tokens=900),
+        "input",
+        {"cached": 900, "output": 9},
+    ),
+    (
+        "sound without the prompt",
+        CHAT,
+        {"completion_tokens": 9} | details(audio_tokens=100),
+        "input",
+        {"input": 400, "audio_input": 100, "output": 9},
+    ),
+    (
+        "reasoning without the completion",
+        CHAT,
+        {"prompt_tokens": 7, "completion_tokens_details": {"reasoning_tokens": 64}},
+        "output",
+        {"input": 7, "output": 64},
+    ),
+    (
+        "reasoning alone",
+        CHAT,
+        {"completion_tokens_details": {"reasoning_tokens": 64}},
+        "input output",
+        {"input": 500, "output": 64},
+    ),
+    ("a total of zero", CHAT, {"completion_tokens": 9, "total_tokens": 0}, "input", {"input": 500, "output": 9}),
+    ("a total of output", CHAT, {"completion_tokens": 9, "total_tokens": 9}, "input", {"input": 500, "output": 9}),
+    ("a total below the input", CHAT, {"prompt_tokens": 9, "total_tokens": 3}, "output", {"input": 9, "output": 20}),
+    ("searches alone", CHAT, {"num_search_queries": 2}, "input output", {"input": 500, "output": 20, "searches": 2}),
+    ("output from the total", CHAT, {"prompt_tokens": 9, "total_tokens": 30}, "", {"input": 9, "output": 21}),
+    ("input from the total", CHAT, {"completion_tokens": 9, "total_tokens": 30}, "", {"input": 21, "output": 9}),
+    ("all", CHAT, {"prompt_tokens": 9, "completion_tokens": 0}, "", {"input": 9}),
 ]
 
 

@@ -11,16 +11,46 @@ from hypothesis import strategies as st
 
 from relay import quick_json
 from relay.answers import Answer, read_answer, read_unusual
+from relay.bills import Pricing
 from relay.plain_answers import read_plain
-from relay.pricing import COUNTS, MAX_TOKENS, Usage, cost_nanos
+from relay.pricing import COUNTS, MAX_TOKENS, MILLION, Extent, PriceList, PriceRow, Rate, Usage, cost_nanos
 from relay.usage_reader import _all_tokens, _usual_tokens
 from tests.relay import vectors
-from tests.relay.answer_dialects import CHAT, ERRORS, USAGES, chat
+from tests.relay.answer_dialects import CHAT, ERRORS, PARTLY_TOLD, REASONING, USAGES, chat, details
 
 pytestmark = pytest.mark.any_database
 
 ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/messages", "/v1/videos")
 WHOLE = [each for each in vectors.vectors("charge", *ENDPOINTS) if "response" in each]
+
+
+NAMES = [
+    *("prompt_tokens", "completion_tokens", "total_tokens", "input_tokens", "output_tokens", "cached_tokens"),
+    *("cache_read_input_tokens", "cache_creation_input_tokens", "reasoning_tokens", "citation_tokens"),
+    *(
+        "audio_tokens",
+        "image_tokens",
+        "cache_write_tokens",
+        "promptTokenCount",
+        "thoughtsTokenCount",
+        "num_sources_used",
+    ),
+]
+DETAILS = [
+    *("prompt_tokens_details", "completion_tokens_details", "input_tokens_details", "output_tokens_details"),
+    *("cache_creation", "billed_units", "iterations", "tool_usage", "cacheDetails"),
+]
+NUMBERS = st.one_of(
+    st.none(), st.booleans(), st.integers(-5, 5000), st.integers(), st.floats(), st.text(max_size=3), st.just("12")
+)
+SMALL = st.integers(0, 5000)
+
+
+def usages(numbers: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    flat = st.dictionaries(st.sampled_from(NAMES), numbers, max_size=8)
+    return st.builds(
+        lambda own, nested: own | nested, flat, st.dictionaries(st.sampled_from(DETAILS), flat, max_size=3)
+    )
 
 
 def read(body: object, path: str = CHAT, **facts: str) -> Answer:
@@ -45,7 +75,8 @@ def test_an_example_is_read_and_charged_exactly(vector: vectors.Vector) -> None:
         usage = Usage(seconds=int(vector["response"]["seconds"]))
     rate = prices.rate(input_tokens=usage.input_tokens, facts=answer.facts)
     tool_rates = {name: prices.rate(facts={"tool": name}) for name, _ in usage.tools}
-    assert usage == vectors.expected_usage(vector)
+    assert vectors.without_reasoning(usage) == vectors.expected_usage(vector)
+    assert usage.reasoning_inside == expected.get("reasoning_informational", usage.reasoning_inside)
     assert (answer.error is not None) == expected.get("is_error", False)
     if answer.error is None:
         assert cost_nanos(rate, usage, tool_rates) == expected["cost_nanos"]
@@ -55,6 +86,123 @@ def test_an_example_is_read_and_charged_exactly(vector: vectors.Vector) -> None:
 @pytest.mark.parametrize(("path", "body", "expected"), [row[1:] for row in USAGES], ids=[row[0] for row in USAGES])
 def test_usage_is_read_under_every_name(path: str, body: dict[str, Any], expected: dict[str, int] | None) -> None:
     assert counts(body, path) == expected
+
+
+# -- Reasoning --------------------------------------------------------------------------------------------------------
+
+USD = 10**9
+# Prices per million tokens: input $3, output $15, reasoning $40.
+DEAR_REASONING = PriceList(Rate(input=3 * USD, cached_input=3 * USD, output=15 * USD, reasoning=40 * USD))
+
+
+def bill(usage: Usage, prices: PriceList = DEAR_REASONING, **facts: str) -> Any:
+    return Pricing.of(prices, Extent(), facts, context_tokens=1000).bill(usage, facts)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "expected"), [row[1:] for row in REASONING], ids=[row[0] for row in REASONING]
+)
+def test_reasoning_is_charged_at_its_own_price_wherever_it_is_told(
+    path: str, body: dict[str, Any], expected: tuple[int, int]
+) -> None:
+    usage = read(body, path).usage
+    charged, plain = bill(usage), bill(usage, PriceList(Rate(input=3 * USD, cached_input=3 * USD, output=15 * USD)))
+
+    all_plain = usage.input_tokens * 3000 + usage.output_tokens * 15_000
+    assert (charged.usage.output, charged.usage.reasoning) == expected
+    assert charged.usage.output_tokens == usage.output_tokens
+    assert (plain.cost_nanos, charged.cost_nanos) == (all_plain, all_plain + charged.usage.reasoning * 25_000)
+
+
+def test_reasoning_has_a_price_in_some_rows_alone() -> None:
+    row = PriceRow({"reasoning": 40 * USD}, when=(("service_tier", "priority"),))
+    prices = PriceList(Rate(output=15 * USD), (row,))
+    usage = Usage(output=100, reasoning_inside=60)
+
+    assert bill(usage, prices).usage.quantities() == {}
+    assert bill(usage, prices).cost_nanos == 100 * 15_000
+    assert bill(usage, prices, service_tier="priority").usage.quantities() == {"reasoning": 60}
+    assert bill(usage, prices, service_tier="priority").cost_nanos == 40 * 15_000 + 60 * 40_000
+
+
+def test_a_tools_reasoning_is_charged_at_the_tools_own_price() -> None:
+    prices = PriceList(Rate(output=1), (PriceRow({"reasoning": MILLION * 7}, when=(("tool", "advisor"),)),))
+    usage = Usage(output=9, reasoning_inside=9, tools=(("advisor", Usage(output=5, reasoning_inside=3)),))
+
+    charged = bill(usage, prices)
+
+    assert charged.usage.tools == (("advisor", Usage(output=2, reasoning=3)),)
+    assert charged.cost_nanos == 3 * 7 + 1
+
+
+@given(usages(st.integers(0, 5000)), st.sampled_from([CHAT, "/responses", "/messages"]))
+def test_a_price_of_reasoning_changes_no_sum(usage: dict[str, Any], path: str) -> None:
+    told = read({"usage": usage}, path).usage or Usage()
+    charged = bill(told).usage
+
+    assert (charged.input_tokens, charged.output_tokens) == (told.input_tokens, told.output_tokens)
+    assert charged.split(DEAR_REASONING.base, {}) == charged
+
+
+# -- A usage that is told in part -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "usage", "missing", "expected"), [row[1:] for row in PARTLY_TOLD], ids=[row[0] for row in PARTLY_TOLD]
+)
+def test_what_is_told_counts_and_what_is_missing_is_estimated(
+    path: str, usage: dict[str, Any], missing: str, expected: dict[str, int]
+) -> None:
+    answer = read({"choices": [{"message": {"content": "x" * 80}}], "usage": usage}, path)
+
+    found = {"input": answer.missing_input, "output": answer.missing_output}
+    assert " ".join(name for name, is_missing in found.items() if is_missing) == missing
+    assert answer.is_told == (not missing)
+    assert answer.usage_with(input_tokens=500, output_tokens=20).as_counts() == expected
+    # Only of an answer that does not tell its output.
+    assert answer.text_bytes == (80 if "output" in missing else 0)
+
+
+def test_a_usage_that_is_not_told_is_estimated_whole() -> None:
+    answer = read({"choices": [{"message": {"content": "x"}}]})
+
+    assert (answer.usage, answer.is_told) == (None, False)
+    assert answer.usage_with(input_tokens=7, output_tokens=3) == Usage(input=7, output=3)
+
+
+def test_a_total_alone_is_what_input_and_output_come_to() -> None:
+    answer = read({"choices": [{"message": {"content": "x"}}], "usage": {"total_tokens": 3000}})
+
+    assert answer.usage is None
+    assert answer.usage_with(input_tokens=7, output_tokens=3) == Usage(input=7, output=2993)
+    assert answer.usage_with(input_tokens=4000, output_tokens=3) == Usage(input=4000, output=3)
+
+
+@pytest.mark.parametrize("usage", [{"prompt_tokens": 5}, {"completion_tokens": 5}])
+def test_an_error_with_half_a_usage_and_no_output_is_an_error_alone(usage: dict[str, int]) -> None:
+    answer = read({"error": {"code": 503, "message": "no"}, "usage": usage})
+
+    assert answer.error is not None
+    assert (answer.usage, answer.missing_input, answer.missing_output) == (None, False, False)
+
+
+@pytest.mark.parametrize(
+    ("usage", "nanos"),
+    [
+        (chat(100, 12, **details(cached_tokens=300)), 745_000),
+        (chat(100, 12, 0, **details(cached_tokens=300)), 745_000),
+        (chat(100, 12, 112, cost_in_usd_ticks=5, **details(cached_tokens=300)), 745_000),
+        (chat(100, 12, 112, server_side_tool_usage_details={}, **details(cached_tokens=300)), 745_000),
+        (chat(100, 12, 112, **details(cached_tokens=300)), 245_000),
+        (chat(100, 12, **details(cached_tokens=60)), 295_000),
+    ],
+)
+def test_more_cached_tokens_than_the_prompt_has_stand_beside_it_unless_the_total_says_otherwise(
+    usage: dict[str, Any], nanos: int
+) -> None:
+    rate = Rate(input=2_500_000_000, cached_input=1_250_000_000, output=10_000_000_000)
+
+    assert cost_nanos(rate, read(usage).usage) == nanos
 
 
 @pytest.mark.parametrize(
@@ -209,35 +357,6 @@ def test_text_is_measured_where_no_usage_is_told(body: dict[str, Any], path: str
 
 # -- Whatever comes ---------------------------------------------------------------------------------------------------
 
-NAMES = [
-    *("prompt_tokens", "completion_tokens", "total_tokens", "input_tokens", "output_tokens", "cached_tokens"),
-    *("cache_read_input_tokens", "cache_creation_input_tokens", "reasoning_tokens", "citation_tokens"),
-    *(
-        "audio_tokens",
-        "image_tokens",
-        "cache_write_tokens",
-        "promptTokenCount",
-        "thoughtsTokenCount",
-        "num_sources_used",
-    ),
-]
-DETAILS = [
-    *("prompt_tokens_details", "completion_tokens_details", "input_tokens_details", "output_tokens_details"),
-    *("cache_creation", "billed_units", "iterations", "tool_usage", "cacheDetails"),
-]
-NUMBERS = st.one_of(
-    st.none(), st.booleans(), st.integers(-5, 5000), st.integers(), st.floats(), st.text(max_size=3), st.just("12")
-)
-SMALL = st.integers(0, 5000)
-
-
-def usages(numbers: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    flat = st.dictionaries(st.sampled_from(NAMES), numbers, max_size=8)
-    return st.builds(
-        lambda own, nested: own | nested, flat, st.dictionaries(st.sampled_from(DETAILS), flat, max_size=3)
-    )
-
-
 JUNK = st.recursive(
     st.one_of(NUMBERS, usages(NUMBERS)),
     lambda inner: st.one_of(
@@ -333,7 +452,7 @@ PLAIN_USAGE = st.fixed_dictionaries(
         "prompt_tokens_details": st.none()
         | st.fixed_dictionaries({}, optional={"cached_tokens": st.integers(-1, 3000), "audio_tokens": st.just(5)}),
         "completion_tokens_details": st.none()
-        | st.fixed_dictionaries({}, optional={"reasoning_tokens": st.integers(0, 3000)}),
+        | st.fixed_dictionaries({}, optional={"reasoning_tokens": st.integers(-1, 3000)}),
         "cost": st.floats(0, 1),
     },
 )

@@ -14,9 +14,9 @@ from relay.pricing import Usage, cost_nanos
 from relay.sse import MAX_EVENT_BYTES
 from relay.stream import Events
 from tests.relay import vectors
-from tests.relay.answer_dialects import CHAT
+from tests.relay.answer_dialects import CHAT, PARTLY_TOLD, REASONING
 from tests.relay.stream_dialects import COUNTS, DIALECTS, DONE, HELLO, WITHHELD, event, responses
-from tests.relay.test_answers import JUNK
+from tests.relay.test_answers import JUNK, read
 
 pytestmark = pytest.mark.any_database
 
@@ -56,7 +56,7 @@ def test_an_example_is_read_and_charged_exactly(vector: vectors.Vector, shows_us
 
     expected, usage = vector["expected"], events.answer.usage or Usage()
     rate = vectors.price_list(vector).rate(input_tokens=usage.input_tokens, facts=events.answer.facts)
-    assert usage == vectors.expected_usage(vector)
+    assert vectors.without_reasoning(usage) == vectors.expected_usage(vector)
     assert cost_nanos(rate, usage) == expected["cost_nanos"]
     assert (events.answer.error is not None) == expected.get("is_error", False)
     assert (out == stream_of(vector)) == (shows_usage or path != CHAT)
@@ -99,6 +99,23 @@ def test_a_dialect_is_read(
     assert out == stream
     assert (counts(events), events.text_bytes, events.is_ended) == (expected, text, is_ended)
     assert events.answer.error is None
+
+
+@pytest.mark.parametrize(("path", "body"), [row[1:3] for row in REASONING], ids=[row[0] for row in REASONING])
+def test_reasoning_is_read_from_a_stream_as_from_a_whole_answer(path: str, body: dict[str, Any]) -> None:
+    assert through(event(HELLO) + event(body) + DONE, path=path)[1].answer.usage == read(body, path).usage
+
+
+@pytest.mark.parametrize(
+    ("path", "usage", "missing", "expected"), [row[1:] for row in PARTLY_TOLD], ids=[row[0] for row in PARTLY_TOLD]
+)
+def test_a_stream_says_which_part_of_its_usage_is_missing(
+    path: str, usage: dict[str, Any], missing: str, expected: dict[str, int]
+) -> None:
+    answer = through(event(HELLO) + event({"usage": usage}) + DONE, path=path)[1].answer
+
+    assert (answer.missing_input, answer.missing_output) == ("input" in missing, "output" in missing)
+    assert answer.usage_with(input_tokens=500, output_tokens=20).as_counts() == expected
 
 
 def test_the_echoed_prompt_is_not_counted() -> None:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from relay.pricing import COUNTS, MILLION, PRICES, PriceList, PriceRow, Rate, Usage
 
 Vector = dict[str, Any]
@@ -51,6 +53,11 @@ def expected_usage(vector: Vector) -> Usage:
         counts["cached_explicit"] = counts.pop("cached")
     tool = expected.get("tool_image_gen")
     return Usage(**counts, tools=(("image_generation", Usage(**tool)),) if tool else ())
+
+
+def without_reasoning(usage: Usage) -> Usage:
+    """The examples count reasoning as output; how much of it is reasoning is for other prices than theirs."""
+    return msgspec.structs.replace(usage, reasoning_inside=0)
 
 
 def facts(vector: Vector) -> dict[str, str]:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 from django.db import connection
-from django.db.models import Sum
+from django.db.models import F, Sum
 from django.http import QueryDict
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -21,8 +21,9 @@ from console.usage.log import UsageLog
 from core.ids import id_at, new_id
 from core.money import NANOS_PER_USD, PARTS_PER_NANO
 from core.origin import acting
-from quotas.charging import Call, hold, release, settle
+from quotas.charging import Call, expire_holds, hold, release, renew, settle
 from quotas.members import MemberChanges, delete_member, edit_member
+from quotas.models import Wallet
 from quotas.sets import HoldOrder, write_one
 from relay.pricing import COUNTS, PRICES, Rate, Usage, cost_nanos
 from tenants.models import Space
@@ -333,7 +334,19 @@ def test_every_kind_of_token_and_piece_is_a_line_by_its_own_name_and_tools_by_th
         ({"cut": True}, {}, ["More was reported than can be; the charge stops at what was held."]),
         ({"answered_model": "m-2026"}, {}, ["Answered by m-2026."]),
         ({"answered_model": "m"}, {}, []),
-        ({}, {"is_estimated": True}, ["Estimated from what was sent and delivered, because no usage was reported."]),
+        (
+            {},
+            {"is_estimated": True},
+            ["Estimated from what was sent and delivered, because its usage was not reported in full."],
+        ),
+        (
+            {"client_left": True},
+            {"is_estimated": True},
+            [
+                "The program left before the answer was complete.",
+                "Estimated from what was sent and delivered and how long it took: its usage was not reported in full.",
+            ],
+        ),
         (
             {"output_limit": 5000},
             {},
@@ -389,11 +402,20 @@ def test_rounding_up_is_a_line_of_its_own(client: Client, member: User) -> None:
     assert lines == [("Input", "$0.0000000001125"), ("Rounded up to a whole nano-dollar", "$0.0000000008875")]
 
 
+TWO: dict[str, Any] = {"price": {"input": USD}, "input_tokens": 2}
+TWO_LINE = ("Input", "$0.000002")
+TOLD = "Difference to the provider's own figure, which was charged"
+
+
 @pytest.mark.parametrize(
     ("call", "cost", "expected"),
     [
         ({}, 500, [("Without a price on record", "$0.0000005")]),
-        ({"code": "hold_expired", "status": 504}, 500, [("Delivered before the request was cut off", "$0.0000005")]),
+        (
+            {"code": "hold_expired", "status": 504},
+            500,
+            [("Sent and delivered before the request was cut off", "$0.0000005")],
+        ),
         (
             {"price": {"output": 3 * USD}, "output_tokens": 2, "is_estimated": True},
             5000,
@@ -410,6 +432,33 @@ def test_rounding_up_is_a_line_of_its_own(client: Client, member: User) -> None:
             [("Input", "$0.000001"), ("Images", "$0.0000005"), ("Seconds", "$0.0000002")],
         ),
         ({"price": {"input": USD}, "input_tokens": 5, "cached_tokens": 9}, 0, []),
+        # Reasoning with a price of its own.
+        (
+            {"price": {"output": USD, "reasoning": 3 * USD}, "output_tokens": 3, "quantities": {"reasoning": 1}},
+            5000,
+            [("Output", "$0.000002"), ("Reasoning", "$0.000003")],
+        ),
+        # The provider's own figure: below the prices, above them, without prices, and the same.
+        (TWO | {"details": {"told_nanos": 500}}, 500, [TWO_LINE, (TOLD, "−$0.0000015")]),
+        (TWO | {"details": {"told_nanos": 4500}}, 4500, [TWO_LINE, (TOLD, "$0.0000025")]),
+        ({"details": {"told_nanos": 4500}}, 4500, [("The provider's own figure", "$0.0000045")]),
+        (TWO | {"details": {"told_nanos": 2000, "is_told": True}}, 2000, [TWO_LINE]),
+        # It was told, but the prices were charged.
+        (TWO | {"details": {"told_nanos": 500}}, 2000, [TWO_LINE]),
+        # It cannot be, and is not named.
+        (
+            TWO | {"details": {"told_nanos": 9000, "is_told": True, "cut": True}},
+            5000,
+            [TWO_LINE, ("The provider's own figure, limited to what was held", "$0.000003")],
+        ),
+        (
+            {"price": {"input": USD}, "input_tokens": 9, "details": {"cut": True}},
+            5000,
+            [("Input", "$0.000009"), ("Limited to what was held", "−$0.000004")],
+        ),
+        # Ceilings of what an estimate cannot count.
+        (TWO | {"is_estimated": True}, 3000, [TWO_LINE, ("Pictures and sound, at their most", "$0.000001")]),
+        (TWO, 1000, [TWO_LINE, ("Less than the prices on record", "−$0.000001")]),
     ],
 )
 def test_a_charge_that_is_not_price_times_tokens_says_why(
@@ -423,6 +472,45 @@ def test_a_charge_that_is_not_price_times_tokens_says_why(
 
     assert [(line.label, line.usd) for line in shown.lines] == expected
     assert sum(line.parts for line in shown.lines) == record.cost * PARTS_PER_NANO
+
+
+EARLIER = "Charged by an earlier row"
+
+
+@pytest.mark.parametrize(
+    ("call", "cost", "expected"),
+    [
+        ({}, 2000, [TWO_LINE, (EARLIER, "−$0.0000007")]),
+        ({}, 500, [TWO_LINE, (EARLIER, "−$0.000002")]),
+        ({"is_estimated": True}, 1000, [TWO_LINE, (f"{EARLIER}, or beyond the hold", "−$0.0000017")]),
+        (
+            {"details": {"told_nanos": 4000, "is_told": True}},
+            4000,
+            [TWO_LINE, (TOLD, "$0.000002"), (EARLIER, "−$0.0000007")],
+        ),
+    ],
+)
+def test_what_the_sweep_had_charged_is_said_in_the_row_after_it(
+    client: Client, member: User, call: dict[str, Any], cost: int, expected: list[tuple[str, str]]
+) -> None:
+    request_id, made = new_id(), Call(**{"model": "m"} | TWO | call)
+    with acting(moment=datetime.now(UTC) - timedelta(hours=1)):
+        hold(request_id=request_id, user=member, amount_nanos=5000, call=made)
+    renew(space_id=member.space_id, request_id=request_id, delivered_bytes=1, accrued_nanos=700, lifetime_s=-1)
+    expire_holds()
+    settle(space_id=member.space_id, request_id=request_id, cost_nanos=cost, call=made)
+
+    assert [(line.label, line.usd) for line in receipt(client, member).lines] == expected
+
+
+def test_what_a_failed_request_was_due_is_at_its_prices(client: Client, member: User) -> None:
+    request_id, made = new_id(), Call(**TWO | {"model": "m", "status": 502})
+    Wallet.objects.filter(user=member).update(spent=F("total"))
+    hold(request_id=request_id, user=member, amount_nanos=0, call=made)
+    settle(space_id=member.space_id, request_id=request_id, cost_nanos=2000, call=made)
+
+    lines = [(line.label, line.usd) for line in receipt(client, member).lines]
+    assert lines == [TWO_LINE, ("Limited to what was available", "−$0.000002")]
 
 
 def test_an_error_charges_nothing_and_releases_the_whole_hold(client: Client, member: User) -> None:
