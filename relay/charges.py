@@ -92,14 +92,14 @@ class Charge:
 
         A stream that broke off may have told its first token alone: then what was delivered counts, if it is more.
         """
-        usage, told = self._at_least(answer, estimate_tokens(delivered_bytes)), answer.usage
-        if told is None or (not is_whole and usage != told):
+        usage = self._at_least(answer, estimate_tokens(delivered_bytes), is_whole=is_whole)
+        if not answer.is_told or usage != answer.usage:
             return await self._settle_estimate(answer, usage, status=status, code=code, message=message)
         self._end()
-        self.generated_tokens = told.output_tokens
+        self.generated_tokens = usage.output_tokens
         if status == 200:
-            self.speeds.note(self.offer.name, output_tokens=told.output_tokens, duration_ms=self._elapsed_ms())
-        return await self._settle(self.bill(answer, told), answer, status=status, code=code, message=message)
+            self.speeds.note(self.offer.name, output_tokens=usage.output_tokens, duration_ms=self._elapsed_ms())
+        return await self._settle(self.bill(answer, usage), answer, status=status, code=code, message=message)
 
     async def settle_cut(self, progress: Progress, *, code: str) -> Settled:
         """Charge an answer that was cut off before its end, since nobody waited for it any longer.
@@ -108,21 +108,24 @@ class Charge:
         time it worked, whichever is most; never more than the hold.
         """
         answer = progress.answer
-        if progress.is_ended and answer.usage is not None:
+        if progress.is_ended and answer.is_told:
             return await self.settle(answer, delivered_bytes=progress.delivered_bytes, status=499, code=code)
         worked_s = time.monotonic() - (self.sent_at or self.started)
         made = round(worked_s * self.speeds.usual_tokens_per_s(self.offer.name)) if self.bound.limit else 0
         most = self._sent_limit * self.bound.extent.outputs
-        usage = self._at_least(answer, min(max(estimate_tokens(progress.delivered_bytes), made), most))
+        output = min(max(estimate_tokens(progress.delivered_bytes), made), most)
+        usage = self._at_least(answer, output, is_whole=False)
         return await self._settle_estimate(answer, usage, status=499, code=code)
 
-    def _at_least(self, answer: Answer, output_tokens: int) -> Usage:
-        """What was told, with the input estimated where none was told, and no less output than this."""
-        told = answer.usage or Usage()
-        if not told.input_tokens:
-            told = msgspec.structs.replace(told, input=self._input_estimate())
-        missing = output_tokens - told.output_tokens
-        return msgspec.structs.replace(told, output=told.output + missing) if missing > 0 else told
+    def _at_least(self, answer: Answer, output_tokens: int, *, is_whole: bool) -> Usage:
+        """What was told, with estimates of what was not. Of a part of an answer, no less than this is its output."""
+        usage = answer.usage_with(input_tokens=self._input_estimate(), output_tokens=output_tokens)
+        if is_whole:
+            return usage
+        if not usage.input_tokens:
+            usage = msgspec.structs.replace(usage, input=self._input_estimate())
+        missing = output_tokens - usage.output_tokens
+        return msgspec.structs.replace(usage, output=usage.output + missing) if missing > 0 else usage
 
     async def fail(self, status: int, code: str, message: str = "", *, reason: str = "") -> None:
         """Release the hold: nothing was used, or a provider failed and nothing was delivered.
@@ -151,7 +154,7 @@ class Charge:
             )
             bill = max(bill, pricing.bill(usage, facts), key=lambda each: each.cost_nanos)
         if answer.told_nanos is not None and self.target is not None and self.target.profile.settles_by_told_cost:
-            bill = bill.at(answer.told_nanos)
+            bill = bill.as_told(answer.told_nanos)
         return self._plausible(bill, usage)
 
     def cost_usd(self, answer: Answer) -> float:
@@ -176,7 +179,7 @@ class Charge:
         if self.progress is not None:
             progress = self.progress()
             delivered = progress.delivered_bytes
-            usage = self._at_least(progress.answer, estimate_tokens(delivered))
+            usage = self._at_least(progress.answer, estimate_tokens(delivered), is_whole=False)
             accrued = min(self.bill(progress.answer, usage).cost_nanos, self.held_nanos)
         order = RenewOrder(
             space_id=self.presented.space_id,
@@ -222,7 +225,8 @@ class Charge:
     ) -> Settled:
         self._end()
         bill = self.bound.pricing.bill(usage, {**self.ask.facts, **answer.facts})
-        bill = bill.at(min(bill.cost_nanos + self.bound.extent.media_nanos, self.held_nanos)).as_estimate()
+        media_nanos = self.bound.extent.media_nanos if answer.usage is None or answer.missing_input else 0
+        bill = bill.at(min(bill.cost_nanos + media_nanos, self.held_nanos)).as_estimate()
         return await self._settle(bill, answer, status=status, code=code, message=message)
 
     async def _settle(self, bill: Bill, answer: Answer, *, status: int, code: str, message: str) -> Settled:

@@ -85,7 +85,7 @@ class Command(RecordedCommand, BaseCommand):
         for option in ("base_url", "models"):
             if is_new and options[option] is None:
                 raise CommandError(f"--{option.replace('_', '-')}: required for a new upstream")
-        _set_fields(upstream, options)
+        _set_fields(upstream, options, is_new=is_new)
         names = _model_names(options["models"])
         if names is not None:
             upstream.model_names = {public: there for public, there in names.items() if there != public}
@@ -119,11 +119,11 @@ class Command(RecordedCommand, BaseCommand):
         self.stdout.write(f"Try it: test_upstream --name {upstream.name}")
 
 
-def _set_fields(upstream: Upstream, options: dict[str, Any]) -> None:
+def _set_fields(upstream: Upstream, options: dict[str, Any], *, is_new: bool) -> None:
     for option, field in FIELDS.items():
         if options[option] is not None:
             setattr(upstream, field, options[option])
-    if upstream.pk is None and options["kind"] is None:
+    if is_new and options["kind"] is None:
         upstream.kind = kind_of_address(upstream.base_url)
 
 
