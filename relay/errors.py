@@ -24,9 +24,6 @@ ENDPOINTS = (
     *("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/videos"),
     *("/v1/models", "/v1/key"),
 )
-# Upstream statuses caused by the client's own request: passed on, and no other upstream is tried.
-# All others (401, 403, 429, 5xx) concern the operator's account with the upstream.
-CLIENT_ERROR_STATUSES = frozenset({400, 404, 405, 409, 413, 415, 422})
 _TYPE_OF_STATUS = {401: "authentication_error", 403: "permission_error", 429: "insufficient_quota"}
 _TYPE_OF_CODE = {"rate_limited": "rate_limit_error"}
 
