@@ -6,7 +6,7 @@ One reader serves whole answers and the events of streams in all dialects, becau
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,7 @@ _BODY_FACTS = ("service_tier", "size", "quality")
 _SAME_TIERS = {"fast": "priority"}
 _MAX_FACT_LENGTH = 40
 _MAX_NAME_LENGTH = 200
+_MAX_STORED_ITEMS = 1_000
 _USAGE_FIELDS = ("usage", "usageMetadata", "usage_info")
 # Objects inside which usage may stand. `response` and `message` are answers of their own.
 _AROUND_USAGE = ("x_groq", "result", "delta")
@@ -57,6 +58,8 @@ class Answer:
     has_output: bool = False
     # The id of a response that the upstream keeps; empty if it keeps none.
     stored_id: str = ""
+    # This id and those of the response's output items, which the upstream keeps with it.
+    stored_ids: tuple[str, ...] = ()
     # UTF-8 bytes of the generated text, for an estimate. Of a whole answer only if it tells no output.
     text_bytes: int = 0
     missing_input: bool = False
@@ -125,6 +128,8 @@ class Reading:
         self.error: AnswerError | None = None
         self.has_output = False
         self.stored_id = ""
+        # In their order; streams tell each twice.
+        self._item_ids: dict[str, None] = {}
         self.text_bytes = 0
         self._usage: Usage | None = None
         self._is_usage_current = False
@@ -158,6 +163,13 @@ class Reading:
             self._is_usage_current = False
             raise_count(self.counts, "searches", count)
 
+    def add_items(self, items: Iterable[object]) -> None:
+        """Output items of a response, for their ids."""
+        for item in items:
+            item_id = item.get("id") if isinstance(item, dict) else None
+            if isinstance(item_id, str) and len(self._item_ids) < _MAX_STORED_ITEMS:
+                self._item_ids[item_id] = None
+
     def answer(self) -> Answer:
         usage, (missing_input, missing_output) = self.usage(), missing_halves(self.counts, self.path)
         if self.error is not None and not self.has_output and missing_input != missing_output:
@@ -175,6 +187,7 @@ class Reading:
             error=self.error,
             has_output=self.has_output,
             stored_id=self.stored_id,
+            stored_ids=(self.stored_id, *self._item_ids) if self.stored_id else (),
             text_bytes=self.text_bytes,
         )
 
@@ -199,6 +212,7 @@ class Reading:
         elif self.path == "/responses" and ("output" in part or part.get("object") == "response"):
             stored_id = part.get("id")
             self.stored_id = stored_id if isinstance(stored_id, str) else ""
+            self.add_items(_list(part, "output"))
 
     def _take_facts(self, part: Mapping[str, Any], names: tuple[str, ...]) -> None:
         for name in names:

@@ -228,12 +228,17 @@ class Relay:
     async def _holders(
         self, request: Request, presented: Presented, ask: Ask, targets: Sequence[Target]
     ) -> Sequence[Target]:
-        """Of the targets, the one that keeps the content which the request points at. Raises ApiError 404."""
+        """Of the targets, the one that keeps all that the request points at. Raises ApiError 404."""
+        if not ask.pointers:
+            return targets
+        object_ids = {pointer.id for pointer in ask.pointers}
+        holders = await in_database(_holders, presented, request.address, object_ids)
         for pointer in ask.pointers:
-            holder = await in_database(_holder, presented, request.address, pointer.id)
-            targets = [target for target in targets if target.id == holder]
-            if not targets:
+            if pointer.id not in holders:
                 raise errors.unknown_content(pointer.param, pointer.id)
+            targets = [target for target in targets if target.id == holders[pointer.id]]
+            if not targets:
+                raise errors.content_elsewhere(pointer.param, pointer.id)
         return targets
 
     async def _pseudonym_of(self, presented: Presented) -> str:
@@ -247,8 +252,10 @@ class Relay:
         return known
 
     def _remember(self, presented: Presented) -> Any:
-        async def keep(stored_id: str, target: Target) -> None:
-            await in_database(_remember, presented, stored_id, target.id)
+        async def keep(stored_ids: tuple[str, ...], target: Target) -> None:
+            # Not all upstreams say in their answers that they were told to store nothing.
+            if target.profile.keeps_state:
+                await in_database(_remember, presented, stored_ids, target.id)
 
         return keep
 
@@ -267,10 +274,10 @@ def _parse(dialect: Dialect, raw: bytes) -> Ask:
     return dialect.read(json_object(raw), body_bytes=len(raw))
 
 
-def _holder(presented: Presented, address: str | None, object_id: str) -> int | None:
+def _holders(presented: Presented, address: str | None, object_ids: set[str]) -> dict[str, int]:
     """Raises KeyRefused, so that a client without a valid key learns nothing about ids."""
     key = usable_key(presented, address=address)
-    return find(space_id=key.space_id, user_id=key.user_id, object_id=object_id)
+    return find(space_id=key.space_id, user_id=key.user_id, object_ids=object_ids)
 
 
 def _user_of(presented: Presented) -> int | None:
@@ -278,10 +285,10 @@ def _user_of(presented: Presented) -> int | None:
     return key.user_id if key else None
 
 
-def _remember(presented: Presented, object_id: str, upstream_id: int) -> None:
+def _remember(presented: Presented, object_ids: Sequence[str], upstream_id: int) -> None:
     # The key may have been disabled since: the answer is its user's all the same.
     if key := find_key(presented):
-        remember(space_id=key.space_id, user_id=key.user_id, upstream_id=upstream_id, object_ids=[object_id])
+        remember(space_id=key.space_id, user_id=key.user_id, upstream_id=upstream_id, object_ids=object_ids)
 
 
 def _require_method(request: Request, right: str) -> None:

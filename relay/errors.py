@@ -75,8 +75,19 @@ def too_large(max_bytes: int) -> ApiError:
 
 def unknown_content(param: str, identifier: str) -> ApiError:
     """The same answer for another user's content as for content that never existed, so that ids cannot be probed."""
-    message = _("%(param)s: nothing with the id %(id)s is kept for you.") % {"param": param, "id": identifier[:100]}
-    return ApiError(404, "invalid_request", message, param)
+    message = _(
+        "%(param)s: nothing with the id %(id)s is kept for you. Set `store: false` in your client, so that it sends "
+        "the content instead of its id, or ask the platform's operators to keep state at this upstream (keeps_state)."
+    )
+    return ApiError(404, "invalid_request", message % {"param": param, "id": identifier[:100]}, param)
+
+
+def content_elsewhere(param: str, identifier: str) -> ApiError:
+    message = _(
+        "%(param)s: %(id)s is kept at an upstream that lacks this model, or other content that the request names. Set "
+        "`store: false` in your client, so that it sends the content instead of its id."
+    )
+    return ApiError(404, "invalid_request", message % {"param": param, "id": identifier[:100]}, param)
 
 
 def rate_limited(retry_after_s: float) -> ApiError:

@@ -42,7 +42,7 @@ MAX_HELD_BACK_BYTES = 64 * 1024
 _LIFETIMES = ("cache_write_5m", "cache_write_1h", "cache_write_12h")
 _FAILED = "upstream_error"
 
-OnStored = Callable[[str, Target], Awaitable[None]]
+OnStored = Callable[[tuple[str, ...], Target], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -182,8 +182,8 @@ class _Exchange:
         answer = await self._read(body)
         if answer.error is not None and answer.usage is None:
             raise self._inside_answer(target, answer)
-        if self._to.on_stored is not None and answer.stored_id:
-            await self._to.on_stored(answer.stored_id, target)
+        if self._to.on_stored is not None and answer.stored_ids:
+            await self._to.on_stored(answer.stored_ids, target)
         status, code, message = _end_of(target, self._to.ask.model, answer)
         delivered = answer.text_bytes or (0 if answer.usage else len(body))
         if request.is_gone:
@@ -266,8 +266,8 @@ class _Exchange:
         if answer.error is None and (is_broken or not events.is_ended):
             error = errors.broke_off()
             status, code, message = error.status, error.code, error.message
-        if self._to.on_stored is not None and answer.stored_id:
-            await self._to.on_stored(answer.stored_id, target)
+        if self._to.on_stored is not None and answer.stored_ids:
+            await self._to.on_stored(answer.stored_ids, target)
         if self._to.request.is_gone:
             status, code, message = 499, CLIENT_GONE, ""
         settled = await self._to.charge.settle(

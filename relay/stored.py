@@ -1,8 +1,8 @@
-"""Ids of content that upstreams keep: stored responses and conversations. They belong to whoever made them."""
+"""Ids of content that upstreams keep: responses, their items, conversations. They belong to whoever made them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import timedelta
 
 from django.utils import timezone
@@ -34,13 +34,14 @@ def can_be_remembered(object_id: str) -> bool:
     return 0 < len(object_id) <= MAX_ID_LENGTH and object_id.isascii() and object_id.isprintable()
 
 
-def find(*, space_id: int, user_id: int, object_id: str) -> int | None:
-    """The id of the upstream that has it; None for an unknown or forgotten id and for another user's alike."""
-    if not can_be_remembered(object_id):
-        return None
+def find(*, space_id: int, user_id: int, object_ids: Collection[str]) -> dict[str, int]:
+    """The id of the upstream that has it, by object id. Unknown, forgotten and other users' ids are left out alike."""
+    asked = {object_id for object_id in object_ids if can_be_remembered(object_id)}
+    if not asked:
+        return {}
     since = timezone.now() - KEPT_FOR
-    own = StoredContent.objects.filter(space=space_id, object_id=object_id, user_id=user_id, created_at__gt=since)
-    return own.values_list("upstream_id", flat=True).first()
+    own = StoredContent.objects.filter(space=space_id, object_id__in=asked, user_id=user_id, created_at__gt=since)
+    return dict(own.values_list("object_id", "upstream_id"))
 
 
 def prune() -> int:

@@ -194,6 +194,7 @@ class Events:
             # Parts of the whole text once more, but for items, which some upstreams send without deltas.
             if kind == "response.output_item.done":
                 self._item_bytes += text_bytes(payload.get("item"))
+                self._reading.add_items([payload.get("item")])
                 self._reading.has_output = True
         elif kind.endswith(".done"):
             whole.append(payload)

@@ -1,4 +1,8 @@
-"""Input items of /v1/responses by type. Items that only name something kept upstream are refused."""
+"""Input items of /v1/responses by type.
+
+An `item_reference` names an item that the upstream keeps, and must be the caller's own. Other items that are only an id
+are refused.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from relay.dialects import media
+from relay.dialects.ask import Pointer
 from relay.dialects.content import PICTURE_TYPES, Keys, free, read_content, read_keys, read_part
 from relay.dialects.fields import answer_format, reasoning
 from relay.dialects.names import ELSEWHERE, UNSORTED, unsupported
-from relay.dialects.reading import Reading, mapping
+from relay.dialects.reading import Reading, mapping, text
 from relay.dialects.tools import read_tools
+
+MAX_REFERENCES = 1_000
+_TOO_MANY = f"a request may name at most {MAX_REFERENCES} kept items"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +42,14 @@ def _compaction(reading: Reading, value: Any, path: str) -> None:
     reading.context_reads = max(reading.context_reads, 1)
 
 
+def _reference(reading: Reading, value: Any, path: str) -> None:
+    """The item's length is unknown here, so the context window is held, which all of them together have to fit."""
+    if len(reading.pointers) >= MAX_REFERENCES:
+        raise unsupported(path, _TOO_MANY)
+    reading.pointers.append(Pointer(path, text(value, path)))
+    reading.context_reads = max(reading.context_reads, 1)
+
+
 def _container(reading: Reading, value: Any, path: str) -> None:
     # The provider may read the files that the container holds.
     if value is not None:
@@ -48,6 +64,7 @@ def _said(*content: str) -> Item:
 
 ITEMS: Mapping[str, Item] = {
     "message": Item(("content",), {"content": read_content}),
+    "item_reference": Item(("id",), {"id": _reference}),
     "function_call": _said("arguments"),
     "function_call_output": Item(("output",), {"output": read_content, "caller": free}),
     "custom_tool_call": _said("input"),
@@ -90,12 +107,13 @@ def read_input(reading: Reading, value: Any, name: str) -> None:
 
 
 def _read_item(reading: Reading, item: dict[str, Any], path: str) -> None:
-    # Without a type it is a message, or the id of a stored item.
-    kind = item.get("type") or ("message" if "role" in item else "item_reference")
+    kind = item.get("type") or ("message" if "role" in item else None)
+    if kind is None and "id" in item:
+        # Providers may take it for a reference, or for something else.
+        raise unsupported(f"{path}.id", ELSEWHERE)
     row = ITEMS.get(kind) if isinstance(kind, str) else None
     if row is None:
-        key = "id" if kind == "item_reference" and "id" in item else "type"
-        raise unsupported(f"{path}.{key}", ELSEWHERE if key == "id" else UNSORTED)
+        raise unsupported(f"{path}.type", UNSORTED)
     if row.content and not any(_holds(item.get(name)) for name in row.content):
         raise unsupported(f"{path}.{'id' if 'id' in item else row.content[0]}", ELSEWHERE)
     if kind == "compaction_trigger":

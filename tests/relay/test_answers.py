@@ -324,7 +324,18 @@ def test_blank_lines_and_a_byte_order_mark_before_the_answer_are_skipped() -> No
     ],
 )
 def test_the_id_of_a_kept_response_is_told(body: dict[str, Any], expected: str) -> None:
-    assert read(body | {"output": [{}]}, "/responses").stored_id == expected
+    items = [{"type": "reasoning", "id": "rs_1"}, {"type": "message", "id": "msg_1"}, {"id": None}, "odd", {}]
+
+    answer = read(body | {"output": items}, "/responses")
+
+    assert answer.stored_id == expected
+    assert answer.stored_ids == ((expected, "rs_1", "msg_1") if expected else ())
+
+
+def test_no_more_than_a_thousand_items_of_a_response_are_told() -> None:
+    body = {"object": "response", "id": "resp_1", "output": [{"id": f"msg_{at}"} for at in range(2000)]}
+
+    assert len(read(body, "/responses").stored_ids) == 1001
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({**CHAT, "web_search_options": {}}, "web_search_options"),
     ({**CHAT, "plugins": [{"id": "web"}]}, "plugins"),
     ({**RESPONSE, "input": [{"id": "msg_1"}]}, "input[0].id"),
-    ({**RESPONSE, "input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0].id"),
     ({**RESPONSE, "background": True}, "background"),
     ({**RESPONSE, "tools": [{"type": "web_search"}]}, "tools[0].type"),
     ({**RESPONSE, "tools": [CONTAINER]}, "tools[0].type"),
@@ -188,10 +187,17 @@ def test_what_cannot_be_bounded_is_refused_by_its_path(plain: Market, style: str
         assert found == (400, param, [], [])
 
 
-def test_somebody_elses_response_does_not_exist(plain: Market) -> None:
-    outcome = plain.ask("responses", {**RESPONSE, "previous_response_id": "resp_of_somebody"})
+@pytest.mark.parametrize(
+    ("pointer", "param"),
+    [
+        ({"previous_response_id": "resp_of_somebody"}, "previous_response_id"),
+        ({"input": [{"type": "item_reference", "id": "msg_of_somebody"}]}, "input[0].id"),
+    ],
+)
+def test_somebody_elses_content_does_not_exist(plain: Market, pointer: dict[str, Any], param: str) -> None:
+    outcome = plain.ask("responses", {**RESPONSE, **pointer})
 
-    assert (outcome.answer.status_code, outcome.error["param"]) == (404, "previous_response_id")
+    assert (outcome.answer.status_code, outcome.error["param"]) == (404, param)
     assert outcome.entries == [] and outcome.violations() == []
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -17,7 +18,7 @@ def keep(owner: User, *object_ids: str, upstream_id: int = 7) -> None:
 
 
 def found(owner: User, object_id: str) -> int | None:
-    return find(space_id=owner.space_id, user_id=owner.pk, object_id=object_id)
+    return find(space_id=owner.space_id, user_id=owner.pk, object_ids=[object_id]).get(object_id)
 
 
 def age(object_id: str, days: timedelta) -> None:
@@ -42,6 +43,21 @@ def test_an_id_stays_its_first_owners(member: User, manager: User, stranger: Use
     keep(stranger, "resp_1", upstream_id=9)
 
     assert (found(member, "resp_1"), found(manager, "resp_1"), found(stranger, "resp_1")) == (7, None, 9)
+
+
+def test_many_ids_are_remembered_and_found_by_one_statement_each(
+    member: User, manager: User, django_assert_num_queries: Any
+) -> None:
+    ids = [f"msg_{at}" for at in range(150)]
+    keep(manager, "msg_of_manager")
+
+    with django_assert_num_queries(1):
+        keep(member, *ids, "ä")
+    with django_assert_num_queries(1):
+        asked = [*ids, "msg_of_manager", "unknown", "ä"]
+        holders = find(space_id=member.space_id, user_id=member.pk, object_ids=asked)
+
+    assert holders == dict.fromkeys(ids, 7)
 
 
 def test_an_id_is_forgotten_after_thirty_days(member: User) -> None:

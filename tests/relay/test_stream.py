@@ -142,6 +142,29 @@ def test_the_id_and_cost_of_a_stream_are_read() -> None:
     assert (answer.stored_id, answer.told_nanos) == ("resp_1", 500_000_000)
 
 
+@pytest.mark.parametrize(
+    ("store", "is_whole", "expected"),
+    [
+        (True, True, ("resp_1", "rs_1", "msg_1", "msg_2")),
+        (None, True, ("resp_1", "rs_1", "msg_1", "msg_2")),
+        (True, False, ("resp_1", "rs_1", "msg_1")),
+        (False, True, ()),
+    ],
+)
+def test_the_ids_of_a_streams_items_are_told(store: bool | None, is_whole: bool, expected: tuple[str, ...]) -> None:
+    kept = {} if store is None else {"store": store}
+    head = {"id": "resp_1", "object": "response", **kept}
+    stream = responses("response.created", response=head | {"output": []})
+    for name in ("rs_1", "msg_1"):
+        stream += responses("response.output_item.added", item={"id": f"{name}_unfinished"})
+        stream += responses("response.output_item.done", item={"id": name})
+    if is_whole:
+        output = [{"id": name} for name in ("rs_1", "msg_1", "msg_2")]
+        stream += responses("response.completed", response=head | {"output": output})
+
+    assert through(stream, path="/responses")[1].answer.stored_ids == expected
+
+
 # -- Errors -----------------------------------------------------------------------------------------------------------
 
 OVERLOADED = event({"type": "error", "error": {"type": "overloaded_error", "message": "no"}}, "error")

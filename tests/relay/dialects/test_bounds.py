@@ -11,6 +11,7 @@ import pytest
 from relay import quick_json
 from relay.dialects import DIALECTS, check, check_unknown, extent_of
 from relay.dialects.ask import Ask, Media, Need, Pointer
+from relay.dialects.items import MAX_REFERENCES
 from relay.errors import ApiError
 from relay.pricing import Extent, PriceList, PriceRow, Rate, bound_nanos
 from relay.profiles import Profile
@@ -332,7 +333,10 @@ def test_an_earlier_spoken_answer_is_refused_by_its_id() -> None:
     [
         ({"id": "msg_1"}, "id"),
         ({"id": "msg_1", "type": None}, "id"),
-        ({"type": "item_reference", "id": "msg_1"}, "id"),
+        ({"type": "item_reference"}, "id"),
+        ({"type": "item_reference", "id": None}, "id"),
+        ({"type": "item_reference", "id": "msg_1", "file_id": "f"}, "file_id"),
+        ({"type": "", "id": "msg_1"}, "id"),
         ({"type": "message", "role": "user", "id": "msg_1"}, "id"),
         ({"role": "user", "id": "msg_1", "content": None}, "id"),
         ({"type": "reasoning", "id": "rs_1", "summary": []}, "id"),
@@ -419,6 +423,28 @@ def test_an_earlier_response_and_a_conversation_are_pointers_that_hold_the_windo
     ]
     assert [ask.extent.context_reads for ask in asks] == [1, 1, 1]
     assert [ask.conversation for ask in asks] == ["resp_1", "conv_1", "conv_1"]
+
+
+def test_references_to_items_are_pointers_that_hold_the_window_once() -> None:
+    references = [{"type": "item_reference", "id": name} for name in ("rs_1", "fc_1", "rs_1")]
+    output = {"type": "function_call_output", "call_id": "c", "output": "4"}
+
+    ask = read(RESPONSES, input=[*references, output])
+
+    assert ask.pointers == (
+        Pointer("input[0].id", "rs_1"),
+        Pointer("input[1].id", "fc_1"),
+        Pointer("input[2].id", "rs_1"),
+    )
+    assert ask.extent.context_reads == 1
+    assert ask.fields["input"] == [*references, output]
+
+
+def test_a_request_names_no_more_than_a_thousand_kept_items() -> None:
+    references = [{"type": "item_reference", "id": f"msg_{at}"} for at in range(MAX_REFERENCES + 1)]
+
+    assert len(read(RESPONSES, input=references[:-1]).pointers) == MAX_REFERENCES
+    assert refused(RESPONSES, input=references) == f"input[{MAX_REFERENCES}].id"
 
 
 # -- Tools ------------------------------------------------------------------------------------------------------------
@@ -722,6 +748,7 @@ def test_unknown_fields_pass_and_are_listed_for_upstreams_that_refuse_them() -> 
         (CHAT, {"model": ["m"]}, "model"),
         (CHAT, {"model": "m\0"}, "model"),
         (RESPONSES, {"previous_response_id": 7}, "previous_response_id"),
+        (RESPONSES, {"input": [{"type": "item_reference", "id": 7}]}, "input[0].id"),
         (RESPONSES, {"max_tool_calls": 0, "input": "hi"}, "max_tool_calls"),
         (RESPONSES, {"tools": [{"type": "image_generation", "n": 11}]}, "tools[0].n"),
     ],
