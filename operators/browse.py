@@ -1,12 +1,22 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from django.contrib import admin
 from django.db.models import Model
 from django.http import HttpRequest
+from django.utils.translation import gettext as _
 
 M = TypeVar("M", bound=Model)
+
+MAX_LISTED_NAMES = 3
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names, and how many more there are, so that a cell of a list stays small."""
+    shown, more = ", ".join(names[:MAX_LISTED_NAMES]), len(names) - MAX_LISTED_NAMES
+    return shown if more <= 0 else _("%(names)s and %(number)s more") % {"names": shown, "number": more}
 
 
 class BrowseOnly(admin.ModelAdmin[M]):

@@ -20,6 +20,7 @@ from django.utils.translation import gettext_lazy
 
 from core.fields import AmountField
 from core.money import format_balance, format_exact
+from operators.browse import listed
 from operators.deeds import acting_operator
 from relay.models import CostPrice, Model, Price, PriceStarted, SpaceTerms
 from relay.price_rows import PriceError, format_row, parse_factor, parse_rows
@@ -51,6 +52,11 @@ _ROWS_HELP = gettext_lazy(
     "One row a line: prices above a number of input tokens (above=200000 input=5.00 output=15.00; from=200000 includes "
     "it) or under conditions (service_tier=priority input=5.00, or service_tier=flex factor=0.5)."
 )
+
+
+def default_of(name: str) -> int:
+    field: Any = Model._meta.get_field(name)
+    return int(field.default)
 
 
 class UsdField(AmountField):
@@ -130,8 +136,12 @@ PRICE_FIELDS = (*PRICE_LABELS, "rows", "starts_at")
 class ModelForm(PricesForm):
     """A model's limits, ceilings and next price."""
 
-    image_nanos_ceiling = UsdField(label=gettext_lazy("An image costs at most (USD)"))
-    audio_minute_nanos_ceiling = UsdField(label=gettext_lazy("A minute of audio costs at most (USD)"))
+    image_nanos_ceiling = UsdField(
+        label=gettext_lazy("An image costs at most (USD)"), initial=default_of("image_nanos_ceiling")
+    )
+    audio_minute_nanos_ceiling = UsdField(
+        label=gettext_lazy("A minute of audio costs at most (USD)"), initial=default_of("audio_minute_nanos_ceiling")
+    )
 
     class Meta:
         model = Model
@@ -233,7 +243,7 @@ class ModelAdmin(admin.ModelAdmin[Model]):
 
     @admin.display(description=gettext_lazy("Served by"))
     def served_by(self, model: Model) -> str:
-        return ", ".join(upstream.name for upstream in model.upstreams.all())
+        return listed([upstream.name for upstream in model.upstreams.all()])
 
 
 class _History(admin.ModelAdmin[Any]):

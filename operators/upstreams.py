@@ -19,10 +19,11 @@ from django.views.decorators.debug import sensitive_post_parameters
 
 from audit.services import record
 from core import vault
+from operators.browse import listed
 from operators.deeds import acting_operator
 from operators.pairs import KEPT, HeadersField, PairsField
 from relay.models import Upstream, validate_credential
-from relay.probe import try_out
+from relay.probe import sensible_model, try_out
 from relay.profiles import KINDS, READERS
 from relay.services import audit_values, record_change
 from relay.upstream_settings import split_proxy
@@ -166,7 +167,7 @@ def _origin(address: str) -> tuple[str, str]:
 @admin.register(Upstream)
 class UpstreamAdmin(admin.ModelAdmin[Upstream]):
     form = UpstreamForm
-    list_display = ("name", "kind", "base_url", "is_enabled", "credential_state", "serves", "priority", "weight")
+    list_display = ("name", "kind", "address", "is_enabled", "credential_in_list", "serves", "order")
     list_filter = ("is_enabled", "kind")
     search_fields = ("name", "base_url")
     filter_horizontal = ("models",)
@@ -189,6 +190,15 @@ class UpstreamAdmin(admin.ModelAdmin[Upstream]):
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         return super().changeform_view(request, *args, **kwargs)
 
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Django's page with the models that the Test button may ask for."""
+        upstream = self.get_object(request, object_id)
+        served = sorted(model.name for model in upstream.models.all()) if upstream else []
+        context = {"served": served, "sensible": sensible_model(upstream) if upstream else ""}
+        return super().change_view(request, object_id, form_url, context | (extra_context or {}))
+
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view(self.test_view)
         return [path("<int:pk>/test/", view, name="relay_upstream_test"), *super().get_urls()]
@@ -201,9 +211,12 @@ class UpstreamAdmin(admin.ModelAdmin[Upstream]):
         upstream = get_object_or_404(Upstream, pk=pk)
         if not self.has_change_permission(request, upstream):
             raise PermissionDenied
-        result = try_out(upstream=upstream, actor=acting_operator(request))
-        level = messages.SUCCESS if result.is_ok else messages.ERROR
-        messages.add_message(request, level, result.text())
+        model = request.POST.get("test_model", "")
+        if model and not upstream.models.filter(name=model).exists():
+            messages.error(request, _("It does not serve that model."))
+        else:
+            result = try_out(upstream=upstream, model=model, actor=acting_operator(request))
+            messages.add_message(request, messages.SUCCESS if result.is_ok else messages.ERROR, result.text())
         return HttpResponseRedirect(reverse("admin:relay_upstream_change", args=[upstream.pk]))
 
     def save_model(self, request: HttpRequest, obj: Upstream, form: Any, change: bool) -> None:
@@ -235,9 +248,23 @@ class UpstreamAdmin(admin.ModelAdmin[Upstream]):
     def credential_state(self, upstream: Upstream) -> str:
         return _("set") if upstream.has_credential else _("not set")
 
+    @admin.display(description=gettext_lazy("Address"), ordering="base_url")
+    def address(self, upstream: Upstream) -> str:
+        return urlsplit(upstream.base_url).netloc
+
+    # The list has short titles, so that its columns fit beside the filters.
+    @admin.display(description=gettext_lazy("Credential"))
+    def credential_in_list(self, upstream: Upstream) -> str:
+        return self.credential_state(upstream)
+
     @admin.display(description=gettext_lazy("Serves"))
     def serves(self, upstream: Upstream) -> str:
-        return ", ".join(model.name for model in upstream.models.all())
+        return listed([model.name for model in upstream.models.all()])
+
+    @admin.display(description=gettext_lazy("Order"), ordering="priority")
+    def order(self, upstream: Upstream) -> str:
+        """Priority, and the weight where it is not 1."""
+        return str(upstream.priority) if upstream.weight == 1 else f"{upstream.priority} × {upstream.weight}"
 
 
 def _sealed(upstream: Upstream) -> set[str]:

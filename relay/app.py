@@ -45,8 +45,9 @@ PSEUDONYMS = frozenset({"user", "safety_identifier", "user_id"})
 MAX_PSEUDONYMS = 20_000
 WriteElsewhere = Callable[[dict[str, Any]], Awaitable[bytes]]
 KEY_HEADERS = (b"x-api-key", b"api-key")
-# Where a client calls whose base URL lacks /v1.
-PATHS_WITHOUT_VERSION = frozenset({*DIALECTS, "/videos", "/models", "/key"})
+# Where a client calls whose base URL lacks /v1: these paths, and what begins with the second ones.
+PATHS_WITHOUT_VERSION = frozenset({*DIALECTS, *SHAPES, "/videos", "/models"})
+_ABOVE_WITHOUT_VERSION = ("/videos/", "/models/", "/dashboard/billing/")
 
 
 class UnknownKeyCounter:
@@ -258,6 +259,10 @@ class Relay:
                 await in_database(_remember, presented, stored_ids, target.id)
 
         return keep
+
+
+def lacks_version(path: str) -> bool:
+    return path.rstrip("/") in PATHS_WITHOUT_VERSION or path.startswith(_ABOVE_WITHOUT_VERSION)
 
 
 async def answer_without_version(scope: Scope, receive: Receive, send: Send) -> None:

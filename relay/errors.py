@@ -36,6 +36,7 @@ class ApiError(Exception):
     param: str | None = None
     may_retry: bool | None = None
     retry_after_s: float | None = None
+    allow: str | None = None
 
     def body(self) -> dict[str, Any]:
         by_status = _TYPE_OF_STATUS.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
@@ -46,6 +47,8 @@ class ApiError(Exception):
         headers = {} if self.may_retry is None else {"x-should-retry": str(self.may_retry).lower()}
         if self.retry_after_s is not None:
             headers["retry-after"] = str(max(1, ceil(self.retry_after_s)))
+        if self.allow is not None:
+            headers["allow"] = self.allow
         return headers
 
 
@@ -101,7 +104,7 @@ def rate_limited(retry_after_s: float) -> ApiError:
 
 
 def wrong_method(right: str) -> ApiError:
-    return ApiError(405, "invalid_request", f"This endpoint accepts only {right}.")
+    return ApiError(405, "invalid_request", f"This endpoint accepts only {right}.", allow=f"{right}, OPTIONS")
 
 
 def unknown_task() -> ApiError:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from django.utils.translation import gettext as _
@@ -16,6 +17,11 @@ from core.money import AmountError, format_balance, format_exact, parse_usd
 from relay.prices import MAX_PRICE_NANOS, MAX_TOKENS, MILLION, PRICES, PriceRow, format_factor
 
 MAX_ROWS = 100
+# Facts that a request or its answer can have, so that a row may depend on them.
+CONDITIONS = (
+    *("service_tier", "speed", "inference_geo", "size", "quality", "resolution", "generate_audio"),
+    *("tool", "moderation"),
+)
 MAX_FACTOR_MILLIONTHS = 1000 * MILLION
 # Names of a price of service that mean the same to providers.
 _SAME = {("service_tier", "fast"): "priority"}
@@ -30,6 +36,7 @@ _AMOUNT_ERRORS = {
     "too_large": gettext_lazy("too large"),
 }
 _THRESHOLDS = {"above": False, "from": True}
+_KNOWN = (*PRICES, *CONDITIONS, *_THRESHOLDS, "factor")
 
 
 class PriceError(ValueError):
@@ -59,7 +66,7 @@ def parse_factor(text: str) -> int:
 
 
 def parse_row(text: str) -> PriceRow:
-    """A row of `name=value` pairs: prices, `above` or `from`, `factor`, and conditions, which are all other names."""
+    """A row of `name=value` pairs: prices, `above` or `from`, `factor`, and CONDITIONS."""
     given: dict[str, str] = {}
     for pair in text.split():
         name, sign, value = pair.partition("=")
@@ -68,6 +75,8 @@ def parse_row(text: str) -> PriceRow:
             raise _wrong(pair, _("write name=value"))
         if name in given:
             raise _wrong(name, _("given twice"))
+        if name not in _KNOWN:
+            raise _unknown(name)
         given[name] = value
     prices = {name: _named(name, parse_price, value) for name, value in given.items() if name in PRICES}
     thresholds = [name for name in _THRESHOLDS if name in given]
@@ -83,6 +92,13 @@ def parse_row(text: str) -> PriceRow:
         factor_millionths=_named("factor", parse_factor, given["factor"]) if "factor" in given else MILLION,
     )
     return _checked(row)
+
+
+def _unknown(name: str) -> PriceError:
+    said = _("not the name of a price or of a condition that the relay knows")
+    alike = get_close_matches(name, _KNOWN, n=1)
+    meant = _(" (did you mean %(name)s?)") % {"name": alike[0]} if alike else ""
+    return _wrong(name, f"{said}{meant}. " + _("Conditions: %(names)s") % {"names": ", ".join(CONDITIONS)})
 
 
 def parse_rows(lines: Iterable[str]) -> tuple[PriceRow, ...]:

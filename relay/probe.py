@@ -6,10 +6,12 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from typing import Any
 
+from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from accounts.models import User
@@ -18,7 +20,7 @@ from relay import profiles
 from relay.catalogue import target_of
 from relay.faults import parsed
 from relay.http import HttpError
-from relay.models import Upstream
+from relay.models import Model, Upstream
 from relay.statuses import Kind
 from relay.targets import Target
 from relay.upstreams import UpstreamError, Upstreams
@@ -57,7 +59,7 @@ class Probe:
 
 
 def try_out(*, upstream: Upstream, model: str = "", actor: User | None) -> Probe:
-    """Ask for the model, or for the first one that the upstream serves.
+    """Ask for the model, or for the one that `sensible_model` names.
 
     It is recorded in the trail, since the provider may charge the operator's account for it.
     """
@@ -68,19 +70,22 @@ def try_out(*, upstream: Upstream, model: str = "", actor: User | None) -> Probe
 
 
 def _probe(upstream: Upstream, model: str) -> Probe:
-    name = model or upstream.models.order_by("name").values_list("name", flat=True).first() or ""
+    name = model or sensible_model(upstream)
     target = target_of(upstream)
     if not name:
         return Probe("", "", 0, problem=_("It serves no model. Name one."))
     if target is None:
         return Probe("", name, 0, problem=_("Its credential cannot be decrypted: enter it again."))
-    return asyncio.run(_ask(replace(target, timeout_s=min(target.timeout_s, TIMEOUT_S)), name))
-
-
-async def _ask(target: Target, model: str) -> Probe:
-    path = next((path for path in _BODIES if target.speaks(path)), "")
+    use = _use_of(name, upstream.models.filter(name=name).first())
+    if use is Use.PIECES:
+        return Probe("", name, 0, problem=_("It cannot be tried cheaply: each try would make and cost a whole piece."))
+    path = next((path for path in (_PATHS[use], *_BODIES) if path in _BODIES and target.speaks(path)), "")
     if not path:
-        return Probe("", model, 0, problem=_("It speaks no endpoint that can be tried with one token."))
+        return Probe("", name, 0, problem=_("It speaks no endpoint that can be tried with one token."))
+    return asyncio.run(_ask(replace(target, timeout_s=min(target.timeout_s, TIMEOUT_S)), path, name))
+
+
+async def _ask(target: Target, path: str, model: str) -> Probe:
     upstreams, started = Upstreams(), time.monotonic()
     answer, problem, request_id = b"", "", ""
     try:
@@ -101,6 +106,55 @@ async def _ask(target: Target, model: str) -> Probe:
         upstreams.close()
     probed = Probe(path, model, round((time.monotonic() - started) * 1000), problem=problem, request_id=request_id)
     return probed if problem else _with_answer(probed, answer)
+
+
+# -- Which endpoint, and which model ------------------------------------------------------------------------------
+
+
+class Use(IntEnum):
+    """What a model is for, from the best to try to the worst."""
+
+    CHAT = 0
+    EMBEDDINGS = 1
+    RERANK = 2
+    MODERATIONS = 3
+    # Videos, pictures or sound: not by tokens, so that nothing small can be asked for.
+    PIECES = 4
+
+
+_PATHS = {
+    Use.CHAT: profiles.CHAT,
+    Use.EMBEDDINGS: profiles.EMBEDDINGS,
+    Use.RERANK: profiles.RERANK,
+    Use.MODERATIONS: profiles.MODERATIONS,
+}
+_NAMED = {"rerank": Use.RERANK, "moderation": Use.MODERATIONS, "embed": Use.EMBEDDINGS}
+_OF_PIECES = ("per_second", "per_image", "per_character", "per_minute")
+
+
+def sensible_model(upstream: Upstream) -> str:
+    """The served model that is best to try: the first that chats, if any does. Empty if it serves none."""
+    models = sorted(upstream.models.all(), key=lambda model: (_use_of(model.name, model), model.name))
+    return models[0].name if models else ""
+
+
+def _use_of(name: str, model: Model | None) -> Use:
+    """Judged by the price, else by the name, since models that are free or have no price yet have no other mark."""
+    price = model.price_at(timezone.now()) if model else None
+    prices = price.rate.snapshot() if price else {}
+    named = next((use for part, use in _NAMED.items() if part in name.lower()), None)
+    if _is_sold(prices, "output", "audio_output", "image_output"):
+        return Use.CHAT
+    if _is_sold(prices, "input"):
+        return named or Use.EMBEDDINGS
+    return Use.PIECES if _is_sold(prices, *_OF_PIECES) else named or Use.CHAT
+
+
+def _is_sold(prices: Mapping[str, int], *names: str) -> bool:
+    return any(prices.get(name) for name in names)
+
+
+# -- Bodies and answers -------------------------------------------------------------------------------------------
 
 
 def _chat_body(target: Target) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from django.db import connection
 
 django_pages: Any = get_wsgi_application()
 
-from relay.app import PATHS_WITHOUT_VERSION, Relay, answer_without_version  # noqa: E402  the apps must be loaded first
+from relay.app import Relay, answer_without_version, lacks_version  # noqa: E402  the apps must be loaded first
 from spacemanage.boot import refuse_published_passwords  # noqa: E402
 from spacemanage.worker import Worker  # noqa: E402
 
@@ -59,7 +59,7 @@ def application(scope: Message, receive: Receive, send: Send) -> Awaitable[None]
     path = scope["path"]
     if path == "/v1" or path.startswith("/v1/"):
         return relay(scope, receive, send)
-    if path in PATHS_WITHOUT_VERSION:
+    if lacks_version(path):
         return answer_without_version(scope, receive, send)
     return _pages(scope, receive, send)
 

@@ -135,7 +135,7 @@ def test_every_string_is_translated(path: Path) -> None:
     assert words.problems(words.read(path), words.gathered()) == []
 
 
-@pytest.mark.parametrize("path", words.catalogs(), ids=lambda path: path.parent.parent.name)
+@pytest.mark.parametrize("path", words.catalogs() + words.script_catalogs(), ids=lambda path: path.stem)
 def test_the_compiled_catalog_is_up_to_date(path: Path) -> None:
     assert path.with_suffix(".mo").read_bytes() == words.compiled(words.read(path))
 

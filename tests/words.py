@@ -93,6 +93,11 @@ def catalogs() -> list[Path]:
     return sorted(LOCALES.glob("*/LC_MESSAGES/django.po"))
 
 
+def script_catalogs() -> list[Path]:
+    """What Django's translations of its own scripts lack. Written by hand, compiled here."""
+    return sorted(LOCALES.glob("*/LC_MESSAGES/djangojs.po"))
+
+
 def read(path: Path) -> Catalog:
     with path.open("rb") as file:
         # Babel understands Django's name of the locale, which is the folder's.
@@ -151,6 +156,8 @@ def main() -> int:
     wrong = []
     for path in catalogs():
         wrong += [f"{path.parent.parent.name}: {text}" for text in problems(update(path, template), template)]
+    for path in script_catalogs():
+        path.with_suffix(".mo").write_bytes(compiled(read(path)))
     print("\n".join(wrong) or f"All {len(template)} strings are translated.")
     return 1 if wrong else 0
 

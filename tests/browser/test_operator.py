@@ -8,6 +8,7 @@ from playwright.sync_api import Page, expect
 from accounts.models import User
 from core.money import NANOS_PER_USD
 from quotas.models import Transfer, Wallet
+from relay.models import Model, Upstream
 from tenants.models import Space
 from tests.browser.conftest import SignIn
 from tests.browser.pages import button, pool_figure
@@ -145,3 +146,21 @@ def test_journal_holds_and_usage_are_there_to_read(operators: Page, member: User
         operators.get_by_role("main").get_by_role("link", name=name, exact=True).click()
         expect(operators.get_by_role("heading", level=1)).to_be_visible()
         expect(operators.get_by_role("main").get_by_role("link", name="Add ")).to_have_count(0)
+
+
+def test_limits_of_a_model_are_shown_whole_on_a_phone(sign_in: SignIn, operator: User) -> None:
+    page = sign_in(operator, "/admin/relay/model/add/", viewport={"width": 390, "height": 800})
+
+    for name in ("Max output tokens", "Context tokens"):
+        assert page.get_by_label(name).evaluate("one => one.scrollWidth <= one.clientWidth")
+
+
+def test_no_column_of_the_list_of_upstreams_is_cut(sign_in: SignIn, operator: User) -> None:
+    upstream = Upstream.objects.create(
+        name="east-coast-primary", kind="azure-v1", base_url="https://generativelanguage.googleapis.com/v1beta/openai"
+    )
+    upstream.models.set([Model.objects.create(name=f"text-embedding-{size}-large") for size in range(6)])
+
+    page = sign_in(operator, "/admin/relay/upstream/")
+
+    assert page.locator(".results").evaluate("one => one.scrollWidth <= one.clientWidth")

@@ -75,6 +75,7 @@ def test_an_operator_sets_every_price_with_its_rows_and_reads_them(signed_in: Cl
     [
         ("rows", {"input": "1", "rows": "above=x input=5"}),
         ("rows", {"input": "1", "rows": "above=5 input=5\nabove=5 input=6"}),
+        ("rows", {"input": "1", "rows": "above=200000 inputt=5"}),
         ("rows", {"rows": "above=5 input=5"}),
         ("per_search", {"per_search": "-1"}),
     ],
@@ -164,3 +165,18 @@ def test_operators_see_the_margin_of_each_request_whose_cost_is_known(signed_in:
 
     cells = [cell.split("</td>")[0] for cell in page.split('<td class="field-margin_usd">')[1:]]
     assert sorted(cells) == ["", "$0.75", "−$1.00"]
+
+
+def test_a_new_model_begins_with_the_usual_ceilings(signed_in: Client) -> None:
+    page = signed_in.get("/admin/relay/model/add/")
+
+    form = page.context["adminform"].form
+    assert [form[name].value() for name in ("image_nanos_ceiling", "audio_minute_nanos_ceiling")] == ["0.05", "0.10"]
+
+
+def test_a_name_that_is_no_price_is_named_with_the_conditions_that_there_are(signed_in: Client, model: Model) -> None:
+    given = LIMITS | {"input": "1", "rows": "above=200000 inputt=5"}
+
+    (told,) = errors(signed_in.post(f"/admin/relay/model/{model.pk}/change/", given))["rows"]
+
+    assert "inputt" in told and "did you mean input?" in told and "service_tier" in told

@@ -125,6 +125,19 @@ def test_another_method_is_refused_by_name(relay_url: str, key: str) -> None:
 
     assert answer.status_code == 405
     assert "POST" in answer.json()["error"]["message"]
+    assert answer.headers["allow"] == "POST, OPTIONS"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [("POST", "/models", "GET, OPTIONS"), ("GET", "/videos", "POST, OPTIONS"), ("PUT", "/key", "GET, OPTIONS")],
+)
+def test_a_refused_method_is_told_which_ones_are_allowed(
+    relay_url: str, key: str, method: str, path: str, allowed: str
+) -> None:
+    answer = requests.request(method, f"{relay_url}{path}", headers=bearer(key), timeout=30)
+
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
 
 
 def test_an_unknown_address_says_what_there_is(relay_url: str, key: str) -> None:
@@ -134,7 +147,11 @@ def test_an_unknown_address_says_what_there_is(relay_url: str, key: str) -> None
     assert "/v1/chat/completions" in answer.json()["error"]["message"]
 
 
-@pytest.mark.parametrize("path", ["/chat/completions", "/responses", "/models"])
+@pytest.mark.parametrize(
+    "path",
+    ["/chat/completions", "/responses", "/models", "/models/gpt-4o", "/models/", "/videos/video_x", "/key"]
+    + ["/dashboard/billing/subscription", "/dashboard/billing/usage", "/dashboard/billing/nowhere"],
+)
 def test_a_base_url_without_its_version_is_told(relay_url: str, key: str, path: str) -> None:
     root = relay_url.removesuffix("/v1")
 

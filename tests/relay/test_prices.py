@@ -100,7 +100,13 @@ def test_a_row_is_read_from_its_text(text: str, row: PriceRow) -> None:
         ("above=1 factor=1e3", "factor: give a factor"),
         ("above=1 factor=1001", "factor: at most 1000"),
         ("Tier=x input=5", "Tier: not the name"),
-        ("tier=é input=5", "tier: é is not a value"),
+        (
+            "tier=priority input=5",
+            "tier: not the name of a price or of a condition.*service_tier, speed",
+        ),
+        ("above=200000 inputt=5", r"inputt: not the name of a price.*\(did you mean input\?\)"),
+        ("above=200000 input=5 max=6", "max: not the name of a price"),
+        ("size=é input=5", "size: é is not a value"),
     ],
 )
 def test_a_row_that_cannot_be_is_refused_by_name(text: str, why: str) -> None:

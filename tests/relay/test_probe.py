@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 from django.test import Client
+from django.utils import timezone
 
 from accounts.models import User
 from audit.models import AuditEvent
 from relay.models import Model, Upstream
+from relay.prices import PriceList, Rate
 from relay.probe import try_out
 from tests.postgres import free_port
 from tests.relay.servers import HANG_UP, Script, Server, json_reply, listening, reply
@@ -215,3 +217,81 @@ def test_nobody_else_presses_the_button_and_reading_asks_nothing(
     assert signed_in(client, manager).post(address).status_code == 403
     assert signed_in(client, operator).get(address).status_code == 405
     assert server.requests == [] and not AuditEvent.objects.filter(kind="upstream.tested").exists()
+
+
+# -- Which model and endpoint -------------------------------------------------------------------------------------
+
+
+def priced(upstream: Upstream, name: str, **prices: int) -> Model:
+    model, _is_new = Model.objects.get_or_create(name=name)
+    upstream.models.add(model)
+    model.set_price(PriceList(Rate(**prices)), timezone.now())
+    return model
+
+
+VECTOR = {"model": "v-1", "data": [{"embedding": [0.5]}]}
+
+
+@pytest.mark.parametrize(
+    ("name", "prices", "path"),
+    [
+        ("a-vectors", {"input": 20}, b"/v1/embeddings"),
+        ("nomic-embed-text", {}, b"/v1/embeddings"),
+        ("omni-moderation", {}, b"/v1/moderations"),
+        ("a-chat", {"input": 20, "output": 80}, b"/v1/chat/completions"),
+        ("a-free-one", {}, b"/v1/chat/completions"),
+    ],
+)
+def test_a_model_is_asked_at_the_endpoint_that_it_is_for(
+    serve: Callable[..., Server], name: str, prices: dict[str, int], path: bytes
+) -> None:
+    server = serve(json_reply(200, VECTOR))
+    priced(upstream_at(server.url), name, **prices)
+
+    assert f"{name} ({path.decode().removeprefix('/v1')}, " in run(f"--model={name}")
+    assert server.requests[0].startswith(b"POST " + path + b" ")
+
+
+@pytest.mark.parametrize("piece", ["per_second", "per_image", "per_character", "per_minute"])
+def test_a_model_that_is_sold_by_the_piece_is_not_asked(serve: Callable[..., Server], piece: str) -> None:
+    server = serve(json_reply(200, ANSWER))
+    priced(upstream_at(server.url), "sora-2", **{piece: 100})
+
+    with pytest.raises(CommandError, match=r"sora-2.*cannot be tried cheaply"):
+        run("--model=sora-2")
+
+    assert server.requests == []
+
+
+def test_without_a_name_a_model_that_chats_is_asked(serve: Callable[..., Server]) -> None:
+    server = serve(json_reply(200, ANSWER))
+    upstream = upstream_at(server.url)
+    priced(upstream, "a-vectors", input=20)
+    priced(upstream, "b-video", per_second=100)
+    priced(upstream, "gpt-4o", input=20, output=80)
+
+    assert run().startswith("gpt-4o (/chat/completions, ")
+
+
+def test_the_button_asks_the_model_that_was_chosen_and_keeps_its_spelling(
+    serve: Callable[..., Server], client: Client, operator: User
+) -> None:
+    upstream = upstream_at(serve(json_reply(200, VECTOR)).url)
+    priced(upstream, "a-vectors", input=20)
+    page = signed_in(client, operator).get(f"/admin/relay/upstream/{upstream.pk}/change/").text
+
+    assert '<option value="gpt-4o" selected>' in page and '<option value="a-vectors">' in page
+    address = f"/admin/relay/upstream/{upstream.pk}/test/"
+    answer = client.post(address, {"test_model": "a-vectors"}, follow=True)
+    assert ">a-vectors (/embeddings, " in answer.text
+
+
+def test_the_button_asks_no_model_that_is_not_served(
+    serve: Callable[..., Server], client: Client, operator: User
+) -> None:
+    server = serve(json_reply(200, ANSWER))
+    address = f"/admin/relay/upstream/{upstream_at(server.url).pk}/test/"
+
+    answer = signed_in(client, operator).post(address, {"test_model": "other"}, follow=True)
+
+    assert "It does not serve that model." in answer.text and server.requests == []

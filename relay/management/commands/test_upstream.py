@@ -18,7 +18,9 @@ class Command(RecordedCommand, BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--name", required=True)
-        parser.add_argument("--model", metavar="PUBLIC", default="", help="default: the first that it serves")
+        parser.add_argument(
+            "--model", metavar="PUBLIC", default="", help="default: a model that chats, if there is one"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         upstream = Upstream.objects.filter(name=options["name"]).first()
