@@ -28,7 +28,7 @@ def check(ask: Ask, prices: PriceList) -> None:
 def check_needs(needs: Iterable[Need], facts: Mapping[str, str], prices: PriceList) -> None:
     for need in needs:
         if not _is_priced(need.price, facts, prices):
-            raise unsupported(need.param, UNPRICED)
+            raise unsupported(need.param, f"{UNPRICED} ({need.price})")
 
 
 def _is_priced(price: str, facts: Mapping[str, str], prices: PriceList) -> bool:

@@ -97,7 +97,9 @@ RUN_AXE_ON_NEW_LOOKS = """
       const found = [];
       const decided = new Set();
       for (const [from, to] of [[0, 1], [1, Infinity]]) {
-        const include = [...open].filter(([key]) => !decided.has(key)).flatMap(([, alike]) => alike.slice(from, to));
+        // Rows that refresh themselves may have been replaced meanwhile.
+        const include = [...open].filter(([key]) => !decided.has(key)).flatMap(([, alike]) => alike.slice(from, to))
+          .filter((one) => one.isConnected);
         if (!include.length) continue;
         const options = { runOnly: { type: "rule", values: rules }, resultTypes: ["violations", "passes"],
           elementRef: true, selectors: false };
