@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import count
 from threading import Thread
 from typing import Any
 
@@ -37,7 +37,6 @@ class Account(ThreadingHTTPServer):
         self.asked: list[dict[str, Any]] = []
         self.missing: list[str] = []
         self._kept: set[str] = set()
-        self._numbers = count(1)
 
     @contextmanager
     def serving(self) -> Iterator[Account]:
@@ -62,7 +61,7 @@ class Account(ThreadingHTTPServer):
         return self._response(body, MESSAGE if is_done else TOOL_CALL)
 
     def _response(self, body: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
-        number = next(self._numbers)
+        number = secrets.token_hex(8)
         output = [
             {"type": "reasoning", "id": f"rs_{self.name}_{number}", "summary": []},
             said | {"id": f"{'msg' if said is MESSAGE else 'fc'}_{self.name}_{number}", "status": "completed"},
